@@ -1,0 +1,247 @@
+//! The few questions that a handler may ask of a node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use roster_storage::command::{Command, Outcome, TooLarge};
+use roster_storage::names::{Incarnation, InstanceKey, NodeId, Revision, SessionId};
+use roster_storage::version::Version;
+
+/// A running node, leader or not. Every node answers every question.
+#[async_trait]
+pub trait Registry: Send + Sync + 'static {
+    /// Decides a command through the log, forwarding to the leader if that is another node. An
+    /// error says whether the command may still take effect; it is never sent twice.
+    async fn propose(&self, command: Command) -> Result<Outcome, Unavailable>;
+
+    /// A version of the state to read from, at least `min_revision` new.
+    async fn read(
+        &self,
+        consistency: Consistency,
+        min_revision: Option<Revision>,
+    ) -> Result<Arc<Version>, Unavailable>;
+
+    /// Renews sessions. Answers are in the order of `beats`; each `Ok` was confirmed by the leader
+    /// after it received the beat (invariant S4).
+    async fn heartbeat(
+        &self,
+        beats: Vec<Beat>,
+    ) -> Result<Vec<Result<Renewed, BeatRefused>>, Unavailable>;
+
+    /// What the leader knows of the sessions' last heartbeats, in order; `None` for sessions that
+    /// it does not know.
+    async fn last_heard(&self, sessions: Vec<SessionId>)
+    -> Result<Vec<Option<Heard>>, Unavailable>;
+
+    /// For the headers of every answer. Cheap.
+    fn glance(&self) -> Glance;
+
+    /// This node alone; works without a leader too.
+    fn node(&self) -> NodeStatus;
+
+    /// All nodes as this one sees them; asks the others, briefly.
+    async fn cluster(&self) -> ClusterStatus;
+}
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// By read index: reflects all that was acknowledged before it was asked (invariant S1).
+    Linearizable,
+    /// From this node's memory, however old (invariant S3: only who asks for it gets it).
+    Stale,
+}
+
+impl Consistency {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Linearizable => "linearizable",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+/// One sign of life.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Beat {
+    pub target: BeatTarget,
+    /// A client's own mark, kept by the leader beside the time (Sentinel's `heartbeatVersion`).
+    pub mark: Option<i64>,
+}
+
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub enum BeatTarget {
+    Session(SessionId),
+    /// The session of an instance; with an incarnation, only if that one lives.
+    Instance {
+        key: InstanceKey,
+        incarnation: Option<Incarnation>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Renewed {
+    pub session: SessionId,
+    pub ttl_ms: u64,
+}
+
+/// Why a beat was not acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
+pub enum BeatRefused {
+    #[error("there is no app {0:?}; register the instance again")]
+    UnknownApp(String),
+    #[error("there is no such live instance; register it again")]
+    UnknownInstance,
+    #[error("there is no session {0}; open a new one")]
+    UnknownSession(SessionId),
+    #[error("incarnation {current} took over; stay away")]
+    StaleIncarnation { current: Incarnation },
+    /// The leader may already have proposed its removal; the next try tells.
+    #[error("the session is being ended; try again")]
+    Ending,
+}
+
+/// The leader's knowledge of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Heard {
+    /// Wall clock of the last heartbeat by the leader, milliseconds since 1970. A new leader reports its own
+    /// start until the first beat.
+    pub wall_ms: u64,
+    /// How long ago that was, by the leader's monotonic clock, milliseconds.
+    pub ago_ms: u64,
+    /// The client's own mark of that beat.
+    pub mark: Option<i64>,
+}
+
+/// Why a node could not serve. Always 503 or 504, but for [`Unavailable::TooLarge`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// Nothing was done.
+    #[error("no leader is known or reachable: {0}")]
+    NoLeader(String),
+    /// Nothing was done. The node is starting, joining or refused to vote.
+    #[error("this node does not serve yet: {0}")]
+    NotReady(String),
+    /// Nothing was done.
+    #[error("too much is waiting: {0}")]
+    Overloaded(String),
+    /// Nothing was done. The disk is nearly full.
+    #[error("this node takes no writes: {0}")]
+    ReadOnly(String),
+    /// The leader changed or the connection broke under way: it may still take effect, once.
+    #[error("the outcome is not known: {0}")]
+    Unknown(String),
+    /// Not in time; for a write the outcome is unknown.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// Nothing was done.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+}
+
+impl Unavailable {
+    /// Whether a write that got this answer certainly did nothing and never will.
+    pub fn nothing_was_done(&self) -> bool {
+        match self {
+            Self::NoLeader(_)
+            | Self::NotReady(_)
+            | Self::Overloaded(_)
+            | Self::ReadOnly(_)
+            | Self::TooLarge(_) => true,
+            Self::Unknown(_) | Self::Timeout(_) => false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glance {
+    pub node: NodeId,
+    pub term: u64,
+    pub leader: Option<NodeId>,
+    /// The last applied revision.
+    pub applied: Revision,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    Leader,
+    Follower,
+    Candidate,
+    Learner,
+    /// Not a member yet, or refused to take part.
+    Outside,
+}
+
+/// One check of `/readyz?verbose`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    pub name: &'static str,
+    /// `Err` says why not.
+    pub result: Result<(), String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct NodeStatus {
+    pub id: NodeId,
+    pub cluster_id: Option<String>,
+    pub role: Role,
+    pub leader: Option<NodeId>,
+    pub term: u64,
+    pub commit: u64,
+    pub applied: u64,
+    pub state_hash: u64,
+    /// The hashes at the last indexes divisible by 1,024, oldest first.
+    pub state_hashes: Vec<(u64, u64)>,
+    pub version: &'static str,
+    /// What `/readyz` looks at; all must be `Ok` for the node to be ready.
+    pub checks: Vec<Check>,
+    /// CPU time of this process so far, seconds.
+    pub cpu_seconds: f64,
+    /// Resident memory of this process, bytes.
+    pub memory_bytes: u64,
+}
+
+impl NodeStatus {
+    pub fn is_ready(&self) -> bool {
+        self.checks.iter().all(|check| check.result.is_ok())
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct ClusterStatus {
+    pub cluster_id: Option<String>,
+    pub leader: Option<NodeId>,
+    pub term: u64,
+    pub nodes: Vec<ClusterNode>,
+    pub alarms: Vec<Alarm>,
+    /// Live heartbeats that the leader took in the last second; `None` where it could not be asked.
+    pub heartbeats_per_second: Option<u64>,
+}
+
+/// A member as seen from this node. What its own answer would tell is `None` if it did not answer.
+#[derive(Clone, Debug)]
+pub struct ClusterNode {
+    pub id: NodeId,
+    pub api: String,
+    pub peer: String,
+    pub answer: Option<ClusterNodeAnswer>,
+}
+
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct ClusterNodeAnswer {
+    pub role: Role,
+    pub commit: u64,
+    pub applied: u64,
+    pub state_hash: u64,
+    pub version: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Alarm {
+    pub code: &'static str,
+    /// Wall clock, milliseconds since 1970.
+    pub since_ms: u64,
+    pub detail: String,
+}

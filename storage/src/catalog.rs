@@ -1,0 +1,269 @@
+//! The catalogue: who is here. Persistent maps, so that a clone is a version that readers, cursors
+//! and checkpoints hold without holding anybody up.
+//!
+//! [`Catalog::apply`] is the only door to change. It is a pure function of the state, the entry's
+//! place and the command: no clock, no randomness, no map whose order differs between processes.
+
+mod apps;
+mod instances;
+mod records;
+mod requests;
+mod sessions;
+mod store;
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet, Vector};
+
+pub use records::{
+    App, AppRecord, Clock, Instance, Kept, Override, Record, Session, State, StateHash,
+    recomputed_hash,
+};
+pub use store::{CatalogBuilder, Inconsistent};
+
+use crate::command::{Command, Outcome, Refusal, Reply, Stamp};
+use crate::events::Event;
+use crate::limits::{DUE_PER_ENTRY_MAX, STATE_HASH_EVERY, STATE_HASHES_KEPT};
+use crate::names::{AppName, IdempotencyKey, InstanceId, InstanceKey, Revision, SessionId};
+
+/// Where and when an entry stands in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct At {
+    /// The entry's log index.
+    pub revision: Revision,
+    /// The entry's own term.
+    pub term: u64,
+    pub stamp: Stamp,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    clock: Clock,
+    apps: OrdMap<AppName, Arc<App>>,
+    sessions: OrdMap<SessionId, Session>,
+    overrides: OrdMap<InstanceKey, Override>,
+    kept: OrdMap<(IdempotencyKey, u32), Arc<Kept>>,
+    hash: StateHash,
+    hash_marks: Vector<(u64, u64)>,
+    // Derived from the maps above, rebuilt when a checkpoint is read.
+    held: OrdSet<(SessionId, InstanceKey)>,
+    due: OrdSet<(u64, Due)>,
+    kept_bytes: u64,
+    instances: u64,
+}
+
+/// What happens at a moment of cluster time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Kept(IdempotencyKey, u32),
+    Override(InstanceKey),
+    EmptyApp(AppName),
+}
+
+/// A refused command changes nothing (but the clock) and emits nothing.
+type Applied = Result<Reply, Refusal>;
+
+impl Catalog {
+    /// Carries out one entry. Calls must come in log order, each index once.
+    pub fn apply(&mut self, at: At, command: &Command) -> (Outcome, Vec<Event>) {
+        let mut events = Vec::new();
+        self.advance(at, &mut events);
+        let result = match command {
+            Command::PutApp(c) => self.put_app(at, c, &mut events),
+            Command::DeleteApp(c) => self.delete_app(at, c, &mut events),
+            Command::Register(c) => self.register(at, c, &mut events).map(Reply::Registered),
+            Command::Patch(c) => self.patch(at, c, &mut events),
+            Command::Deregister(c) => self.deregister(at, c, &mut events),
+            Command::PutOverride(c) => self.put_override(at, c, &mut events),
+            Command::ClearOverride(c) => self.clear_override(at, c, &mut events),
+            Command::OpenSession(c) => {
+                let outcome = self.at_most_once(at, c.request.as_ref(), |catalog| {
+                    Ok(catalog.open_session(at, c, &mut events))
+                });
+                return (outcome, events);
+            }
+            Command::CloseSession(c) => self.close_session(at, c, &mut events),
+            Command::Batch(c) => {
+                let outcome = self.at_most_once(at, c.request.as_ref(), |catalog| {
+                    Ok(Reply::Batch(catalog.batch(at, &c.items, &mut events)))
+                });
+                return (outcome, events);
+            }
+            Command::Expire(c) => Ok(self.expire(at, c, &mut events)),
+            Command::Tick => Ok(Reply::Done),
+        };
+        (Outcome { revision: at.revision, result }, events)
+    }
+
+    /// Notes that the entry at `index` was applied, whatever it carried; publishes the state hash
+    /// at the indexes that all nodes share.
+    pub fn passed(&mut self, index: u64) {
+        if index.is_multiple_of(STATE_HASH_EVERY) {
+            self.hash_marks.push_back((index, self.state_hash()));
+            while self.hash_marks.len() > STATE_HASHES_KEPT {
+                self.hash_marks.pop_front();
+            }
+        }
+    }
+
+    /// Moves cluster time and clears away what fell due.
+    fn advance(&mut self, at: At, events: &mut Vec<Event>) {
+        self.clock.cluster_ms = self.clock.cluster_ms.max(at.stamp.cluster_ms);
+        self.clock.wall_ms = self.clock.wall_ms.max(at.stamp.wall_ms);
+        for _ in 0..DUE_PER_ENTRY_MAX {
+            match self.due.get_min() {
+                Some((when, _)) if *when <= self.clock.cluster_ms => {}
+                _ => break,
+            }
+            let Some((_, due)) = self.due.remove_min() else { break };
+            match due {
+                Due::Kept(key, part) => self.remove_kept(&key, part),
+                Due::Override(key) => self.end_override(at, &key, events),
+                Due::EmptyApp(app) => self.end_empty_app(&app, events),
+            }
+        }
+    }
+
+    // Reading.
+
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// The hash over all replicated records, equal on all nodes at the same applied index.
+    pub fn state_hash(&self) -> u64 {
+        self.hash.with_clock(&self.clock)
+    }
+
+    /// The hashes at the last indexes divisible by `STATE_HASH_EVERY`, oldest first.
+    pub fn hash_marks(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.hash_marks.iter().copied()
+    }
+
+    /// When the next timed thing falls due, in cluster time.
+    pub fn next_due_ms(&self) -> Option<u64> {
+        self.due.get_min().map(|(when, _)| *when)
+    }
+
+    pub fn app(&self, app: &AppName) -> Option<&Arc<App>> {
+        self.apps.get(app)
+    }
+
+    /// All apps in name order, from `after` (exclusive) on.
+    pub fn apps_after<'a>(
+        &'a self,
+        after: Option<&AppName>,
+    ) -> impl Iterator<Item = (&'a AppName, &'a Arc<App>)> + 'a {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, |a| Excluded(a.clone()));
+        self.apps.range::<_, AppName>((from, Unbounded))
+    }
+
+    pub fn app_count(&self) -> usize {
+        self.apps.len()
+    }
+
+    pub fn instance(&self, key: &InstanceKey) -> Option<&Arc<Instance>> {
+        self.apps.get(&key.app)?.instances.get(&key.id)
+    }
+
+    pub fn instance_count(&self) -> u64 {
+        self.instances
+    }
+
+    pub fn session(&self, session: SessionId) -> Option<&Session> {
+        self.sessions.get(&session)
+    }
+
+    pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &Session)> {
+        self.sessions.iter().map(|(id, s)| (*id, s))
+    }
+
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// The instances that hang off a session, in order.
+    pub fn held_by(&self, session: SessionId) -> impl Iterator<Item = &InstanceKey> {
+        self.held
+            .range((session, lowest_key())..)
+            .take_while(move |(s, _)| *s == session)
+            .map(|(_, key)| key)
+    }
+
+    pub fn override_of(&self, key: &InstanceKey) -> Option<&Override> {
+        self.overrides.get(key)
+    }
+
+    pub fn override_count(&self) -> usize {
+        self.overrides.len()
+    }
+
+    /// The overrides of one app, in id order, of live instances and of others.
+    pub fn overrides_of<'a>(
+        &'a self,
+        app: &'a AppName,
+    ) -> impl Iterator<Item = (&'a InstanceKey, &'a Override)> + 'a {
+        self.overrides
+            .range(InstanceKey::new(app.clone(), lowest_id())..)
+            .take_while(move |(key, _)| key.app == *app)
+    }
+
+    pub fn state_of(&self, key: &InstanceKey) -> State {
+        self.overrides.get(key).into()
+    }
+
+    /// How many of an app's live instances are in each state.
+    pub fn counts(&self, name: &AppName) -> Counts {
+        let Some(app) = self.apps.get(name) else { return Counts::default() };
+        let mut counts = Counts { up: app.instances.len() as u64, ..Counts::default() };
+        for (key, word) in self.overrides_of(name) {
+            if app.instances.contains_key(&key.id) {
+                counts.up -= 1;
+                match State::from(Some(word)) {
+                    State::Up => counts.up += 1,
+                    State::Draining => counts.draining += 1,
+                    State::Maintenance => counts.maintenance += 1,
+                }
+            }
+        }
+        counts
+    }
+
+    /// Counts over all apps.
+    pub fn total_counts(&self) -> Counts {
+        let mut total = Counts { up: self.instances, ..Counts::default() };
+        for (key, word) in &self.overrides {
+            if self.instance(key).is_some() {
+                total.up -= 1;
+                match State::from(Some(word)) {
+                    State::Up => total.up += 1,
+                    State::Draining => total.draining += 1,
+                    State::Maintenance => total.maintenance += 1,
+                }
+            }
+        }
+        total
+    }
+}
+
+/// Live instances by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub up: u64,
+    pub draining: u64,
+    pub maintenance: u64,
+}
+
+/// Sorts before every other key: a space is the lowest character that an id may have.
+fn lowest_key() -> InstanceKey {
+    InstanceKey::new(lowest_app(), lowest_id())
+}
+
+fn lowest_app() -> AppName {
+    AppName::new(" ").expect("a space is a name")
+}
+
+fn lowest_id() -> InstanceId {
+    InstanceId::new(" ").expect("a space is a name")
+}

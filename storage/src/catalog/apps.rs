@@ -1,0 +1,136 @@
+//! Apps and their policies; overrides, which belong to an app's ids rather than to a life.
+
+use super::{App, AppRecord, Applied, At, Catalog, Override};
+use crate::command::{
+    AppPolicy, ClearOverride, Condition, DeleteApp, PutApp, PutOverride, Refusal, Reply,
+};
+use crate::events::{Event, Reason};
+use crate::names::{AppName, InstanceKey, Revision};
+
+impl Catalog {
+    pub(super) fn put_app(&mut self, at: At, c: &PutApp, events: &mut Vec<Event>) -> Applied {
+        let current = self.apps.get(&c.app).map(|app| app.record.revision);
+        check(c.condition, current, || Refusal::AppExists(c.app.clone()))?;
+        match current {
+            Some(_) => self.change_app(&c.app, |record| {
+                record.policy = c.policy.clone();
+                record.revision = at.revision;
+            }),
+            None => self.make_app(at, &c.app, c.policy.clone()),
+        }
+        events.push(Event::AppPut { app: c.app.clone() });
+        Ok(Reply::AppPut { created: current.is_none() })
+    }
+
+    /// An app that begins empty.
+    pub(super) fn make_app(&mut self, at: At, name: &AppName, policy: AppPolicy) {
+        let record = AppRecord {
+            policy,
+            revision: at.revision,
+            members_changed: at.revision,
+            empty_since_ms: Some(self.clock.cluster_ms),
+        };
+        self.insert_app(name.clone(), record);
+    }
+
+    pub(super) fn delete_app(&mut self, at: At, c: &DeleteApp, events: &mut Vec<Event>) -> Applied {
+        let app = self.known_app(&c.app)?;
+        check(c.condition, Some(app.record.revision), || Refusal::AppExists(c.app.clone()))?;
+        let instances = app.instances.len() as u64;
+        if instances > 0 && !c.cascade {
+            return Err(Refusal::AppNotEmpty { app: c.app.clone(), instances });
+        }
+        let ids: Vec<_> = app.instances.keys().cloned().collect();
+        for id in ids {
+            let key = InstanceKey::new(c.app.clone(), id);
+            self.depart(at, &key, &Reason::Operator, events);
+        }
+        self.forget_overrides(&c.app);
+        self.remove_app(&c.app);
+        events.push(Event::AppDeleted { app: c.app.clone(), reason: Reason::Operator });
+        Ok(Reply::AppDeleted { instances })
+    }
+
+    /// Called when an app's time without instances is over.
+    pub(super) fn end_empty_app(&mut self, name: &AppName, events: &mut Vec<Event>) {
+        self.forget_overrides(name);
+        self.remove_app(name);
+        events.push(Event::AppDeleted { app: name.clone(), reason: Reason::Empty });
+    }
+
+    fn forget_overrides(&mut self, name: &AppName) {
+        let keys: Vec<_> = self.overrides_of(name).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.remove_override(&key);
+        }
+    }
+
+    pub(super) fn put_override(
+        &mut self,
+        at: At,
+        c: &PutOverride,
+        events: &mut Vec<Event>,
+    ) -> Applied {
+        self.known_app(&c.key.app)?;
+        let word = Override {
+            state: c.state,
+            reason: c.reason.clone(),
+            expires_at_ms: c.expires_in_ms.map(|ms| self.clock.cluster_ms.saturating_add(ms)),
+            expires_wall_ms: c.expires_in_ms.map(|ms| self.clock.wall_ms.saturating_add(ms)),
+            revision: at.revision,
+        };
+        self.insert_override(c.key.clone(), word);
+        self.override_changed(at, &c.key, events);
+        Ok(Reply::OverridePut)
+    }
+
+    pub(super) fn clear_override(
+        &mut self,
+        at: At,
+        c: &ClearOverride,
+        events: &mut Vec<Event>,
+    ) -> Applied {
+        self.known_app(&c.key.app)?;
+        if self.remove_override(&c.key).is_some() {
+            self.override_changed(at, &c.key, events);
+        }
+        Ok(Reply::OverrideCleared)
+    }
+
+    /// Called when an override's time is over.
+    pub(super) fn end_override(&mut self, at: At, key: &InstanceKey, events: &mut Vec<Event>) {
+        self.remove_override(key);
+        self.override_changed(at, key, events);
+    }
+
+    /// The state that clients see of a live instance changed.
+    fn override_changed(&mut self, at: At, key: &InstanceKey, events: &mut Vec<Event>) {
+        self.change_app(&key.app, |record| record.members_changed = at.revision);
+        if let Some(instance) = self.instance(key) {
+            events.push(Event::InstancePut { key: key.clone(), instance: instance.clone() });
+        }
+    }
+
+    pub(super) fn known_app(&self, name: &AppName) -> Result<&App, Refusal> {
+        match self.apps.get(name) {
+            Some(app) => Ok(app),
+            None => Err(Refusal::UnknownApp(name.clone())),
+        }
+    }
+}
+
+/// Holds a condition against the last change of the thing, `None` if it is not there.
+pub(super) fn check(
+    condition: Condition,
+    current: Option<Revision>,
+    exists: impl FnOnce() -> Refusal,
+) -> Result<(), Refusal> {
+    match (condition, current) {
+        (Condition::Any, _) | (Condition::Absent, None) => Ok(()),
+        (Condition::Absent, Some(_)) => Err(exists()),
+        (Condition::Unchanged(wanted), Some(current)) if wanted == current => Ok(()),
+        (Condition::Unchanged(_), current) => {
+            Err(Refusal::PreconditionFailed { current: current.unwrap_or_default() })
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The life of an instance: registered, changed, taken over, gone. Its shard begins and ends with
+//! it, in the same entry.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use smol_str::SmolStr;
+
+use super::apps::check;
+use super::{Applied, At, Catalog, Instance, Session};
+use crate::command::{
+    AppPolicy, BatchItem, Deregister, MetadataPatch, Patch, Refusal, Register, Registered, Reply,
+};
+use crate::events::{Event, Reason};
+use crate::limits::{
+    METADATA_BYTES_MAX, SESSION_THINGS_MAX, TTL_MS_DEFAULT, TTL_MS_MAX, TTL_MS_MIN,
+};
+use crate::names::{Incarnation, InstanceKey, SessionId};
+
+impl Catalog {
+    pub(super) fn register(
+        &mut self,
+        at: At,
+        c: &Register,
+        events: &mut Vec<Event>,
+    ) -> Result<Registered, Refusal> {
+        let known = self.apps.get(&c.key.app);
+        if known.is_none() && c.create_app.is_none() {
+            return Err(Refusal::UnknownApp(c.key.app.clone()));
+        }
+        let default_policy = AppPolicy { kind: c.create_app.unwrap_or(0), ..AppPolicy::default() };
+        let policy = known.map_or(&default_policy, |app| &app.record.policy);
+        let live = known.and_then(|app| app.instances.get(&c.key.id)).cloned();
+        check(c.condition, live.as_ref().map(|i| i.revision), || Refusal::InstanceExists {
+            app: c.key.app.clone(),
+            id: c.key.id.clone(),
+        })?;
+        let ttl_ms = ttl_within(policy, c.ttl_ms)?;
+        let stays =
+            live.as_ref().filter(|i| !c.takeover && c.session.is_none_or(|s| s == i.session));
+        if stays.is_none() {
+            self.room_on(c.session)?;
+        }
+
+        // Nothing is refused from here on.
+        if known.is_none() {
+            self.make_app(at, &c.key.app, default_policy);
+            events.push(Event::AppPut { app: c.key.app.clone() });
+        }
+        let registered = match (stays, live.as_ref()) {
+            (Some(live), _) => self.renew(at, c, live, events),
+            (None, Some(_)) => {
+                let by = at.revision.into();
+                self.depart(at, &c.key, &Reason::Replaced { by }, events);
+                self.begin(at, c, ttl_ms, events)
+            }
+            (None, None) => self.begin(at, c, ttl_ms, events),
+        };
+        Ok(registered)
+    }
+
+    /// A new incarnation, on the named session or on a private one.
+    fn begin(&mut self, at: At, c: &Register, ttl_ms: u64, events: &mut Vec<Event>) -> Registered {
+        let incarnation = Incarnation::from(at.revision);
+        let (session, mut value) =
+            match c.session.and_then(|id| self.sessions.get(&id).map(|s| (id, s.clone()))) {
+                Some(named) => named,
+                None => (
+                    self.next_session(),
+                    Session {
+                        ttl_ms,
+                        name: SmolStr::default(),
+                        private: true,
+                        touched: at.revision,
+                        things: 0,
+                    },
+                ),
+            };
+        value.touched = at.revision;
+        value.things += 1;
+        let ttl_ms = value.ttl_ms;
+        self.touch(session, value, events);
+        let instance = Arc::new(Instance {
+            profile: c.profile.clone(),
+            session,
+            incarnation,
+            revision: at.revision,
+            registered_at_ms: self.clock.wall_ms,
+        });
+        self.store(at, &c.key, instance, events);
+        events.push(Event::ShardPut { key: c.key.clone(), incarnation });
+        Registered { created: true, incarnation, session, ttl_ms }
+    }
+
+    /// The same life with a new profile. Only a private session takes a new TTL.
+    fn renew(
+        &mut self,
+        at: At,
+        c: &Register,
+        live: &Instance,
+        events: &mut Vec<Event>,
+    ) -> Registered {
+        let session = live.session;
+        let mut ttl_ms = TTL_MS_DEFAULT;
+        if let Some(mut value) = self.sessions.get(&session).cloned() {
+            if let (true, Some(named)) = (value.private, c.ttl_ms) {
+                value.ttl_ms = named;
+            }
+            value.touched = at.revision;
+            ttl_ms = value.ttl_ms;
+            self.touch(session, value, events);
+        }
+        let instance = Arc::new(Instance {
+            profile: c.profile.clone(),
+            revision: at.revision,
+            ..live.clone()
+        });
+        self.store(at, &c.key, instance, events);
+        Registered { created: false, incarnation: live.incarnation, session, ttl_ms }
+    }
+
+    pub(super) fn patch(&mut self, at: At, c: &Patch, events: &mut Vec<Event>) -> Applied {
+        let live = self.live(&c.key, c.incarnation)?;
+        check(c.condition, Some(live.revision), || Refusal::InstanceExists {
+            app: c.key.app.clone(),
+            id: c.key.id.clone(),
+        })?;
+        let mut instance = Instance::clone(live);
+        instance.profile.metadata = Arc::new(patched(&instance.profile.metadata, &c.metadata)?);
+        if let Some(weight) = c.weight {
+            instance.profile.weight = weight;
+        }
+        if let Some(payload) = &c.payload {
+            instance.profile.payload = payload.to_vec();
+        }
+        instance.revision = at.revision;
+        let incarnation = instance.incarnation;
+        self.store(at, &c.key, Arc::new(instance), events);
+        Ok(Reply::Patched { incarnation })
+    }
+
+    pub(super) fn deregister(
+        &mut self,
+        at: At,
+        c: &Deregister,
+        events: &mut Vec<Event>,
+    ) -> Applied {
+        let live = self.live(&c.key, c.incarnation)?;
+        let incarnation = live.incarnation;
+        check(c.condition, Some(live.revision), || Refusal::InstanceExists {
+            app: c.key.app.clone(),
+            id: c.key.id.clone(),
+        })?;
+        let reason = if c.by_operator { Reason::Operator } else { Reason::Deregistered };
+        self.depart(at, &c.key, &reason, events);
+        Ok(Reply::Deregistered { incarnation })
+    }
+
+    pub(super) fn batch(
+        &mut self,
+        at: At,
+        items: &[BatchItem],
+        events: &mut Vec<Event>,
+    ) -> Vec<Applied> {
+        items
+            .iter()
+            .map(|item| match item {
+                BatchItem::Register(c) => self.register(at, c, events).map(Reply::Registered),
+                BatchItem::Deregister(c) => self.deregister(at, c, events),
+            })
+            .collect()
+    }
+
+    /// The instance and its shard go, and its session too if nothing else can hang off it.
+    pub(super) fn depart(
+        &mut self,
+        at: At,
+        key: &InstanceKey,
+        reason: &Reason,
+        events: &mut Vec<Event>,
+    ) {
+        let Some(gone) = self.remove_instance(key) else { return };
+        let empty = self.apps.get(&key.app).is_some_and(|app| app.instances.is_empty());
+        let now = self.clock.cluster_ms;
+        self.change_app(&key.app, |record| {
+            record.members_changed = at.revision;
+            if empty {
+                record.empty_since_ms = Some(now);
+            }
+        });
+        let incarnation = gone.incarnation;
+        events.push(Event::InstanceDeleted {
+            key: key.clone(),
+            incarnation,
+            reason: reason.clone(),
+        });
+        events.push(Event::ShardDeleted { key: key.clone(), incarnation, reason: reason.clone() });
+        if let Some(mut session) = self.sessions.get(&gone.session).cloned() {
+            session.things -= 1;
+            if session.private {
+                self.remove_session(gone.session);
+                events.push(Event::SessionEnded { session: gone.session, reason: reason.clone() });
+            } else {
+                self.insert_session(gone.session, session);
+            }
+        }
+    }
+
+    fn store(
+        &mut self,
+        at: At,
+        key: &InstanceKey,
+        instance: Arc<Instance>,
+        events: &mut Vec<Event>,
+    ) {
+        self.insert_instance(key, instance.clone());
+        self.change_app(&key.app, |record| {
+            record.members_changed = at.revision;
+            record.empty_since_ms = None;
+        });
+        events.push(Event::InstancePut { key: key.clone(), instance });
+    }
+
+    fn touch(&mut self, session: SessionId, value: Session, events: &mut Vec<Event>) {
+        self.insert_session(session, value.clone());
+        events.push(Event::SessionPut { session, value });
+    }
+
+    /// The live instance, if it is of the incarnation that the caller means.
+    fn live(&self, key: &InstanceKey, wanted: Option<Incarnation>) -> Result<&Instance, Refusal> {
+        let live =
+            self.known_app(&key.app)?.instances.get(&key.id).ok_or_else(|| {
+                Refusal::UnknownInstance { app: key.app.clone(), id: key.id.clone() }
+            })?;
+        match wanted {
+            Some(wanted) if wanted != live.incarnation => {
+                Err(Refusal::StaleIncarnation { current: live.incarnation })
+            }
+            _ => Ok(live),
+        }
+    }
+
+    /// Whether the named session is there and can carry one thing more.
+    fn room_on(&self, session: Option<SessionId>) -> Result<(), Refusal> {
+        let Some(id) = session else { return Ok(()) };
+        // A private session belongs to its one instance; nobody else can hang anything off it.
+        match self.sessions.get(&id).filter(|s| !s.private) {
+            None => Err(Refusal::UnknownSession(id)),
+            Some(s) if s.things >= SESSION_THINGS_MAX as u64 => {
+                Err(Refusal::SessionFull { session: id, limit: SESSION_THINGS_MAX as u64 })
+            }
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+/// The TTL that an instance gets: what it names if the app allows that, else the app's default.
+fn ttl_within(policy: &AppPolicy, named: Option<u64>) -> Result<u64, Refusal> {
+    let min_ms = policy.ttl_min_ms.unwrap_or(TTL_MS_MIN);
+    let max_ms = policy.ttl_max_ms.unwrap_or(TTL_MS_MAX);
+    match named {
+        None => Ok(policy.ttl_ms.unwrap_or(TTL_MS_DEFAULT.clamp(min_ms, max_ms))),
+        Some(ttl_ms) if (min_ms..=max_ms).contains(&ttl_ms) => Ok(ttl_ms),
+        Some(_) => Err(Refusal::TtlOutOfBounds { min_ms, max_ms }),
+    }
+}
+
+fn patched(
+    old: &BTreeMap<SmolStr, SmolStr>,
+    patch: &MetadataPatch,
+) -> Result<BTreeMap<SmolStr, SmolStr>, Refusal> {
+    let mut new = if patch.clear { BTreeMap::new() } else { old.clone() };
+    for (key, value) in &patch.entries {
+        match value {
+            Some(value) => new.insert(key.clone(), value.clone()),
+            None => new.remove(key),
+        };
+    }
+    let bytes: usize = new.iter().map(|(k, v)| k.len() + v.len()).sum();
+    if bytes > METADATA_BYTES_MAX {
+        return Err(Refusal::MetadataTooLarge {
+            bytes: bytes as u64,
+            limit: METADATA_BYTES_MAX as u64,
+        });
+    }
+    Ok(new)
+}

@@ -1,0 +1,217 @@
+//! What the catalogue is made of: one record per thing, each counted in the state hash and written
+//! to checkpoints with its field names.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+use twox_hash::XxHash64;
+
+use crate::command::{AppPolicy, Outcome, Overridden, Profile};
+use crate::names::{
+    AppName, IdempotencyKey, Incarnation, InstanceId, InstanceKey, Revision, SessionId,
+};
+
+/// An app with its live instances.
+#[derive(Clone, Debug, PartialEq)]
+pub struct App {
+    pub record: AppRecord,
+    pub instances: OrdMap<InstanceId, Arc<Instance>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AppRecord {
+    pub policy: AppPolicy,
+    /// The last change of the app itself: its `ETag`.
+    pub revision: Revision,
+    /// The last change among its instances and their overrides: what a cached list is good for.
+    pub members_changed: Revision,
+    /// Cluster time since when it has no instance.
+    pub empty_since_ms: Option<u64>,
+}
+
+/// A live instance. Its shard lives and goes with it, so the shard is read from this record:
+/// one per live instance, made at `incarnation`, and never left behind.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    pub profile: Profile,
+    pub session: SessionId,
+    pub incarnation: Incarnation,
+    /// Its own last change: its `ETag`.
+    pub revision: Revision,
+    /// Wall clock of the incarnation's begin, milliseconds since 1970, for display.
+    pub registered_at_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    pub ttl_ms: u64,
+    pub name: SmolStr,
+    /// Made by a registration that named no session; ends with its one instance.
+    pub private: bool,
+    /// The last registration or update on it; an expiry that saw an older one is dropped.
+    pub touched: Revision,
+    /// Things that hang off it.
+    pub things: u64,
+}
+
+/// An operator's word about an instance id, kept whether the instance lives or not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Override {
+    pub state: Overridden,
+    pub reason: SmolStr,
+    /// Cluster time at which it ends.
+    pub expires_at_ms: Option<u64>,
+    /// The same moment by the wall clock of the leader that took it, for display.
+    pub expires_wall_ms: Option<u64>,
+    pub revision: Revision,
+}
+
+/// A first answer, kept for its idempotency key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    pub digest: (u64, u64),
+    pub outcome: Outcome,
+    /// Cluster time at which it is forgotten.
+    pub until_ms: u64,
+    /// Bytes that the answer takes, counted against `IDEMPOTENCY_BYTES_MAX`.
+    pub bytes: u64,
+}
+
+/// State of an instance as clients see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Up,
+    Draining,
+    Maintenance,
+}
+
+impl State {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Draining => "draining",
+            Self::Maintenance => "maintenance",
+        }
+    }
+}
+
+impl From<Option<&Override>> for State {
+    fn from(word: Option<&Override>) -> Self {
+        match word.map(|w| w.state) {
+            None => Self::Up,
+            Some(Overridden::Draining) => Self::Draining,
+            Some(Overridden::Maintenance) => Self::Maintenance,
+        }
+    }
+}
+
+/// One record of a checkpoint, in the order in which [`super::Catalog::records`] gives them: an app
+/// before its instances, sessions before what hangs off them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Record {
+    Clock(Clock),
+    Session {
+        id: SessionId,
+        value: Session,
+    },
+    App {
+        app: AppName,
+        value: AppRecord,
+    },
+    Instance {
+        key: InstanceKey,
+        value: Arc<Instance>,
+    },
+    Override {
+        key: InstanceKey,
+        value: Override,
+    },
+    Kept {
+        key: IdempotencyKey,
+        part: u32,
+        value: Kept,
+    },
+    /// A published state hash: (log index, hash).
+    HashMark {
+        index: u64,
+        hash: u64,
+    },
+}
+
+/// The numbers that move with every command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clock {
+    /// Milliseconds during which some leader led.
+    pub cluster_ms: u64,
+    /// The largest wall clock seen in a command, milliseconds since 1970.
+    pub wall_ms: u64,
+    /// The last session id given out.
+    pub last_session: u64,
+}
+
+/// Raised with every change of what a record's bytes mean, so that nodes that run different
+/// versions do not take equal hashes for equal states.
+const HASH_SCHEMA: u64 = 1;
+
+/// A wrapping sum over all records of XXH64(kind, key, bytes): a change subtracts the old record
+/// and adds the new one, so it costs no walk over the state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateHash(u64);
+
+impl StateHash {
+    pub(super) fn add<K: Serialize, V: Serialize>(&mut self, kind: u8, key: &K, value: &V) {
+        self.0 = self.0.wrapping_add(hash_of(kind, key, value));
+    }
+
+    pub(super) fn subtract<K: Serialize, V: Serialize>(&mut self, kind: u8, key: &K, value: &V) {
+        self.0 = self.0.wrapping_sub(hash_of(kind, key, value));
+    }
+
+    /// The sum with the clock, which moves with every command and is added only when asked for.
+    pub(super) fn with_clock(mut self, clock: &Clock) -> u64 {
+        self.add(kind::CLOCK, &(), clock);
+        self.0
+    }
+}
+
+/// The kinds of hashed records. Numbers stay; hash marks are not part of the state they describe.
+pub(super) mod kind {
+    pub const CLOCK: u8 = 0;
+    pub const SESSION: u8 = 1;
+    pub const APP: u8 = 2;
+    pub const INSTANCE: u8 = 3;
+    pub const OVERRIDE: u8 = 4;
+    pub const KEPT: u8 = 5;
+}
+
+fn hash_of<K: Serialize, V: Serialize>(kind: u8, key: &K, value: &V) -> u64 {
+    thread_local! {
+        static SCRATCH: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+    SCRATCH.with_borrow_mut(|bytes| {
+        bytes.clear();
+        rmp_serde::encode::write(bytes, &(kind, key, value))
+            .expect("a record holds only what msgpack can hold, and memory takes it");
+        XxHash64::oneshot(HASH_SCHEMA, bytes)
+    })
+}
+
+/// The hash of a state, counted from nothing: what the incremental one must equal.
+pub fn recomputed_hash(records: impl Iterator<Item = Record>) -> u64 {
+    let mut hash = StateHash::default();
+    let mut clock = Clock::default();
+    for record in records {
+        match record {
+            Record::Clock(c) => clock = c,
+            Record::Session { id, value } => hash.add(kind::SESSION, &id, &value),
+            Record::App { app, value } => hash.add(kind::APP, &app, &value),
+            Record::Instance { key, value } => hash.add(kind::INSTANCE, &key, &value),
+            Record::Override { key, value } => hash.add(kind::OVERRIDE, &key, &value),
+            Record::Kept { key, part, value } => hash.add(kind::KEPT, &(key, part), &value),
+            Record::HashMark { .. } => {}
+        }
+    }
+    hash.with_clock(&clock)
+}

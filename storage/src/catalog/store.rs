@@ -1,0 +1,194 @@
+//! Every write to the maps goes through here, so that the state hash, the indexes and the counts
+//! always belong to the records. Also the way into and out of checkpoints.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use super::records::kind;
+use super::{App, AppRecord, Catalog, Due, Instance, Kept, Override, Record, Session};
+use crate::names::{AppName, IdempotencyKey, InstanceKey, SessionId};
+
+/// Records that do not make a state: an instance of an app that is not there, a session twice.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the records contradict each other: {0}")]
+pub struct Inconsistent(String);
+
+impl Catalog {
+    pub(super) fn insert_app(&mut self, name: AppName, record: AppRecord) {
+        self.hash.add(kind::APP, &name, &record);
+        self.index_empty_app(&name, &record);
+        self.apps.insert(name, Arc::new(App { record, instances: OrdMap::new() }));
+    }
+
+    /// Removes an app that has no instance.
+    pub(super) fn remove_app(&mut self, name: &AppName) {
+        let Some(app) = self.apps.remove(name) else { return };
+        debug_assert!(app.instances.is_empty(), "instances leave before their app");
+        self.hash.subtract(kind::APP, name, &app.record);
+        if let Some(when) = empty_app_due(&app.record) {
+            self.due.remove(&(when, Due::EmptyApp(name.clone())));
+        }
+    }
+
+    pub(super) fn change_app(&mut self, name: &AppName, change: impl FnOnce(&mut AppRecord)) {
+        let Some(app) = self.apps.get_mut(name) else { return };
+        let app = Arc::make_mut(app);
+        self.hash.subtract(kind::APP, name, &app.record);
+        if let Some(when) = empty_app_due(&app.record) {
+            self.due.remove(&(when, Due::EmptyApp(name.clone())));
+        }
+        change(&mut app.record);
+        self.hash.add(kind::APP, name, &app.record);
+        let record = app.record.clone();
+        self.index_empty_app(name, &record);
+    }
+
+    fn index_empty_app(&mut self, name: &AppName, record: &AppRecord) {
+        if let Some(when) = empty_app_due(record) {
+            self.due.insert((when, Due::EmptyApp(name.clone())));
+        }
+    }
+
+    /// Puts an instance into its app, which must be there. `None` if the app is not.
+    pub(super) fn insert_instance(
+        &mut self,
+        key: &InstanceKey,
+        instance: Arc<Instance>,
+    ) -> Option<()> {
+        let app = Arc::make_mut(self.apps.get_mut(&key.app)?);
+        self.hash.add(kind::INSTANCE, key, &*instance);
+        self.held.insert((instance.session, key.clone()));
+        self.instances += 1;
+        if let Some(old) = app.instances.insert(key.id.clone(), instance) {
+            self.hash.subtract(kind::INSTANCE, key, &*old);
+            self.instances -= 1;
+        }
+        Some(())
+    }
+
+    pub(super) fn remove_instance(&mut self, key: &InstanceKey) -> Option<Arc<Instance>> {
+        let app = Arc::make_mut(self.apps.get_mut(&key.app)?);
+        let old = app.instances.remove(&key.id)?;
+        self.hash.subtract(kind::INSTANCE, key, &*old);
+        self.held.remove(&(old.session, key.clone()));
+        self.instances -= 1;
+        Some(old)
+    }
+
+    pub(super) fn insert_session(&mut self, id: SessionId, session: Session) {
+        self.hash.add(kind::SESSION, &id, &session);
+        if let Some(old) = self.sessions.insert(id, session) {
+            self.hash.subtract(kind::SESSION, &id, &old);
+        }
+    }
+
+    pub(super) fn remove_session(&mut self, id: SessionId) -> Option<Session> {
+        let old = self.sessions.remove(&id)?;
+        self.hash.subtract(kind::SESSION, &id, &old);
+        Some(old)
+    }
+
+    pub(super) fn insert_override(&mut self, key: InstanceKey, word: Override) {
+        self.remove_override(&key);
+        self.hash.add(kind::OVERRIDE, &key, &word);
+        if let Some(when) = word.expires_at_ms {
+            self.due.insert((when, Due::Override(key.clone())));
+        }
+        self.overrides.insert(key, word);
+    }
+
+    pub(super) fn remove_override(&mut self, key: &InstanceKey) -> Option<Override> {
+        let old = self.overrides.remove(key)?;
+        self.hash.subtract(kind::OVERRIDE, key, &old);
+        if let Some(when) = old.expires_at_ms {
+            self.due.remove(&(when, Due::Override(key.clone())));
+        }
+        Some(old)
+    }
+
+    pub(super) fn insert_kept(&mut self, key: IdempotencyKey, part: u32, kept: Kept) {
+        self.hash.add(kind::KEPT, &(&key, part), &kept);
+        self.due.insert((kept.until_ms, Due::Kept(key.clone(), part)));
+        self.kept_bytes += kept.bytes;
+        self.kept.insert((key, part), Arc::new(kept));
+    }
+
+    pub(super) fn remove_kept(&mut self, key: &IdempotencyKey, part: u32) {
+        let Some(old) = self.kept.remove(&(key.clone(), part)) else { return };
+        self.hash.subtract(kind::KEPT, &(key, part), &*old);
+        self.due.remove(&(old.until_ms, Due::Kept(key.clone(), part)));
+        self.kept_bytes -= old.bytes;
+    }
+
+    /// All records of this version, in an order in which [`CatalogBuilder`] takes them.
+    pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
+        let clock = std::iter::once(Record::Clock(self.clock));
+        let sessions =
+            self.sessions.iter().map(|(id, s)| Record::Session { id: *id, value: s.clone() });
+        let apps = self.apps.iter().flat_map(|(name, app)| {
+            let record = Record::App { app: name.clone(), value: app.record.clone() };
+            std::iter::once(record).chain(app.instances.iter().map(|(id, instance)| {
+                Record::Instance {
+                    key: InstanceKey::new(name.clone(), id.clone()),
+                    value: instance.clone(),
+                }
+            }))
+        });
+        let overrides = self
+            .overrides
+            .iter()
+            .map(|(key, word)| Record::Override { key: key.clone(), value: word.clone() });
+        let kept = self.kept.iter().map(|((key, part), kept)| Record::Kept {
+            key: key.clone(),
+            part: *part,
+            value: Kept::clone(kept),
+        });
+        let marks = self.hash_marks.iter().map(|&(index, hash)| Record::HashMark { index, hash });
+        clock.chain(sessions).chain(apps).chain(overrides).chain(kept).chain(marks)
+    }
+}
+
+fn empty_app_due(record: &AppRecord) -> Option<u64> {
+    Some(record.empty_since_ms?.saturating_add(record.policy.remove_when_empty_after_ms?))
+}
+
+/// Makes a catalogue from the records of a checkpoint.
+#[derive(Debug, Default)]
+pub struct CatalogBuilder {
+    catalog: Catalog,
+}
+
+impl CatalogBuilder {
+    pub fn add(&mut self, record: Record) -> Result<(), Inconsistent> {
+        let catalog = &mut self.catalog;
+        match record {
+            Record::Clock(clock) => catalog.clock = clock,
+            Record::Session { id, value } => catalog.insert_session(id, value),
+            Record::App { app, value } => catalog.insert_app(app, value),
+            Record::Instance { key, value } => {
+                if catalog.sessions.get(&value.session).is_none() {
+                    return Err(Inconsistent(format!("{key} has no session {}", value.session)));
+                }
+                catalog
+                    .insert_instance(&key, value)
+                    .ok_or_else(|| Inconsistent(format!("{key} has no app")))?;
+            }
+            Record::Override { key, value } => catalog.insert_override(key, value),
+            Record::Kept { key, part, value } => catalog.insert_kept(key, part, value),
+            Record::HashMark { index, hash } => catalog.hash_marks.push_back((index, hash)),
+        }
+        Ok(())
+    }
+
+    pub fn finish(self) -> Catalog {
+        self.catalog
+    }
+}
+
+impl PartialEq for Catalog {
+    /// Equal records; the derived indexes follow from them.
+    fn eq(&self, other: &Self) -> bool {
+        self.records().eq(other.records())
+    }
+}

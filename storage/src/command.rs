@@ -1,0 +1,429 @@
+//! All that the cluster can decide, on one page: [`Command`] goes in, [`Outcome`] comes out.
+//!
+//! To add a decision: a variant here, an arm in [`crate::catalog::Catalog::apply`], a route, and a
+//! script under `storage/tests/scripts`. Nothing matches with `_ =>`, so the compiler names every
+//! place.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+
+use crate::limits::COMMAND_BYTES_MAX;
+use crate::names::{
+    AppName, IdempotencyKey, Incarnation, InstanceId, InstanceKey, Revision, SessionId,
+};
+
+/// One decision. Encoded with field names, so that versions of the binary can be mixed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// Make an app or replace its policy.
+    PutApp(PutApp),
+    /// Delete an app; with `cascade`, its instances too.
+    DeleteApp(DeleteApp),
+    /// Register an instance, update it in place, or take it over.
+    Register(Register),
+    /// Change metadata, weight or payload of a live instance. Not a sign of life.
+    Patch(Patch),
+    /// An instance leaves, with its shard.
+    Deregister(Deregister),
+    /// An operator's word about an instance; outlives its restarts.
+    PutOverride(PutOverride),
+    ClearOverride(ClearOverride),
+    /// Open a session for several things to hang off.
+    OpenSession(OpenSession),
+    /// End a session and all that hangs off it.
+    CloseSession(CloseSession),
+    /// Registrations and deregistrations, each with an answer of its own.
+    Batch(Batch),
+    /// The leader ends sessions whose deadline passed (invariants S4 to S6).
+    Expire(Expire),
+    /// Nothing but the passing of cluster time, for what falls due while nobody writes.
+    Tick,
+}
+
+/// What must hold of the thing that is written, or the command is refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Condition {
+    #[default]
+    Any,
+    /// `If-None-Match: *`: it must not exist.
+    Absent,
+    /// `If-Match: "r<revision>"`: its last change must be this one.
+    Unchanged(Revision),
+}
+
+/// What an operator sets for an app. `None` leaves the default in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppPolicy {
+    /// Sentinel's app type: 0 common; 1, 11 and 12 are gateways.
+    pub kind: i32,
+    /// TTL of instances that name none, in milliseconds.
+    pub ttl_ms: Option<u64>,
+    /// Bounds on the TTLs that instances may name, in milliseconds.
+    pub ttl_min_ms: Option<u64>,
+    pub ttl_max_ms: Option<u64>,
+    /// The app goes when it had no instance for so long, in milliseconds of cluster time.
+    pub remove_when_empty_after_ms: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PutApp {
+    pub app: AppName,
+    pub policy: AppPolicy,
+    pub condition: Condition,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeleteApp {
+    pub app: AppName,
+    pub cascade: bool,
+    pub condition: Condition,
+}
+
+/// What an instance says of itself. Texts are at most `TEXT_BYTES_MAX` long, checked at the door.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Profile {
+    pub ip: SmolStr,
+    /// 0 where there is none. REST takes 0 to 65,535, Sentinel's heartbeat any number from 0.
+    pub port: u32,
+    pub hostname: SmolStr,
+    pub version: SmolStr,
+    pub zone: SmolStr,
+    /// 1 to `WEIGHT_MAX`.
+    pub weight: u16,
+    pub metadata: Arc<BTreeMap<SmolStr, SmolStr>>,
+    /// Opaque bytes, base64 in JSON.
+    #[serde(with = "serde_bytes")]
+    pub payload: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Register {
+    pub key: InstanceKey,
+    pub profile: Profile,
+    /// The session to hang off. Without one a live instance keeps its own and a new one gets a
+    /// private session.
+    pub session: Option<SessionId>,
+    /// TTL of a private session, in milliseconds; the app's default without it.
+    pub ttl_ms: Option<u64>,
+    /// Replace a live instance by a new incarnation even without another session: a restart.
+    pub takeover: bool,
+    /// Make the app if it is not there, with this kind.
+    pub create_app: Option<i32>,
+    pub condition: Condition,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Patch {
+    pub key: InstanceKey,
+    /// Refused if another incarnation lives.
+    pub incarnation: Option<Incarnation>,
+    pub metadata: MetadataPatch,
+    pub weight: Option<u16>,
+    pub payload: Option<serde_bytes::ByteBuf>,
+    pub condition: Condition,
+}
+
+/// A JSON merge patch (RFC 7396) of metadata.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MetadataPatch {
+    /// Forget all that was there first (`"metadata": null`).
+    pub clear: bool,
+    /// `None` removes the key.
+    pub entries: BTreeMap<SmolStr, Option<SmolStr>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Deregister {
+    pub key: InstanceKey,
+    /// Refused if another incarnation lives, so that a retry cannot remove a successor.
+    pub incarnation: Option<Incarnation>,
+    /// Tells an operator's removal from the instance's own leaving.
+    pub by_operator: bool,
+    pub condition: Condition,
+}
+
+/// What an operator can make of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Overridden {
+    Draining,
+    Maintenance,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PutOverride {
+    pub key: InstanceKey,
+    pub state: Overridden,
+    pub reason: SmolStr,
+    /// Ends after so long, in milliseconds of cluster time.
+    pub expires_in_ms: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClearOverride {
+    pub key: InstanceKey,
+}
+
+/// Makes a POST happen at most once (invariant S13).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    pub key: IdempotencyKey,
+    /// XXH64 of the request's path and body under two seeds; another one with the key is refused.
+    pub digest: (u64, u64),
+    /// Which entry of a batch that was cut into several.
+    pub part: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OpenSession {
+    pub ttl_ms: Option<u64>,
+    pub name: SmolStr,
+    pub request: Option<Request>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CloseSession {
+    pub session: SessionId,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Batch {
+    pub items: Vec<BatchItem>,
+    pub request: Option<Request>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum BatchItem {
+    Register(Register),
+    Deregister(Deregister),
+}
+
+/// Sessions that the leader of `term` saw pass their deadline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Expire {
+    /// Dropped by apply unless it is the term of the entry itself (invariant S5).
+    pub term: u64,
+    pub sessions: Vec<Expiry>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Expiry {
+    pub session: SessionId,
+    /// The last register or update that the leader saw; a later one saves the session.
+    pub touched: Revision,
+    /// How long before the proposal the last heartbeat was, for the history, in milliseconds.
+    pub silent_ms: u64,
+}
+
+/// What apply made of a command: the same on every node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Where it was decided; of the first time, if it is an answer given again.
+    pub revision: Revision,
+    pub result: Result<Reply, Refusal>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Nothing to tell: a tick, or an entry of Raft's own.
+    Done,
+    AppPut {
+        created: bool,
+    },
+    AppDeleted {
+        instances: u64,
+    },
+    Registered(Registered),
+    Patched {
+        incarnation: Incarnation,
+    },
+    Deregistered {
+        incarnation: Incarnation,
+    },
+    OverridePut,
+    OverrideCleared,
+    SessionOpened {
+        session: SessionId,
+        ttl_ms: u64,
+    },
+    SessionClosed {
+        instances: u64,
+    },
+    /// In the order of the batch's items.
+    Batch(Vec<Result<Reply, Refusal>>),
+    /// Sessions ended, and those that were dropped since they had moved on.
+    Expired {
+        ended: u64,
+        dropped: u64,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registered {
+    /// A new life: a first registration or a takeover.
+    pub created: bool,
+    pub incarnation: Incarnation,
+    pub session: SessionId,
+    pub ttl_ms: u64,
+}
+
+/// Why apply changed nothing. Every node says the same.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    #[error("there is no app {0:?}")]
+    UnknownApp(AppName),
+    #[error("app {app:?} has no live instance {id:?}; register it again")]
+    UnknownInstance { app: AppName, id: InstanceId },
+    #[error("there is no session {0}; it ended or was never opened")]
+    UnknownSession(SessionId),
+    #[error("app {0:?} exists already")]
+    AppExists(AppName),
+    #[error("instance {id:?} of app {app:?} exists already")]
+    InstanceExists { app: AppName, id: InstanceId },
+    #[error("the last change is r{current}, not the one that the condition names")]
+    PreconditionFailed { current: Revision },
+    #[error("app {app:?} has {instances} instances; delete them first or use ?cascade=true")]
+    AppNotEmpty { app: AppName, instances: u64 },
+    #[error("incarnation {current} took over; stay away")]
+    StaleIncarnation { current: Incarnation },
+    #[error("the TTL must be between {min_ms} and {max_ms} ms for this app")]
+    TtlOutOfBounds { min_ms: u64, max_ms: u64 },
+    #[error("the metadata would be {bytes} bytes; the limit is {limit}")]
+    MetadataTooLarge { bytes: u64, limit: u64 },
+    #[error("session {session} holds {limit} things, its limit; open another one")]
+    SessionFull { session: SessionId, limit: u64 },
+    #[error("this idempotency key was used with another request")]
+    KeyReused,
+    #[error("too many idempotency keys are kept; try again later")]
+    TooManyKeys,
+}
+
+/// A command is too large for one log entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the request takes {0} bytes of the log; the limit is {COMMAND_BYTES_MAX}")]
+pub struct TooLarge(pub usize);
+
+/// A [`Command`] as bytes, encoded once where it was made and decoded once per node, in apply: the
+/// log, the network and a forwarding follower only pass it on.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EncodedCommand(Bytes);
+
+/// First byte of every encoded command; raised when old binaries could misread new bytes.
+const FORMAT: u8 = 1;
+
+impl EncodedCommand {
+    pub fn new(command: &Command) -> Result<Self, TooLarge> {
+        let mut bytes = vec![FORMAT];
+        rmp_serde::encode::write_named(&mut bytes, command)
+            .expect("a command holds only what msgpack can hold, and memory takes it");
+        if bytes.len() > COMMAND_BYTES_MAX {
+            return Err(TooLarge(bytes.len()));
+        }
+        Ok(Self(bytes.into()))
+    }
+
+    pub fn decode(&self) -> Result<Command, UnreadableCommand> {
+        match self.0.split_first() {
+            Some((&FORMAT, body)) => {
+                rmp_serde::from_slice(body).map_err(|e| UnreadableCommand(e.to_string()))
+            }
+            Some((format, _)) => Err(UnreadableCommand(format!(
+                "it has format {format}; this binary reads {FORMAT}"
+            ))),
+            None => Err(UnreadableCommand("it is empty".into())),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Bytes that this binary cannot read as a command: damage, or a newer version's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a log entry cannot be read as a command: {0}")]
+pub struct UnreadableCommand(String);
+
+impl fmt::Debug for EncodedCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.decode() {
+            Ok(command) => command.fmt(f),
+            Err(e) => write!(f, "<{e}>"),
+        }
+    }
+}
+
+impl Serialize for EncodedCommand {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for EncodedCommand {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = serde_bytes::ByteBuf::deserialize(deserializer)?;
+        Ok(Self(Bytes::from(bytes.into_vec())))
+    }
+}
+
+/// The times that the leader gives a command when it proposes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Cluster time: milliseconds that passed while some leader led. Only this decides anything.
+    pub cluster_ms: u64,
+    /// The leader's wall clock, milliseconds since 1970, for display. Apply never lets it go back.
+    pub wall_ms: u64,
+}
+
+/// What the Raft log carries: a command, and when it was proposed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposal {
+    pub stamp: Stamp,
+    pub command: EncodedCommand,
+}
+
+impl fmt::Display for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.command.decode() {
+            Ok(command) => command.fmt(f),
+            Err(e) => write!(f, "<{e}>"),
+        }
+    }
+}
+
+/// A line for logs; long lists are counted.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PutApp(c) => write!(f, "put-app {}", c.app),
+            Self::DeleteApp(c) => write!(f, "delete-app {}", c.app),
+            Self::Register(c) => write!(f, "register {}", c.key),
+            Self::Patch(c) => write!(f, "patch {}", c.key),
+            Self::Deregister(c) => write!(f, "deregister {}", c.key),
+            Self::PutOverride(c) => write!(f, "put-override {} {:?}", c.key, c.state),
+            Self::ClearOverride(c) => write!(f, "clear-override {}", c.key),
+            Self::OpenSession(c) => write!(f, "open-session {:?}", c.name),
+            Self::CloseSession(c) => write!(f, "close-session {}", c.session),
+            Self::Batch(c) => write!(f, "batch of {}", c.items.len()),
+            Self::Expire(c) => write!(f, "expire {} sessions, term {}", c.sessions.len(), c.term),
+            Self::Tick => f.write_str("tick"),
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.result {
+            Ok(reply) => write!(f, "r{} {reply:?}", self.revision),
+            Err(refusal) => write!(f, "r{} refused: {refusal}", self.revision),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Every cap, with its reason and with what happens at it. Times are in milliseconds, sizes in
+//! bytes. A limit on what clients send is answered with a 4xx that names the field.
+
+/// An app, instance or session name and an idempotency key. Longer: `invalid-<field>`.
+pub const ID_BYTES_MAX: usize = 1024;
+
+/// `ip`, `hostname`, `version`, `zone` and a session's `name`. Sentinel's dashboard allows 256.
+pub const TEXT_BYTES_MAX: usize = 1024;
+
+/// All keys and values of an instance's metadata together, so that a list of 10,000 stays readable.
+pub const METADATA_BYTES_MAX: usize = 16 * 1024;
+
+/// An instance's opaque payload, decoded.
+pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+
+/// The reason that an operator gives with an override.
+pub const REASON_BYTES_MAX: usize = 1024;
+
+/// The shortest TTL. Below it, an election alone could take longer than a life.
+pub const TTL_MS_MIN: u64 = 1_000;
+
+/// The longest TTL.
+pub const TTL_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
+/// The TTL of who names none.
+pub const TTL_MS_DEFAULT: u64 = 15_000;
+
+/// How many heartbeats a client is asked to send within one TTL.
+pub const HEARTBEATS_PER_TTL: u64 = 3;
+
+/// The TTL of an instance that came through Sentinel's heartbeat: the dashboard's own
+/// `unhealthyMachineMillis`, for transports that beat each 5 or 10 s and never retry.
+pub const SENTINEL_TTL_MS: u64 = 60_000;
+
+/// An instance's weight, 1 to this.
+pub const WEIGHT_MAX: u16 = 1024;
+
+/// Things on one session, so that its end stays one bounded log entry. Beyond: 429 `rate-limited`.
+pub const SESSION_THINGS_MAX: usize = 10_000;
+
+/// Sessions that one expiry entry may end; more go into the next one.
+pub const EXPIRY_SESSIONS_MAX: usize = 1_000;
+
+/// Instances that one expiry entry may end; more go into the next one.
+pub const EXPIRY_THINGS_MAX: usize = 10_000;
+
+/// An encoded command. Batches are cut to stay below; a single larger one is `too-large`.
+pub const COMMAND_BYTES_MAX: usize = 256 * 1024;
+
+/// Items of one `POST /v1/instances:batch`.
+pub const BATCH_ITEMS_MAX: usize = 5_000;
+
+/// Targets of one `POST /v1/heartbeats`.
+pub const HEARTBEATS_MAX: usize = 10_000;
+
+/// How long a first answer is kept for its idempotency key, in cluster time.
+pub const IDEMPOTENCY_MS: u64 = 10 * 60 * 1000;
+
+/// Kept answers (a batch keeps one per entry). Beyond: 429 `rate-limited`.
+pub const IDEMPOTENCY_ENTRIES_MAX: usize = 262_144;
+
+/// Bytes of all kept answers, so that batches cannot make the limit above worth gigabytes. Beyond:
+/// 429 `rate-limited`.
+pub const IDEMPOTENCY_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Timed things (kept answers, overrides, empty apps) that one entry clears away; the rest waits
+/// for the next entry, so that no entry takes long.
+pub const DUE_PER_ENTRY_MAX: usize = 1_000;
+
+/// The state hash is published at log indexes divisible by this, so that nodes can be compared.
+pub const STATE_HASH_EVERY: u64 = 1_024;
+
+/// How many published state hashes are kept.
+pub const STATE_HASHES_KEPT: usize = 64;

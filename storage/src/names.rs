@@ -1,0 +1,214 @@
+//! Names and numbers that identify things. Each is checked once, where it enters, and is valid
+//! from then on; kinds that look alike have types of their own.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+
+use crate::limits::ID_BYTES_MAX;
+
+/// Why a text cannot be an id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidName {
+    #[error("must not be empty")]
+    Empty,
+    #[error("is {0} bytes long; the limit is {ID_BYTES_MAX}")]
+    TooLong(usize),
+    #[error("has a control character at byte {0}")]
+    Control(usize),
+    #[error("is not a number")]
+    NotANumber,
+}
+
+/// Checks what every id must keep: 1 to [`ID_BYTES_MAX`] bytes of UTF-8, no control characters.
+fn check(text: &str) -> Result<(), InvalidName> {
+    if text.is_empty() {
+        return Err(InvalidName::Empty);
+    }
+    if text.len() > ID_BYTES_MAX {
+        return Err(InvalidName::TooLong(text.len()));
+    }
+    match text.char_indices().find(|(_, c)| c.is_control()) {
+        Some((at, _)) => Err(InvalidName::Control(at)),
+        None => Ok(()),
+    }
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "SmolStr", into = "SmolStr")]
+        pub struct $name(SmolStr);
+
+        impl $name {
+            pub fn new(text: impl Into<SmolStr>) -> Result<Self, InvalidName> {
+                Self::try_from(text.into())
+            }
+
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<SmolStr> for $name {
+            type Error = InvalidName;
+
+            fn try_from(text: SmolStr) -> Result<Self, InvalidName> {
+                check(&text).map(|()| Self(text))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidName;
+
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                Self::new(text)
+            }
+        }
+
+        impl From<$name> for SmolStr {
+            fn from(name: $name) -> SmolStr {
+                name.0
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name! {
+    /// The name of an app: a set of instances with one policy.
+    AppName
+}
+
+name! {
+    /// The id of an instance within its app.
+    InstanceId
+}
+
+name! {
+    /// The text of an `Idempotency-Key`, chosen by a client to make a POST happen at most once.
+    IdempotencyKey
+}
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidName;
+
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                text.parse().map(Self).map_err(|_| InvalidName::NotANumber)
+            }
+        }
+    };
+}
+
+number! {
+    /// The Raft log index of the entry that made a change. One entry may change many things.
+    Revision
+}
+
+number! {
+    /// One life of an instance: the [`Revision`] that began it, so it is unique and ordered.
+    Incarnation
+}
+
+number! {
+    /// A session, counted by the replicated state; never used again.
+    SessionId
+}
+
+impl From<Revision> for Incarnation {
+    fn from(revision: Revision) -> Self {
+        Self(revision.0)
+    }
+}
+
+/// A node of the cluster.
+pub type NodeId = u64;
+
+/// An instance by app and id: the key of all that belongs to one instance.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct InstanceKey {
+    pub app: AppName,
+    pub id: InstanceId,
+}
+
+impl InstanceKey {
+    pub fn new(app: AppName, id: InstanceId) -> Self {
+        Self { app, id }
+    }
+
+    /// The id of this instance's shard: `<app>/<instance>`, with `%` and `/` of the app written
+    /// `%25` and `%2F`, so that the first `/` always ends the app.
+    pub fn shard_id(&self) -> String {
+        let app = self.app.as_str();
+        if app.contains(['%', '/']) {
+            format!("{}/{}", app.replace('%', "%25").replace('/', "%2F"), self.id)
+        } else {
+            format!("{app}/{}", self.id)
+        }
+    }
+}
+
+impl fmt::Display for InstanceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.app, self.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_one_to_1024_bytes_without_control_characters() {
+        assert!(AppName::new("pay/eu 应用").is_ok());
+        assert!(AppName::new("x".repeat(1024)).is_ok());
+        assert_eq!(AppName::new(""), Err(InvalidName::Empty));
+        assert_eq!(AppName::new("x".repeat(1025)), Err(InvalidName::TooLong(1025)));
+        assert_eq!(AppName::new("a\u{7}b"), Err(InvalidName::Control(1)));
+    }
+
+    #[test]
+    fn an_invalid_id_does_not_come_in_through_serde() {
+        let bytes = rmp_serde::to_vec("a\nb").expect("encodes");
+        assert!(rmp_serde::from_slice::<InstanceId>(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_shard_id_escapes_the_app_so_that_it_parses_one_way_only() {
+        let key = |app: &str, id: &str| {
+            InstanceKey::new(app.parse().expect("app"), id.parse().expect("id")).shard_id()
+        };
+        assert_eq!(key("pay", "10.0.0.1:8719"), "pay/10.0.0.1:8719");
+        assert_eq!(key("a/b%c", "d/e"), "a%2Fb%25c/d/e");
+        assert_ne!(key("a/b", "c"), key("a", "b/c"));
+    }
+}
