@@ -1,0 +1,87 @@
+//! The command line: `roster serve`, `roster dev`, `roster bench`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Settings;
+use crate::{bench, dev, shutdown, start, telemetry};
+
+/// A replicated registry: who is here, and who does what.
+#[derive(Debug, Parser)]
+#[command(name = "roster", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Sub,
+}
+
+#[derive(Debug, Subcommand)]
+enum Sub {
+    /// Run one node of a cluster
+    Serve(Serve),
+    /// Run a whole cluster in this terminal, to try things out
+    Dev(dev::Dev),
+    /// Measure a running cluster
+    Bench(bench::Bench),
+}
+
+#[derive(Debug, clap::Args)]
+struct Serve {
+    /// A TOML file with settings; the environment and flags go over it
+    #[arg(long, env = "ROSTER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Exit code for a wrong command line or setting.
+const USAGE: u8 = 2;
+
+/// Runs the command line. 0: all went well, 1: it failed, 2: a setting is wrong.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return fail(1, &format!("cannot start the runtime: {e}")),
+    };
+    runtime.block_on(async {
+        match cli.command {
+            Sub::Serve(serve) => run_node(serve).await,
+            Sub::Dev(dev) => dev::run(dev).await.map_or_else(|e| fail(1, &e), |()| ExitCode::SUCCESS),
+            Sub::Bench(bench) => {
+                bench::run(bench).await.map_or_else(|e| fail(1, &e), |()| ExitCode::SUCCESS)
+            }
+        }
+    })
+}
+
+async fn run_node(serve: Serve) -> ExitCode {
+    let settings = match serve.config.as_deref().map(Settings::from_file) {
+        Some(Ok(file)) => serve.settings.over(file),
+        Some(Err(e)) => return fail(USAGE, &e),
+        None => serve.settings,
+    };
+    let log = settings.log.clone().unwrap_or_else(|| "info".into());
+    if let Err(e) = telemetry::start(&log, settings.log_format.unwrap_or_default()) {
+        return fail(USAGE, &e);
+    }
+    let config = match settings.resolve() {
+        Ok(config) => config,
+        Err(e) => return fail(USAGE, &e),
+    };
+    let stop = match shutdown::on_signal() {
+        Ok(stop) => stop,
+        Err(e) => return fail(1, &format!("cannot listen for signals: {e}")),
+    };
+    match start::run(config, stop).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e @ start::StartError::Config(_)) => fail(USAGE, &e),
+        Err(e) => fail(1, &e),
+    }
+}
+
+fn fail(code: u8, problem: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("roster: {problem}");
+    ExitCode::from(code)
+}

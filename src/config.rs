@@ -1,0 +1,355 @@
+//! Settings: one list, from a TOML file, the environment (`ROSTER_*`) and flags, in rising order.
+//! [`Settings::resolve`] checks all of them before any port is bound or any file is written.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use roster_storage::names::NodeId;
+use serde::{Deserialize, Serialize};
+
+/// A setting is wrong or missing. Always names the setting and says what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{setting}: {problem}")]
+pub struct ConfigError {
+    pub setting: String,
+    pub problem: String,
+}
+
+fn wrong(setting: &str, problem: impl fmt::Display) -> ConfigError {
+    ConfigError { setting: setting.into(), problem: problem.to_string() }
+}
+
+/// What can be set, as given: a setting that is not there is `None`.
+#[derive(Clone, Debug, Default, clap::Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// This node's id, a number that is on the --cluster list
+    #[arg(long, env = "ROSTER_NODE_ID", value_name = "ID")]
+    pub node_id: Option<NodeId>,
+    /// Folder for the log, the checkpoints and this node's identity
+    #[arg(long, env = "ROSTER_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address of the HTTP API [default: 127.0.0.1:7400]
+    #[arg(long, env = "ROSTER_LISTEN", value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Address for the other nodes [default: 127.0.0.1:7500]
+    #[arg(long, env = "ROSTER_PEER_LISTEN", value_name = "ADDR")]
+    pub peer_listen: Option<SocketAddr>,
+    /// How clients reach this API, HOST:PORT [default: the address of --listen]
+    #[arg(long, env = "ROSTER_ADVERTISE_API", value_name = "HOST:PORT")]
+    pub advertise_api: Option<String>,
+    /// How the other nodes reach this one, HOST:PORT [default: its entry on the --cluster list]
+    #[arg(long, env = "ROSTER_ADVERTISE_PEER", value_name = "HOST:PORT")]
+    pub advertise_peer: Option<String>,
+    /// All nodes as ID=HOST:PORT,…: the same list on every node
+    #[arg(long, env = "ROSTER_CLUSTER", value_name = "LIST")]
+    pub cluster: Option<String>,
+    /// Listen on addresses that other machines reach, without authentication
+    #[arg(long, env = "ROSTER_ALLOW_UNAUTHENTICATED", num_args = 0..=1, default_missing_value = "true")]
+    pub allow_unauthenticated: Option<bool>,
+    /// Take this node's place in its cluster with an empty disk: its old disk is given up for good
+    #[arg(long, env = "ROSTER_REPLACE_DISK", num_args = 0..=1, default_missing_value = "true")]
+    pub replace_disk: Option<bool>,
+    /// Period of Raft's own heartbeats [default: 100ms]
+    #[arg(long, env = "ROSTER_RAFT_HEARTBEAT", value_name = "DURATION")]
+    pub raft_heartbeat: Option<Span>,
+    /// Shortest election timeout [default: 400ms]
+    #[arg(long, env = "ROSTER_ELECTION_TIMEOUT_MIN", value_name = "DURATION")]
+    pub election_timeout_min: Option<Span>,
+    /// Longest election timeout, and the leader's lease [default: 500ms]
+    #[arg(long, env = "ROSTER_ELECTION_TIMEOUT_MAX", value_name = "DURATION")]
+    pub election_timeout_max: Option<Span>,
+    /// false: a round to a majority per batch of heartbeats instead of the lease [default: true]
+    #[arg(long, env = "ROSTER_LEASE_READS", num_args = 0..=1, default_missing_value = "true")]
+    pub lease_reads: Option<bool>,
+    /// Log entries between two checkpoints [default: 100000]
+    #[arg(long, env = "ROSTER_CHECKPOINT_EVERY", value_name = "ENTRIES")]
+    pub checkpoint_every: Option<u64>,
+    /// Log entries kept behind a checkpoint for slow nodes [default: 10000]
+    #[arg(long, env = "ROSTER_LOG_KEEP", value_name = "ENTRIES")]
+    pub log_keep: Option<u64>,
+    /// Free space on the data folder's disk below which the node takes no writes, MiB [default: 256]
+    #[arg(long, env = "ROSTER_DISK_RESERVE_MIB", value_name = "MIB")]
+    pub disk_reserve_mib: Option<u64>,
+    /// How long a request may take before it is answered 503 or 504 [default: 5s]
+    #[arg(long, env = "ROSTER_REQUEST_TIMEOUT", value_name = "DURATION")]
+    pub request_timeout: Option<Span>,
+    /// Largest request body, KiB [default: 4096]
+    #[arg(long, env = "ROSTER_BODY_LIMIT_KIB", value_name = "KIB")]
+    pub body_limit_kib: Option<usize>,
+    /// Log level or filter, such as info or roster=debug [default: info]
+    #[arg(long, env = "ROSTER_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// Form of the log lines [default: text]
+    #[arg(long, env = "ROSTER_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// Sentinel: a machine is unhealthy after so long without a beat [default: 60s, least 30s]
+    #[arg(long, env = "ROSTER_SENTINEL_UNHEALTHY", value_name = "DURATION")]
+    pub sentinel_unhealthy: Option<Span>,
+    /// Sentinel: a machine is shown as dead after so long [default: never, least 5m]
+    #[arg(long, env = "ROSTER_SENTINEL_DEAD", value_name = "DURATION")]
+    pub sentinel_dead: Option<Span>,
+    /// Sentinel: hide an app without healthy machines after so long [default: never, least 1m]
+    #[arg(long, env = "ROSTER_SENTINEL_HIDE_APP", value_name = "DURATION")]
+    pub sentinel_hide_app: Option<Span>,
+    /// Sentinel: an app without healthy machines is dead after so long [default: never, least 2m]
+    #[arg(long, env = "ROSTER_SENTINEL_REMOVE_APP", value_name = "DURATION")]
+    pub sentinel_remove_app: Option<Span>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// A duration as text: `500ms`, `10s`, `5m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        humantime::parse_duration(text)
+            .map(Self)
+            .map_err(|_| format!("{text:?} is not a duration such as 500ms, 10s or 5m"))
+    }
+}
+
+impl TryFrom<String> for Span {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// Every setting, complete and checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub node_id: NodeId,
+    pub data_dir: PathBuf,
+    pub listen: SocketAddr,
+    pub peer_listen: SocketAddr,
+    pub advertise_api: String,
+    pub advertise_peer: String,
+    pub cluster: ClusterList,
+    pub replace_disk: bool,
+    pub timings: Timings,
+    pub lease_reads: bool,
+    pub checkpoint_every: u64,
+    pub log_keep: u64,
+    pub disk_reserve_bytes: u64,
+    pub request_timeout: Duration,
+    pub body_limit: usize,
+    pub sentinel: roster_api::SentinelSettings,
+}
+
+/// Raft's timings. The leader's lease is `election_max`: no vote is granted against a leader that
+/// was heard within it, so the outage after a leader's death is at least that long.
+#[derive(Clone, Copy, Debug)]
+pub struct Timings {
+    pub heartbeat: Duration,
+    pub election_min: Duration,
+    pub election_max: Duration,
+}
+
+/// The nodes that make the cluster at its first start: id and peer address of each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterList(pub BTreeMap<NodeId, String>);
+
+impl ClusterList {
+    /// The node that makes the cluster.
+    pub fn lowest(&self) -> Option<NodeId> {
+        self.0.keys().next().copied()
+    }
+}
+
+impl fmt::Display for ClusterList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entries: Vec<_> = self.0.iter().map(|(id, peer)| format!("{id}={peer}")).collect();
+        f.write_str(&entries.join(","))
+    }
+}
+
+impl FromStr for ClusterList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut nodes = BTreeMap::new();
+        for entry in text.split(',').map(str::trim).filter(|e| !e.is_empty()) {
+            let (id, address) =
+                entry.split_once('=').ok_or_else(|| format!("{entry:?} is not ID=HOST:PORT"))?;
+            let id = id.trim().parse().map_err(|_| format!("{id:?} is not a node id (a number)"))?;
+            let address = host_and_port(address.trim())?;
+            if nodes.insert(id, address).is_some() {
+                return Err(format!("node {id} is on the list twice"));
+            }
+        }
+        let mut addresses: Vec<_> = nodes.values().collect();
+        addresses.sort();
+        if let Some(pair) = addresses.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(format!("{} is on the list twice; each node needs its own", pair[0]));
+        }
+        match nodes.len() {
+            0 => Err("the list is empty; write 1=HOST:7500,2=HOST:7500,3=HOST:7500".into()),
+            _ => Ok(Self(nodes)),
+        }
+    }
+}
+
+fn host_and_port(text: &str) -> Result<String, String> {
+    let problem = || format!("{text:?} is not HOST:PORT");
+    let (host, port) = text.rsplit_once(':').ok_or_else(problem)?;
+    let port: u16 = port.parse().map_err(|_| problem())?;
+    if host.is_empty() || port == 0 || host.contains(['/', ' ', ',']) {
+        return Err(problem());
+    }
+    Ok(text.into())
+}
+
+impl Settings {
+    /// Reads a TOML file. Unknown keys are errors.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let name = format!("--config {}", path.display());
+        config::Config::builder()
+            .add_source(config::File::from(path).format(config::FileFormat::Toml))
+            .build()
+            .and_then(config::Config::try_deserialize)
+            .map_err(|e| wrong(&name, e))
+    }
+
+    /// These settings, and those of `below` where they say nothing.
+    #[must_use]
+    pub fn over(self, below: Self) -> Self {
+        macro_rules! first_of {
+            ($($field:ident),* $(,)?) => { Self { $($field: self.$field.or(below.$field)),* } };
+        }
+        first_of!(
+            node_id, data_dir, listen, peer_listen, advertise_api, advertise_peer, cluster,
+            allow_unauthenticated, replace_disk, raft_heartbeat, election_timeout_min,
+            election_timeout_max, lease_reads, checkpoint_every, log_keep, disk_reserve_mib,
+            request_timeout, body_limit_kib, log, log_format, sentinel_unhealthy, sentinel_dead,
+            sentinel_hide_app, sentinel_remove_app,
+        )
+    }
+
+    /// Completes and checks everything.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let node_id = self.node_id.ok_or_else(|| {
+            wrong("--node-id", "is missing; give this node's number on the --cluster list")
+        })?;
+        let data_dir = self
+            .data_dir
+            .ok_or_else(|| wrong("--data-dir", "is missing; name a folder for this node's data"))?;
+        let listen = self.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7400)));
+        let peer_listen = self.peer_listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7500)));
+        let allowed = self.allow_unauthenticated.unwrap_or(false);
+        exposed("--listen", listen.ip(), allowed)?;
+        exposed("--peer-listen", peer_listen.ip(), allowed)?;
+        let cluster = self.cluster.ok_or_else(|| {
+            wrong("--cluster", "is missing; write all nodes as 1=HOST:7500,2=HOST:7500,3=HOST:7500")
+        })?;
+        let cluster: ClusterList = cluster.parse().map_err(|e| wrong("--cluster", e))?;
+        let entry = cluster.0.get(&node_id).ok_or_else(|| {
+            wrong("--cluster", format!("node {node_id} (--node-id) is not on the list"))
+        })?;
+        let advertise_peer = match self.advertise_peer {
+            Some(peer) => host_and_port(&peer).map_err(|e| wrong("--advertise-peer", e))?,
+            None => entry.clone(),
+        };
+        let advertise_api = match self.advertise_api {
+            Some(api) => host_and_port(&api).map_err(|e| wrong("--advertise-api", e))?,
+            None => listen.to_string(),
+        };
+        Ok(Config {
+            node_id,
+            data_dir,
+            listen,
+            peer_listen,
+            advertise_api,
+            advertise_peer,
+            cluster,
+            replace_disk: self.replace_disk.unwrap_or(false),
+            timings: timings(self.raft_heartbeat, self.election_timeout_min, self.election_timeout_max)?,
+            lease_reads: self.lease_reads.unwrap_or(true),
+            checkpoint_every: at_least("--checkpoint-every", self.checkpoint_every, 100_000, 10)?,
+            log_keep: self.log_keep.unwrap_or(10_000),
+            disk_reserve_bytes: self.disk_reserve_mib.unwrap_or(256) << 20,
+            request_timeout: request_timeout(self.request_timeout)?,
+            body_limit: self.body_limit_kib.unwrap_or(4096).max(1) << 10,
+            sentinel: roster_api::SentinelSettings::new(
+                millis(self.sentinel_unhealthy),
+                millis(self.sentinel_dead),
+                millis(self.sentinel_hide_app),
+                millis(self.sentinel_remove_app),
+            ),
+        })
+    }
+}
+
+/// Until there is authentication, only who says so listens beyond this machine.
+fn exposed(setting: &str, ip: IpAddr, allowed: bool) -> Result<(), ConfigError> {
+    if ip.is_loopback() || allowed {
+        return Ok(());
+    }
+    Err(wrong(
+        setting,
+        format!(
+            "{ip} can be reached from other machines and there is no authentication yet; add \
+             --allow-unauthenticated if the network is trusted, or use a loopback address"
+        ),
+    ))
+}
+
+/// Sentinel's own form: 0 stands for its default.
+fn millis(span: Option<Span>) -> i64 {
+    span.map_or(0, |span| i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn timings(
+    heartbeat: Option<Span>,
+    min: Option<Span>,
+    max: Option<Span>,
+) -> Result<Timings, ConfigError> {
+    let or = |span: Option<Span>, ms| span.map_or(Duration::from_millis(ms), |s| s.0);
+    let timings = Timings {
+        heartbeat: or(heartbeat, 100),
+        election_min: or(min, 400),
+        election_max: or(max, 500),
+    };
+    if timings.heartbeat < Duration::from_millis(5) {
+        return Err(wrong("--raft-heartbeat", "must be at least 5ms"));
+    }
+    if timings.election_min < timings.heartbeat * 2 {
+        return Err(wrong("--election-timeout-min", "must be at least twice --raft-heartbeat"));
+    }
+    if timings.election_max <= timings.election_min {
+        return Err(wrong("--election-timeout-max", "must be above --election-timeout-min"));
+    }
+    Ok(timings)
+}
+
+fn request_timeout(given: Option<Span>) -> Result<Duration, ConfigError> {
+    let timeout = given.map_or(Duration::from_secs(5), |s| s.0);
+    if timeout < Duration::from_millis(100) {
+        return Err(wrong("--request-timeout", "must be at least 100ms"));
+    }
+    Ok(timeout)
+}
+
+fn at_least(setting: &str, given: Option<u64>, default: u64, least: u64) -> Result<u64, ConfigError> {
+    let value = given.unwrap_or(default);
+    if value < least {
+        return Err(wrong(setting, format!("{value} is too low; the least is {least}")));
+    }
+    Ok(value)
+}

@@ -1,0 +1,227 @@
+//! `roster dev`: a whole cluster in one terminal. Each node is a process of its own, started with
+//! `roster serve`, so that one of them can be killed to see what happens.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use roster_storage::names::NodeId;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::{Duration, Instant, sleep, timeout};
+
+use crate::bench::http::Connection;
+use crate::shutdown;
+
+/// The first API port; node 1 has this, node 2 the next.
+const API_PORT: u16 = 7401;
+const PEER_PORT: u16 = 7501;
+
+const NODES_MAX: u16 = 9;
+
+/// How long a new cluster may take to be ready, and a node to stop.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+const STOP_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Colours by node, as terminals number them.
+const COLOURS: [u8; 6] = [36, 33, 35, 32, 34, 31];
+
+#[derive(Debug, clap::Args)]
+pub struct Dev {
+    /// How many nodes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=NODES_MAX as i64))]
+    nodes: u16,
+    /// Keep the data here; without it a temporary folder, gone at the end
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Log level or filter of the nodes
+    #[arg(long, default_value = "info", value_name = "FILTER")]
+    log: String,
+    /// The first API port; the nodes take this and the following ones
+    #[arg(long, default_value_t = API_PORT, value_name = "PORT")]
+    api_port: u16,
+    /// The first peer port
+    #[arg(long, default_value_t = PEER_PORT, value_name = "PORT")]
+    peer_port: u16,
+}
+
+/// Runs until Ctrl-C. The error is for the terminal.
+pub async fn run(dev: Dev) -> Result<(), String> {
+    let stop = shutdown::on_signal().map_err(|e| format!("cannot listen for signals: {e}"))?;
+    let folder = Folder::new(dev.data_dir.as_deref())?;
+    let mut nodes = Vec::new();
+    for id in 1..=dev.nodes {
+        nodes.push(start_node(&dev, id, &folder.path)?);
+    }
+    let ready = tokio::select! {
+        ready = wait_ready(&dev, &mut nodes) => ready.map(|()| true),
+        () = stop.cancelled() => Ok(false),
+    };
+    if let Ok(true) = ready {
+        print_welcome(&dev, &nodes, &folder);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = all_ended(&mut nodes) => eprintln!("all nodes have ended"),
+        }
+    }
+    stop_all(nodes).await;
+    ready.map(drop)
+}
+
+struct Folder {
+    path: PathBuf,
+    temporary: bool,
+}
+
+impl Folder {
+    fn new(given: Option<&Path>) -> Result<Self, String> {
+        let (path, temporary) = match given {
+            Some(path) => (path.to_owned(), false),
+            None => {
+                let name = format!("roster-dev-{}", std::process::id());
+                (std::env::temp_dir().join(name), true)
+            }
+        };
+        std::fs::create_dir_all(&path)
+            .map_err(|e| format!("--data-dir {}: {e}", path.display()))?;
+        Ok(Self { path, temporary })
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.temporary
+            && let Err(e) = std::fs::remove_dir_all(&self.path)
+        {
+            eprintln!("{} is left behind: {e}", self.path.display());
+        }
+    }
+}
+
+struct DevNode {
+    id: NodeId,
+    process: Child,
+}
+
+fn start_node(dev: &Dev, id: u16, folder: &Path) -> Result<DevNode, String> {
+    let binary = std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?;
+    let list: Vec<_> =
+        (1..=dev.nodes).map(|n| format!("{n}=127.0.0.1:{}", dev.peer_port + n - 1)).collect();
+    let mut process = Command::new(binary)
+        .arg("serve")
+        .args(["--node-id", &id.to_string()])
+        .args(["--listen", &format!("127.0.0.1:{}", dev.api_port + id - 1)])
+        .args(["--peer-listen", &format!("127.0.0.1:{}", dev.peer_port + id - 1)])
+        .args(["--cluster", &list.join(","), "--log", &dev.log])
+        .arg("--data-dir")
+        .arg(folder.join(format!("node-{id}")))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // Ctrl-C reaches the whole process group; the nodes are to be stopped by this process.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|e| format!("cannot start node {id}: {e}"))?;
+    if let (Some(out), Some(err)) = (process.stdout.take(), process.stderr.take()) {
+        tokio::spawn(pass_on(id, out));
+        tokio::spawn(pass_on(id, err));
+    }
+    Ok(DevNode { id: id.into(), process })
+}
+
+/// Prints a node's lines with its name before each, in its colour on a terminal.
+async fn pass_on(id: u16, stream: impl AsyncRead + Unpin) {
+    let mut lines = BufReader::new(stream).lines();
+    let coloured = std::io::stderr().is_terminal();
+    while let Ok(Some(line)) = lines.next_line().await {
+        let mut out = std::io::stderr().lock();
+        let written = if coloured {
+            let colour = COLOURS[usize::from(id - 1) % COLOURS.len()];
+            writeln!(out, "\x1b[{colour}mnode {id} |\x1b[0m {line}")
+        } else {
+            writeln!(out, "node {id} | {line}")
+        };
+        if written.is_err() {
+            return;
+        }
+    }
+}
+
+fn address(dev: &Dev, index: usize) -> String {
+    format!("127.0.0.1:{}", usize::from(dev.api_port) + index)
+}
+
+async fn wait_ready(dev: &Dev, nodes: &mut [DevNode]) -> Result<(), String> {
+    let deadline = Instant::now() + READY_TIMEOUT;
+    let mut waiting: Vec<usize> = (0..nodes.len()).collect();
+    while !waiting.is_empty() {
+        for node in nodes.iter_mut() {
+            if let Ok(Some(status)) = node.process.try_wait() {
+                return Err(format!("node {} ended ({status}); its reason is above", node.id));
+            }
+        }
+        let mut still = Vec::new();
+        for index in waiting {
+            if !is_ready(&address(dev, index)).await {
+                still.push(index);
+            }
+        }
+        waiting = still;
+        if Instant::now() > deadline {
+            return Err("the cluster is not ready; the nodes' reasons are above".into());
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+async fn is_ready(address: &str) -> bool {
+    let Ok(mut connection) = Connection::open(address).await else { return false };
+    connection.get("/readyz").await.is_ok_and(|answer| answer.status.is_success())
+}
+
+fn print_welcome(dev: &Dev, nodes: &[DevNode], folder: &Folder) {
+    let mut text = String::from("\nRoster is ready.\n\n");
+    for (index, node) in nodes.iter().enumerate() {
+        let pid = node.process.id().unwrap_or_default();
+        text += &format!("  node {}  http://{}   (pid {pid})\n", node.id, address(dev, index));
+    }
+    let (first, last) = (address(dev, 0), address(dev, nodes.len() - 1));
+    text += &format!(
+        "\nRegister an instance on one node, and see it on another:\n\n  \
+         curl -X PUT http://{first}/v1/apps/pay/instances/a -H 'content-type: application/json' \
+         -d '{{\"ip\":\"10.0.0.1\",\"port\":8080,\"ttl\":\"30s\"}}'\n  \
+         curl http://{last}/v1/apps/pay/instances\n\n\
+         Data: {}{}. Stop with Ctrl-C.\n",
+        folder.path.display(),
+        if folder.temporary { " (temporary)" } else { "" }
+    );
+    println!("{text}");
+}
+
+async fn all_ended(nodes: &mut [DevNode]) {
+    for node in nodes {
+        if let Ok(status) = node.process.wait().await {
+            eprintln!("node {} ended: {status}", node.id);
+        }
+    }
+}
+
+/// Asks all to stop, and ends those that do not in time.
+async fn stop_all(mut nodes: Vec<DevNode>) {
+    for node in &nodes {
+        if let Some(pid) = node.process.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)) {
+            // A node that has just ended by itself is no error.
+            drop(rustix::process::kill_process(pid, rustix::process::Signal::TERM));
+        }
+    }
+    for node in &mut nodes {
+        if timeout(STOP_TIMEOUT, node.process.wait()).await.is_err() {
+            eprintln!("node {} does not stop; it is killed", node.id);
+            if let Err(e) = node.process.kill().await {
+                eprintln!("node {}: {e}", node.id);
+            }
+        }
+    }
+}

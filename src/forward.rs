@@ -1,0 +1,300 @@
+//! What every node does with a request: gathers it with others and takes it to the leader, be that
+//! itself or another node. Nothing is sent twice unless it certainly was not carried out, or is
+//! harmless to repeat (reads, heartbeats).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use roster_api::registry::{Beat, BeatRefused, Heard, Renewed, Unavailable};
+use roster_storage::command::{EncodedCommand, Outcome};
+use roster_storage::names::{NodeId, SessionId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::gather::{Gatherer, NotGathered};
+use crate::leading::{Leading, known_leader};
+use crate::peers::{Peers, Purpose};
+use crate::raft::Raft;
+use crate::raft::link::CallError;
+use crate::raft::rpc::{self, HeartbeatsAnswer, LastHeardAnswer, NotAppended, Proposed, ReadIndex, path};
+
+/// Rounds of writes under way at once: the next gathers while these are written.
+const WRITE_ROUNDS: usize = 4;
+
+/// Writes of one round.
+const WRITES_PER_ROUND: usize = 256;
+
+/// Rounds of heartbeats under way at once.
+const HEARTBEAT_ROUNDS: usize = 2;
+
+/// Heartbeat requests of one round.
+const HEARTBEATS_PER_ROUND: usize = 4_096;
+
+/// Rounds of read indexes that a follower has under way at once.
+const READ_ROUNDS: usize = 2;
+
+const READS_PER_ROUND: usize = 4_096;
+
+/// Between two tries to find a leader that takes a request.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// A Sentinel transport gives up after 3 s; it should see the answer before.
+const HEARTBEAT_TIMEOUT_MAX: Duration = Duration::from_millis(2_500);
+
+type BeatAnswers = Result<Vec<Result<Renewed, BeatRefused>>, Unavailable>;
+
+/// The way to the leader.
+pub struct Forward {
+    way: Arc<Way>,
+    writes: Gatherer<EncodedCommand, Result<Outcome, Unavailable>>,
+    heartbeats: Gatherer<Vec<Beat>, BeatAnswers>,
+    read_indexes: Gatherer<(), Result<u64, Unavailable>>,
+}
+
+struct Way {
+    id: NodeId,
+    raft: Raft,
+    leading: Arc<Leading>,
+    peers: Arc<Peers>,
+    timeout: Duration,
+}
+
+impl Forward {
+    pub fn new(
+        id: NodeId,
+        raft: Raft,
+        leading: Arc<Leading>,
+        peers: Arc<Peers>,
+        timeout: Duration,
+    ) -> Self {
+        let way = Arc::new(Way { id, raft, leading, peers, timeout });
+        let (for_writes, for_beats, for_reads) = (way.clone(), way.clone(), way.clone());
+        Self {
+            way,
+            writes: Gatherer::start(WRITE_ROUNDS, WRITES_PER_ROUND, move |commands| {
+                let way = for_writes.clone();
+                async move { way.write(commands).await }
+            }),
+            heartbeats: Gatherer::start(HEARTBEAT_ROUNDS, HEARTBEATS_PER_ROUND, move |beats| {
+                let way = for_beats.clone();
+                async move { way.heartbeat(beats).await }
+            }),
+            read_indexes: Gatherer::start(READ_ROUNDS, READS_PER_ROUND, move |asked: Vec<()>| {
+                let way = for_reads.clone();
+                async move { vec![way.read_index().await; asked.len()] }
+            }),
+        }
+    }
+
+    pub async fn propose(&self, command: EncodedCommand) -> Result<Outcome, Unavailable> {
+        self.writes.ask(command).await.map_err(not_gathered)?
+    }
+
+    /// The index that this node must have applied before a linearizable read.
+    pub async fn read_index(&self) -> Result<u64, Unavailable> {
+        self.read_indexes.ask(()).await.map_err(not_gathered)?
+    }
+
+    pub async fn heartbeat(&self, beats: Vec<Beat>) -> BeatAnswers {
+        self.heartbeats.ask(beats).await.map_err(not_gathered)?
+    }
+
+    pub async fn last_heard(
+        &self,
+        sessions: Vec<SessionId>,
+    ) -> Result<Vec<Option<Heard>>, Unavailable> {
+        self.way.last_heard(sessions).await
+    }
+}
+
+fn not_gathered(why: NotGathered) -> Unavailable {
+    match why {
+        NotGathered::Full => Unavailable::Overloaded("requests wait for the leader".into()),
+        NotGathered::Stopped => Unavailable::Unknown("this node is stopping".into()),
+    }
+}
+
+/// How to go on after a try.
+enum Try<T> {
+    Done(T),
+    /// Nothing was done; try the leader of the next moment.
+    Again(String),
+}
+
+impl Way {
+    /// Tries until `deadline`. `attempt` gets the leader of the moment.
+    async fn until<T>(
+        &self,
+        deadline: Instant,
+        mut attempt: impl AsyncFnMut(NodeId, Duration) -> Try<T>,
+    ) -> Result<T, Unavailable> {
+        let mut why = "no node has won an election".to_owned();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if let Some(leader) = known_leader(&self.raft) {
+                match attempt(leader, left).await {
+                    Try::Done(done) => return Ok(done),
+                    Try::Again(reason) => why = reason,
+                }
+            }
+            if Instant::now() + RETRY >= deadline {
+                return Err(Unavailable::NoLeader(why));
+            }
+            sleep_until(Instant::now() + RETRY).await;
+        }
+    }
+
+    async fn call<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        leader: NodeId,
+        purpose: Purpose,
+        path: &str,
+        question: &Q,
+        left: Duration,
+    ) -> Result<A, CallError> {
+        let link = self
+            .peers
+            .link(&self.raft, leader, purpose)
+            .ok_or_else(|| CallError::NotSent(format!("node {leader}, which is no member")))?;
+        let call = link.call(path, question, left);
+        if purpose == Purpose::Writes {
+            return call.await;
+        }
+        // A leader that hangs is not waited for once another one is known; for a write its answer
+        // is worth the wait.
+        let mut metrics = self.raft.server_metrics();
+        tokio::select! {
+            answer = call => answer,
+            _ = metrics.wait_for(|m| m.current_leader != Some(leader)) => {
+                Err(CallError::Unanswered(format!("{link}, which no longer leads")))
+            }
+        }
+    }
+
+    async fn write(&self, commands: Vec<EncodedCommand>) -> Vec<Result<Outcome, Unavailable>> {
+        let deadline = Instant::now() + self.timeout;
+        let mut answers: Vec<Option<Result<Outcome, Unavailable>>> = vec![None; commands.len()];
+        // The places of the commands that certainly were not appended yet.
+        let mut open: Vec<usize> = (0..commands.len()).collect();
+        let written = self
+            .until(deadline, async |leader, left| {
+                let batch = open.iter().map(|&at| commands[at].clone()).collect();
+                let proposed = match self.propose_at(leader, batch, left).await {
+                    Ok(proposed) => proposed,
+                    Err(why) => return Try::Again(why),
+                };
+                let mut again = None;
+                for (at, proposed) in std::mem::take(&mut open).into_iter().zip(proposed) {
+                    match settle(proposed) {
+                        Try::Done(answer) => answers[at] = Some(answer),
+                        Try::Again(why) => {
+                            open.push(at);
+                            again = Some(why);
+                        }
+                    }
+                }
+                again.map_or(Try::Done(()), Try::Again)
+            })
+            .await;
+        let no_leader = written.err().unwrap_or(Unavailable::Timeout(self.timeout));
+        answers.into_iter().map(|a| a.unwrap_or_else(|| Err(no_leader.clone()))).collect()
+    }
+
+    /// `Err`: certainly nothing was appended.
+    async fn propose_at(
+        &self,
+        leader: NodeId,
+        commands: Vec<EncodedCommand>,
+        left: Duration,
+    ) -> Result<Vec<Proposed>, String> {
+        let count = commands.len();
+        if leader == self.id {
+            let proposing = self.leading.propose(commands);
+            return Ok(timeout_at(Instant::now() + left, proposing).await.unwrap_or_else(|_| {
+                vec![Proposed::Unknown(format!("no majority answered within {left:?}")); count]
+            }));
+        }
+        let question = rpc::Propose { commands };
+        match self.call(leader, Purpose::Writes, path::PROPOSE, &question, left).await {
+            Ok(proposed) => Ok(proposed),
+            Err(e @ (CallError::NotSent(_) | CallError::Refused(_))) => Err(e.to_string()),
+            Err(e @ CallError::Unanswered(_)) => Ok(vec![Proposed::Unknown(e.to_string()); count]),
+        }
+    }
+
+    async fn read_index(&self) -> Result<u64, Unavailable> {
+        self.until(Instant::now() + self.timeout, async |leader, left| {
+            let answer = if leader == self.id {
+                Ok(self.leading.read_index().await)
+            } else {
+                self.call(leader, Purpose::Reads, path::READ_INDEX, &(), left / 2).await
+            };
+            match answer {
+                Ok(ReadIndex::At(log_id)) => Try::Done(log_id.index),
+                Ok(ReadIndex::NotLeader(why)) => Try::Again(why),
+                Err(e) => Try::Again(e.to_string()),
+            }
+        })
+        .await
+    }
+
+    /// Renewing twice is harmless, so a broken call is simply made again.
+    async fn heartbeat(&self, requests: Vec<Vec<Beat>>) -> Vec<BeatAnswers> {
+        let sizes: Vec<_> = requests.iter().map(Vec::len).collect();
+        let question = rpc::Heartbeats { beats: requests.into_iter().flatten().collect() };
+        let deadline = Instant::now() + self.timeout.min(HEARTBEAT_TIMEOUT_MAX);
+        let answered = self
+            .until(deadline, async |leader, left| {
+                let answer = if leader == self.id {
+                    Ok(self.leading.heartbeats(&question.beats).await)
+                } else {
+                    self.call(leader, Purpose::Heartbeats, path::HEARTBEATS, &question, left / 2).await
+                };
+                match answer {
+                    Ok(HeartbeatsAnswer::Confirmed(answers)) => Try::Done(answers),
+                    Ok(HeartbeatsAnswer::NotLeader(why)) => Try::Again(why),
+                    Err(e) => Try::Again(e.to_string()),
+                }
+            })
+            .await;
+        match answered {
+            Ok(answers) => {
+                let mut answers = answers.into_iter();
+                sizes.iter().map(|&size| Ok(answers.by_ref().take(size).collect())).collect()
+            }
+            Err(e) => vec![Err(e); sizes.len()],
+        }
+    }
+
+    async fn last_heard(&self, sessions: Vec<SessionId>) -> Result<Vec<Option<Heard>>, Unavailable> {
+        let question = rpc::LastHeard { sessions };
+        self.until(Instant::now() + self.timeout, async |leader, left| {
+            let answer = if leader == self.id {
+                Ok(self.leading.last_heard(&question.sessions).await)
+            } else {
+                self.call(leader, Purpose::Reads, path::LAST_HEARD, &question, left / 2).await
+            };
+            match answer {
+                Ok(LastHeardAnswer::Known(heard)) => Try::Done(heard),
+                Ok(LastHeardAnswer::NotLeader(why)) => Try::Again(why),
+                Err(e) => Try::Again(e.to_string()),
+            }
+        })
+        .await
+    }
+}
+
+fn settle(proposed: Proposed) -> Try<Result<Outcome, Unavailable>> {
+    match proposed {
+        Proposed::Decided(outcome) => Try::Done(Ok(outcome)),
+        Proposed::Unknown(why) => Try::Done(Err(Unavailable::Unknown(why))),
+        Proposed::NotAppended(NotAppended::ReadOnly(why)) => {
+            Try::Done(Err(Unavailable::ReadOnly(why)))
+        }
+        Proposed::NotAppended(NotAppended::NotLeader(leader)) => Try::Again(match leader {
+            Some(leader) => format!("node {leader} may lead now"),
+            None => "the asked node does not lead any more".into(),
+        }),
+    }
+}

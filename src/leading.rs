@@ -1,0 +1,253 @@
+//! What a node does as leader, for itself and for the followers that forward to it. Each of these
+//! first makes sure that it leads; if not, it says so and has done nothing.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures::StreamExt;
+use openraft::errors::ClientWriteError;
+use openraft::raft::ReadPolicy;
+use openraft::raft::linearizable_read::{Linearizer, LinearizerOption};
+use parking_lot::Mutex;
+use roster_api::registry::{Beat, BeatRefused, BeatTarget, Heard, Renewed};
+use roster_storage::catalog::Catalog;
+use roster_storage::command::{EncodedCommand, Proposal, Stamp};
+use roster_storage::names::{NodeId, SessionId};
+use roster_storage::raft_types::{LogId, TypeConfig};
+use roster_storage::version::Published;
+
+use crate::disk_guard::DiskGuard;
+use crate::gather::Gatherer;
+use crate::leases::{LeaseTable, Leases, NotRenewed};
+use crate::raft::Raft;
+use crate::raft::rpc::{
+    HeartbeatsAnswer, LastHeardAnswer, NotAppended, Proposed, ReadIndex,
+};
+
+/// Rounds of read indexes under way at once. A second one lets reads that came during the first go
+/// ahead without waiting for it.
+const READ_ROUNDS: usize = 2;
+
+/// Reads that share one round.
+const READS_PER_ROUND: usize = 4_096;
+
+pub struct Leading {
+    raft: Raft,
+    published: Published,
+    leases: Arc<Leases>,
+    disk: Arc<DiskGuard>,
+    cluster_clock: ClusterClock,
+    read_rounds: Gatherer<(), Result<LogId, String>>,
+    /// The age up to which a majority's acknowledgement confirms a batch of heartbeats.
+    confirm_within: Duration,
+    lease: Duration,
+}
+
+impl Leading {
+    pub fn new(
+        raft: Raft,
+        published: Published,
+        leases: Arc<Leases>,
+        disk: Arc<DiskGuard>,
+        lease: Duration,
+        lease_reads: bool,
+    ) -> Self {
+        let reader = raft.clone();
+        let read_rounds = Gatherer::start(READ_ROUNDS, READS_PER_ROUND, move |asked: Vec<()>| {
+            let reader = reader.clone();
+            async move {
+                let answer = reader
+                    .get_read_linearizer(ReadPolicy::ReadIndex)
+                    .await
+                    .map(|linearizer| *linearizer.read_log_id().log_id())
+                    .map_err(|e| e.to_string());
+                vec![answer; asked.len()]
+            }
+        });
+        Self {
+            raft,
+            published,
+            leases,
+            disk,
+            cluster_clock: ClusterClock::default(),
+            read_rounds,
+            confirm_within: if lease_reads { lease / 2 } else { Duration::ZERO },
+            lease,
+        }
+    }
+
+    /// The term that this node leads, if it does. The stored vote alone does not tell: after a
+    /// restart it may still name this node, which starts as a follower.
+    pub fn term(&self) -> Option<u64> {
+        leading_term(&self.raft)
+    }
+
+    /// The times for a command proposed now.
+    pub fn stamp(&self) -> Option<Stamp> {
+        let term = self.term()?;
+        let applied_ms = || self.published.load().catalog.clock().cluster_ms;
+        Some(Stamp { cluster_ms: self.cluster_clock.now(term, applied_ms), wall_ms: wall_ms() })
+    }
+
+    /// Appends the commands in order and waits for what becomes of each.
+    pub async fn propose(&self, commands: Vec<EncodedCommand>) -> Vec<Proposed> {
+        let count = commands.len();
+        let none = |why: NotAppended| vec![Proposed::NotAppended(why); count];
+        let Some(stamp) = self.stamp() else {
+            return none(NotAppended::NotLeader(self.raft.current_leader().await));
+        };
+        if let Err(why) = self.disk.writable() {
+            return none(NotAppended::ReadOnly(why));
+        }
+        let proposals = commands.into_iter().map(|command| Proposal { stamp, command });
+        let mut results = match self.raft.client_write_many(proposals).await {
+            Ok(results) => results,
+            Err(fatal) => return vec![Proposed::Unknown(fatal.to_string()); count],
+        };
+        let mut proposed = Vec::with_capacity(count);
+        while let Some(result) = results.next().await {
+            proposed.push(match result {
+                Ok(Ok(written)) => Proposed::Decided(written.response),
+                Ok(Err(error)) => not_written(error),
+                Err(fatal) => Proposed::Unknown(fatal.to_string()),
+            });
+        }
+        proposed.resize(count, Proposed::Unknown("this node is stopping".into()));
+        proposed
+    }
+
+    /// A log id such that a state that has applied it reflects all that was acknowledged before
+    /// this was asked. Confirmed by a majority, never by the lease; shared by all who ask together.
+    pub async fn read_index(&self) -> ReadIndex {
+        match self.read_rounds.ask(()).await {
+            Ok(Ok(log_id)) => ReadIndex::At(log_id),
+            Ok(Err(why)) => ReadIndex::NotLeader(why),
+            Err(stopped) => ReadIndex::NotLeader(format!("{stopped:?}")),
+        }
+    }
+
+    /// Confirms that this node leads *now*, and in which term. Whatever was received before this was
+    /// called may be acknowledged once it returns.
+    pub async fn confirm(&self) -> Result<u64, String> {
+        let option = LinearizerOption::new(Some(self.confirm_within), true)
+            .with_wait_timeout(self.lease);
+        let linearizer =
+            self.raft.get_read_linearizer(option).await.map_err(|e| e.to_string())?;
+        Ok(linearizer.read_log_id().committed_leader_id().term)
+    }
+
+    /// A read index of a new leadership, to be applied before its lease table opens.
+    pub async fn first_read_index(&self) -> Result<Linearizer<TypeConfig>, String> {
+        self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|e| e.to_string())
+    }
+
+    /// Receive, confirm, renew, answer, in that order (invariant S4).
+    pub async fn heartbeats(&self, beats: &[Beat]) -> HeartbeatsAnswer {
+        let confirmed = match self.confirm().await {
+            Ok(term) => term,
+            Err(why) => return HeartbeatsAnswer::NotLeader(why),
+        };
+        let Some(table) = self.leases.table().filter(|table| table.term() == confirmed) else {
+            return HeartbeatsAnswer::NotLeader("the new leader is not ready yet".into());
+        };
+        let version = self.published.load();
+        let now = self.leases.clock.now();
+        let answers = beats.iter().map(|beat| renew(&table, &version.catalog, beat, now)).collect();
+        self.leases.count_heartbeats(beats.len() as u64);
+        HeartbeatsAnswer::Confirmed(answers)
+    }
+
+    /// What this leader knows of the sessions' last heartbeats; for display, so not confirmed.
+    pub async fn last_heard(&self, sessions: &[SessionId]) -> LastHeardAnswer {
+        let Some(table) = self.leases.table() else {
+            return LastHeardAnswer::NotLeader("this node does not lead".into());
+        };
+        let (now, wall_ms) = (self.leases.clock.now(), wall_ms());
+        let heard = |session: &SessionId| {
+            let heard = table.last_heard(*session, now)?;
+            Some(Heard {
+                wall_ms: wall_ms.saturating_sub(heard.ago_ms),
+                ago_ms: heard.ago_ms,
+                mark: heard.mark,
+            })
+        };
+        LastHeardAnswer::Known(sessions.iter().map(heard).collect())
+    }
+}
+
+fn renew(
+    table: &LeaseTable,
+    catalog: &Catalog,
+    beat: &Beat,
+    now: u64,
+) -> Result<Renewed, BeatRefused> {
+    let session = match &beat.target {
+        BeatTarget::Session(session) => *session,
+        BeatTarget::Instance { key, incarnation } => {
+            let app = catalog
+                .app(&key.app)
+                .ok_or_else(|| BeatRefused::UnknownApp(key.app.to_string()))?;
+            let live = app.instances.get(&key.id).ok_or(BeatRefused::UnknownInstance)?;
+            if incarnation.is_some_and(|wanted| wanted != live.incarnation) {
+                return Err(BeatRefused::StaleIncarnation { current: live.incarnation });
+            }
+            live.session
+        }
+    };
+    match table.renew(session, beat.mark, now) {
+        Ok(ttl_ms) => Ok(Renewed { session, ttl_ms }),
+        Err(NotRenewed::Ending) => Err(BeatRefused::Ending),
+        Err(NotRenewed::Unknown) => Err(BeatRefused::UnknownSession(session)),
+    }
+}
+
+fn not_written(error: ClientWriteError<TypeConfig>) -> Proposed {
+    match error {
+        ClientWriteError::ForwardToLeader(to) => {
+            Proposed::NotAppended(NotAppended::NotLeader(to.leader_id))
+        }
+        // Discarded here, but another leader may still commit it.
+        other => Proposed::Unknown(other.to_string()),
+    }
+}
+
+/// The term that the node leads, if it does.
+pub fn leading_term(raft: &Raft) -> Option<u64> {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow();
+    metrics.state.is_leader().then_some(metrics.vote.leader_id.term)
+}
+
+/// The leader if the node knows one.
+pub fn known_leader(raft: &Raft) -> Option<NodeId> {
+    raft.server_metrics().borrow().current_leader
+}
+
+/// Milliseconds since 1970 by this machine's wall clock; for display only.
+pub fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+/// Cluster time: what was applied when the leadership began, plus the monotonic time since then.
+#[derive(Debug, Default)]
+struct ClusterClock(Mutex<Option<Leadership>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Leadership {
+    term: u64,
+    began: Instant,
+    applied_ms: u64,
+}
+
+impl ClusterClock {
+    fn now(&self, term: u64, applied_ms: impl FnOnce() -> u64) -> u64 {
+        let mut known = self.0.lock();
+        let leadership = match *known {
+            Some(leadership) if leadership.term == term => leadership,
+            _ => Leadership { term, began: Instant::now(), applied_ms: applied_ms() },
+        };
+        *known = Some(leadership);
+        leadership.applied_ms + leadership.began.elapsed().as_millis() as u64
+    }
+}
+

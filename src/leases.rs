@@ -1,0 +1,173 @@
+//! Leases: the leader's knowledge of who was heard when ([`table`]), the clock that it is judged by
+//! ([`clock`]) and the loop that proposes expiries ([`keeper`]).
+//!
+//! The rules, each closing a hole (the numbers are those of ARCHITECTURE.md, "Heartbeats and
+//! expiry"):
+//!
+//! 1. A heartbeat is received, then the leadership is confirmed, then it is renewed, then answered.
+//! 2. A new leader opens its table after its first read index was applied, and gives every session a
+//!    full TTL plus one lease.
+//! 3. A session whose removal may have been proposed is not acknowledged.
+//! 4. An expiry names what it saw and is dropped by apply if that moved on.
+//! 5. The node's own delay is left out of the clock.
+
+pub mod clock;
+pub mod keeper;
+mod table;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use roster_storage::events::Event;
+use roster_storage::version::{Change, Observer, Published, Version};
+use tokio::sync::watch;
+
+use clock::LeaseClock;
+pub use table::{Due, LeaseTable, NotRenewed, SLOT_MS};
+
+/// A node's leases: a table while it leads, nothing else.
+#[derive(Debug)]
+pub struct Leases {
+    pub clock: LeaseClock,
+    table: ArcSwapOption<LeaseTable>,
+    /// Taken by apply for each batch and while a table is opened, so that no change falls between.
+    opening: Mutex<()>,
+    applied: watch::Sender<u64>,
+    heartbeats: Rate,
+}
+
+impl Leases {
+    pub fn new() -> Self {
+        Self {
+            clock: LeaseClock::new(),
+            table: ArcSwapOption::empty(),
+            opening: Mutex::new(()),
+            applied: watch::Sender::new(0),
+            heartbeats: Rate::new(),
+        }
+    }
+
+    pub fn table(&self) -> Option<Arc<LeaseTable>> {
+        self.table.load_full()
+    }
+
+    /// The index of the last applied entry, as it moves.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    /// Rule 2: every session gets its full TTL and one lease from now, since for up to one lease
+    /// the old leader may still have acknowledged.
+    fn open(&self, term: u64, published: &Published, lease_ms: u64) -> Arc<LeaseTable> {
+        let _no_apply_meanwhile = self.opening.lock();
+        let version = published.load();
+        let table = Arc::new(LeaseTable::new(term));
+        let heard = self.clock.now() + lease_ms;
+        for (id, session) in version.catalog.sessions() {
+            table.touch(id, session.ttl_ms, session.touched, heard);
+        }
+        self.table.store(Some(table.clone()));
+        table
+    }
+
+    fn close(&self) {
+        self.table.store(None);
+    }
+
+    pub fn count_heartbeats(&self, count: u64) {
+        self.heartbeats.add(count);
+    }
+
+    /// Heartbeats in the last whole second.
+    pub fn heartbeats_per_second(&self) -> u64 {
+        self.heartbeats.last_second()
+    }
+}
+
+impl Observer for Leases {
+    /// Before any of the writers is answered: who is told that it is registered has its lease.
+    fn applied(&self, version: &Arc<Version>, changes: &[Change]) {
+        {
+            let _no_opening_meanwhile = self.opening.lock();
+            if let Some(table) = self.table.load().as_ref() {
+                let now = self.clock.now();
+                for event in changes.iter().flat_map(|change| &change.events) {
+                    match event {
+                        Event::SessionPut { session, value } => {
+                            table.touch(*session, value.ttl_ms, value.touched, now);
+                        }
+                        Event::SessionEnded { session, .. } => table.forget(*session),
+                        Event::AppPut { .. }
+                        | Event::AppDeleted { .. }
+                        | Event::InstancePut { .. }
+                        | Event::InstanceDeleted { .. }
+                        | Event::ShardPut { .. }
+                        | Event::ShardDeleted { .. } => {}
+                    }
+                }
+            }
+        }
+        log_departures(changes);
+        self.applied.send_replace(version.revision().0);
+    }
+
+    /// Only a follower gets here; a leader's state is never replaced.
+    fn replaced(&self, version: &Arc<Version>) {
+        self.applied.send_replace(version.revision().0);
+    }
+}
+
+fn log_departures(changes: &[Change]) {
+    for change in changes {
+        for event in &change.events {
+            if let Event::InstanceDeleted { key, incarnation, reason } = event {
+                tracing::info!(
+                    revision = change.at.revision.0,
+                    instance = %key,
+                    %incarnation,
+                    reason = reason.word(),
+                    detail = %reason.detail(),
+                    "departed, with its shard"
+                );
+            }
+        }
+    }
+}
+
+/// Counts per second, read at any time.
+#[derive(Debug)]
+struct Rate {
+    origin: Instant,
+    /// The second that is being counted, and its count; then the one before.
+    current: AtomicU64,
+    seconds: Mutex<(u64, u64)>,
+}
+
+impl Rate {
+    fn new() -> Self {
+        Self { origin: Instant::now(), current: AtomicU64::new(0), seconds: Mutex::new((0, 0)) }
+    }
+
+    fn add(&self, count: u64) {
+        self.turn();
+        self.current.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn last_second(&self) -> u64 {
+        self.turn();
+        self.seconds.lock().1
+    }
+
+    /// Closes the second that is over, if one is.
+    fn turn(&self) {
+        let now = self.origin.elapsed().as_secs();
+        let mut seconds = self.seconds.lock();
+        if seconds.0 != now {
+            let counted = self.current.swap(0, Ordering::Relaxed);
+            *seconds = (now, if seconds.0 + 1 == now { counted } else { 0 });
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The loop that keeps the leases of a leader: opens the table when a leadership begins, looks at
+//! what is due, proposes expiries, and lets cluster time pass where nobody writes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::errors::ClientWriteError;
+use openraft::impls::ProgressResponder;
+use roster_storage::command::{Command, EncodedCommand, Expire, Proposal};
+use roster_storage::limits::{EXPIRY_SESSIONS_MAX, EXPIRY_THINGS_MAX};
+use roster_storage::raft_types::{TypeConfig, alias};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::{Due, LeaseTable, SLOT_MS};
+use crate::leading::leading_term;
+use crate::node::Running;
+
+/// A tick that comes so much later than it should is a delay of our own, milliseconds.
+const LATE_MS: u64 = 50;
+
+/// Leases looked at by one judgement of the time, so that a long tick is not judged by an old one.
+const PIECE: usize = 1_024;
+
+/// Between two tries to confirm a leadership that just began.
+const OPENING_RETRY: Duration = Duration::from_millis(10);
+
+/// Runs until the node stops.
+pub async fn keep(running: Arc<Running>) {
+    let mut metrics = running.raft.server_metrics();
+    loop {
+        if let Some(term) = leading_term(&running.raft) {
+            lead(&running, term).await;
+            running.leases.close();
+        } else if metrics.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// One leadership, from its first read index to its end.
+async fn lead(running: &Arc<Running>, term: u64) {
+    let Some(table) = open(running, term).await else { return };
+    tracing::info!(term, sessions = table.len(), "leading; leases are open");
+    let clock = &running.leases.clock;
+    let mut ticks = interval(Duration::from_millis(SLOT_MS));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = clock.running_ms();
+    while leading_term(&running.raft) == Some(term) {
+        ticks.tick().await;
+        // Rule 5: while the leadership is not confirmed `last` stands still, so all that time
+        // counts as our own delay once it is confirmed again.
+        match running.leading.confirm().await {
+            Ok(confirmed) if confirmed == term => {}
+            Ok(_) => return,
+            Err(_) => continue,
+        }
+        expire_due(running, &table, &mut last).await;
+        let_time_pass(running, term).await;
+    }
+}
+
+async fn open(running: &Running, term: u64) -> Option<Arc<LeaseTable>> {
+    while leading_term(&running.raft) == Some(term) {
+        if let Ok(linearizer) = running.leading.first_read_index().await
+            && linearizer.read_log_id().committed_leader_id().term == term
+            && linearizer.await_ready(&running.raft).await.is_ok()
+        {
+            let lease_ms = running.config.timings.election_max.as_millis() as u64;
+            return Some(running.leases.open(term, &running.published, lease_ms));
+        }
+        sleep(OPENING_RETRY).await;
+    }
+    None
+}
+
+/// The lease time to judge by, from one look at the clock, with what passed since `last` beyond a
+/// tick left out. A stall after this cannot make anybody late.
+fn judged_now(running: &Running, last: &mut u64) -> u64 {
+    let clock = &running.leases.clock;
+    let now = clock.running_ms();
+    let late = now.saturating_sub(*last).saturating_sub(SLOT_MS);
+    if late > LATE_MS {
+        clock.hold(late);
+        tracing::debug!(late_ms = late, "own delay is left out of the leases");
+    }
+    *last = now;
+    clock.at(now)
+}
+
+async fn expire_due(running: &Arc<Running>, table: &Arc<LeaseTable>, last: &mut u64) {
+    let mut entry = Entry::default();
+    while let Some(piece) = table.take_due(judged_now(running, last), PIECE) {
+        let version = running.published.load();
+        for due in piece {
+            let things = version.catalog.session(due.session).map_or(0, |s| s.things as usize);
+            if !entry.has_room_for(things) {
+                propose(running, table, std::mem::take(&mut entry)).await;
+            }
+            entry.add(due, things);
+        }
+    }
+    if !entry.sessions.is_empty() {
+        propose(running, table, entry).await;
+    }
+}
+
+/// The sessions of one expiry entry.
+#[derive(Default)]
+struct Entry {
+    sessions: Vec<Due>,
+    things: usize,
+}
+
+impl Entry {
+    fn has_room_for(&self, things: usize) -> bool {
+        self.sessions.is_empty()
+            || (self.sessions.len() < EXPIRY_SESSIONS_MAX
+                && self.things + things <= EXPIRY_THINGS_MAX)
+    }
+
+    fn add(&mut self, due: Due, things: usize) {
+        self.sessions.push(due);
+        self.things += things;
+    }
+}
+
+/// Proposes under this very leadership, never forwarded (invariant S5). Who is named stays marked
+/// until apply tells, unless nothing was appended.
+async fn propose(running: &Arc<Running>, table: &Arc<LeaseTable>, entry: Entry) {
+    let sessions = entry.sessions.iter().map(|due| (*due).into()).collect();
+    let command = Command::Expire(Expire { term: table.term(), sessions });
+    let Some(answer) = submit(running, table.term(), &command).await else {
+        table.spare(&entry.sessions);
+        return;
+    };
+    let table = table.clone();
+    tokio::spawn(async move {
+        match answer.await {
+            Ok(Err(ClientWriteError::ForwardToLeader(_))) => table.spare(&entry.sessions),
+            Ok(Err(e)) => tracing::warn!("what became of an expiry is not known: {e}"),
+            Ok(Ok(_)) | Err(_) => {}
+        }
+    });
+}
+
+type Answer =
+    alias::OneshotReceiverOf<TypeConfig, openraft::raft::ClientWriteResult<TypeConfig>>;
+
+/// `None` if it certainly was not appended.
+async fn submit(running: &Running, term: u64, command: &Command) -> Option<Answer> {
+    let stamp = running.leading.stamp()?;
+    running.disk.writable().ok()?;
+    let command = EncodedCommand::new(command)
+        .inspect_err(|e| tracing::error!("an entry of the leader's own is too large: {e}"))
+        .ok()?;
+    let (responder, answer) = ProgressResponder::complete_only();
+    let leader = alias::CommittedLeaderIdOf::<TypeConfig>::new(term);
+    let submitted = running
+        .raft
+        .write(Proposal { stamp, command })
+        .with_leader(leader)
+        .responder(responder)
+        .await;
+    match submitted {
+        Ok(()) => Some(answer),
+        Err(fatal) => {
+            tracing::error!("Raft stopped: {fatal}");
+            None
+        }
+    }
+}
+
+/// Proposes a tick when something falls due in cluster time and nobody else writes.
+async fn let_time_pass(running: &Running, term: u64) {
+    let Some(stamp) = running.leading.stamp() else { return };
+    let version = running.published.load();
+    if version.catalog.next_due_ms().is_some_and(|due| due <= stamp.cluster_ms)
+        && let Some(answer) = submit(running, term, &Command::Tick).await
+    {
+        // How it went shows in the next tick.
+        drop(answer.await);
+    }
+}

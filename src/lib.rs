@@ -1,0 +1,27 @@
+//! One running node: time, sockets, tasks.
+//!
+//! Decisions are in `roster-storage`, HTTP shapes in `roster-api`; this crate brings them together
+//! with Raft, the other nodes and the clock. `start` tells how a node starts and stops, `node` what
+//! it is asked, `forward` and `leading` how a request reaches the leader and what happens there,
+//! `leases` who is still alive.
+
+pub mod bench;
+pub mod cli;
+pub mod config;
+pub mod dev;
+mod disk_guard;
+mod forward;
+mod gather;
+mod housekeeping;
+mod identity;
+mod leading;
+mod leases;
+pub mod node;
+mod nudge;
+mod peers;
+mod process;
+mod raft;
+mod serve;
+pub mod shutdown;
+pub mod start;
+mod telemetry;

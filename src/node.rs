@@ -1,0 +1,462 @@
+//! A node: first without a cluster, then running. [`Node`] is there from the first moment, so that
+//! the API can say what it waits for; [`Running`] once Raft runs.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use openraft::ChangeMembers;
+use parking_lot::Mutex;
+use roster_api::registry::{
+    Alarm, Beat, BeatRefused, Check, ClusterNode, ClusterNodeAnswer, ClusterStatus, Consistency,
+    Glance, Heard, NodeStatus, Registry, Renewed, Role, Unavailable,
+};
+use roster_storage::command::{Command, EncodedCommand, Outcome};
+use roster_storage::names::{NodeId, Revision, SessionId};
+use roster_storage::raft_types::PeerNode;
+use roster_storage::version::{Published, Version};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use crate::config::Config;
+use crate::disk_guard::DiskGuard;
+use crate::forward::Forward;
+use crate::identity::{ClusterIdentity, DataDir, Identity};
+use crate::leading::{Leading, known_leader, leading_term};
+use crate::leases::Leases;
+use crate::peers::{Peers, Purpose};
+use crate::process;
+use crate::raft::Raft;
+use crate::raft::routes::Caller;
+use crate::raft::rpc::{Form, Hello, HelloAnswer, Replace, StatusAnswer, path};
+
+/// How long another node may take to tell its status for `/v1/cluster`.
+const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The version of this binary.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// A node from its first moment.
+pub struct Node {
+    config: Config,
+    data: Arc<DataDir>,
+    identity: watch::Sender<Identity>,
+    running: OnceLock<Arc<Running>>,
+    /// Why it does not run yet.
+    waiting: Mutex<String>,
+}
+
+/// A node whose Raft runs.
+pub struct Running {
+    pub config: Config,
+    pub data: Arc<DataDir>,
+    pub identity: Identity,
+    pub raft: Raft,
+    pub published: Published,
+    pub leases: Arc<Leases>,
+    pub disk: Arc<DiskGuard>,
+    pub peers: Arc<Peers>,
+    pub leading: Arc<Leading>,
+    pub forward: Forward,
+    pub since: Instant,
+}
+
+impl Node {
+    pub fn new(config: Config, data: Arc<DataDir>, identity: Identity) -> Self {
+        Self {
+            config,
+            data,
+            identity: watch::Sender::new(identity),
+            running: OnceLock::new(),
+            waiting: Mutex::new("the node is starting".into()),
+        }
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn data(&self) -> &Arc<DataDir> {
+        &self.data
+    }
+
+    pub fn identity(&self) -> Identity {
+        self.identity.borrow().clone()
+    }
+
+    pub fn watch_identity(&self) -> watch::Receiver<Identity> {
+        self.identity.subscribe()
+    }
+
+    /// This node as a member of a cluster.
+    pub fn member(&self) -> PeerNode {
+        PeerNode {
+            peer: self.config.advertise_peer.clone(),
+            api: self.config.advertise_api.clone(),
+            disk_id: self.identity.borrow().disk_id.clone(),
+        }
+    }
+
+    /// `Err` says what it waits for.
+    pub fn running(&self) -> Result<&Arc<Running>, String> {
+        self.running.get().ok_or_else(|| self.waiting.lock().clone())
+    }
+
+    pub fn set_running(&self, running: Arc<Running>) {
+        // Set once, by the one start; a second value could only be the same.
+        drop(self.running.set(running));
+    }
+
+    /// Says what it waits for, once for each reason.
+    pub fn wait_because(&self, why: String) {
+        let mut waiting = self.waiting.lock();
+        if *waiting != why {
+            tracing::info!("{why}");
+            *waiting = why;
+        }
+    }
+
+    /// Says why it takes no part, once for each reason.
+    pub fn refuse_because(&self, why: String) {
+        let mut waiting = self.waiting.lock();
+        if *waiting != why {
+            tracing::error!("{why}");
+            *waiting = why;
+        }
+    }
+
+    /// Writes down which cluster this disk belongs to, for good.
+    pub fn adopt_cluster(&self, cluster: ClusterIdentity) -> std::io::Result<()> {
+        self.change_identity(|identity| identity.cluster = Some(cluster))
+    }
+
+    /// Writes down that there is a log from now on.
+    pub fn log_begins(&self) -> std::io::Result<()> {
+        self.change_identity(|identity| identity.log_begun = true)
+    }
+
+    fn change_identity(&self, change: impl FnOnce(&mut Identity)) -> std::io::Result<()> {
+        let mut identity = self.identity();
+        change(&mut identity);
+        self.data.save(&identity)?;
+        self.identity.send_replace(identity);
+        Ok(())
+    }
+
+    /// Says who this node is. The question's own list is checked by who asked.
+    pub fn answer_hello(&self, _question: &Hello) -> HelloAnswer {
+        let members = match self.running.get() {
+            Some(running) => running.members(),
+            None => BTreeMap::new(),
+        };
+        HelloAnswer {
+            node: self.config.node_id,
+            member: self.member(),
+            list: self.config.cluster.clone(),
+            cluster_id: self.identity.borrow().cluster.as_ref().map(|c| c.id.clone()),
+            members,
+            leader: self.running.get().and_then(|running| known_leader(&running.raft)),
+        }
+    }
+
+    /// The maker of a new cluster tells this node to join. `Err` says why it does not.
+    pub async fn answer_form(&self, form: Form) -> Result<(), String> {
+        let identity = self.identity();
+        match identity.cluster {
+            Some(cluster) if cluster.id == form.cluster_id => Ok(()),
+            Some(cluster) => Err(format!("this disk belongs to cluster {} already", cluster.id)),
+            None => {
+                let me = form.members.get(&self.config.node_id);
+                if me.map(|member| &member.disk_id) != Some(&identity.disk_id) {
+                    return Err("this node's disk changed while the cluster was made".into());
+                }
+                let cluster = ClusterIdentity {
+                    id: form.cluster_id,
+                    made_from: self.config.cluster.clone(),
+                };
+                self.adopt_cluster(cluster).map_err(|e| e.to_string())
+            }
+        }
+    }
+}
+
+impl Running {
+    /// The members that this node knows, voters and learners.
+    pub fn members(&self) -> BTreeMap<NodeId, PeerNode> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow();
+        metrics.membership_config.membership().nodes().map(|(id, n)| (*id, n.clone())).collect()
+    }
+
+    pub fn other_voters(&self) -> Vec<NodeId> {
+        self.raft.voter_ids().filter(|id| *id != self.config.node_id).collect()
+    }
+
+    /// `Err` says why the caller is refused: another cluster, another disk than the members have.
+    pub fn check_caller(&self, caller: &Caller<'_>) -> Result<(), String> {
+        let own = self.identity.cluster.as_ref().map_or("", |cluster| cluster.id.as_str());
+        if caller.cluster != own {
+            return Err(format!("this node belongs to cluster {own:?}, not {:?}", caller.cluster));
+        }
+        if caller.to_disk != self.identity.disk_id {
+            return Err(format!(
+                "this node's disk is {}, the caller means {}: the disk was replaced or emptied",
+                self.identity.disk_id, caller.to_disk
+            ));
+        }
+        let from: NodeId = caller.from.parse().map_err(|_| "the caller has no node id")?;
+        match self.members().get(&from) {
+            Some(member) if member.disk_id != caller.from_disk => Err(format!(
+                "node {from} is known with disk {}, the caller has {}",
+                member.disk_id, caller.from_disk
+            )),
+            // A member that this node has not heard of yet; its cluster id is right.
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// As leader: removes the old disk's membership and takes the new disk in as a learner, which
+    /// becomes a voter once it has caught up.
+    pub async fn replace_member(&self, replace: Replace) -> Result<(), String> {
+        let id = replace.node;
+        if id == self.config.node_id {
+            return Err("a leader cannot replace itself".into());
+        }
+        match self.members().get(&id) {
+            Some(member) if *member == replace.member => return Ok(()),
+            Some(old) => {
+                tracing::warn!(node = id, old = %old, new = %replace.member, "replacing a member");
+                let ids = || [id].into();
+                if self.raft.voter_ids().any(|voter| voter == id) {
+                    let removal = ChangeMembers::RemoveVoters(ids());
+                    self.raft.change_membership(removal, false).await.map_err(|e| e.to_string())?;
+                }
+                if self.members().contains_key(&id) {
+                    let removal = ChangeMembers::RemoveNodes(ids());
+                    self.raft.change_membership(removal, false).await.map_err(|e| e.to_string())?;
+                }
+            }
+            None => {}
+        }
+        let added = self.raft.add_learner(id, replace.member, false).await;
+        added.map(drop).map_err(|e| e.to_string())
+    }
+
+    pub fn status_answer(&self) -> StatusAnswer {
+        StatusAnswer {
+            node: self.own_answer(),
+            writable: self.disk.writable().is_ok(),
+            heartbeats_per_second: leading_term(&self.raft)
+                .map(|_| self.leases.heartbeats_per_second()),
+        }
+    }
+
+    fn own_answer(&self) -> ClusterNodeAnswer {
+        let version = self.published.load();
+        ClusterNodeAnswer {
+            role: self.role(),
+            commit: self.commit(),
+            applied: version.revision().0,
+            state_hash: version.catalog.state_hash(),
+            version: VERSION.into(),
+        }
+    }
+
+    fn role(&self) -> Role {
+        match self.raft.server_metrics().borrow().state {
+            openraft::ServerState::Leader => Role::Leader,
+            openraft::ServerState::Follower => Role::Follower,
+            openraft::ServerState::Candidate => Role::Candidate,
+            openraft::ServerState::Learner => Role::Learner,
+            openraft::ServerState::Shutdown => Role::Outside,
+        }
+    }
+
+    fn commit(&self) -> u64 {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        metrics.cluster_committed.max(metrics.local_committed).map_or(0, |id| id.index)
+    }
+
+    fn term(&self) -> u64 {
+        self.raft.server_metrics().borrow().vote.leader_id.term
+    }
+
+    async fn ask_status(&self, id: NodeId) -> Option<StatusAnswer> {
+        if id == self.config.node_id {
+            return Some(self.status_answer());
+        }
+        let link = self.peers.link(&self.raft, id, Purpose::Status)?;
+        link.call(path::STATUS, &(), STATUS_TIMEOUT).await.ok()
+    }
+
+    /// Waits until this node has applied `index`.
+    async fn wait_applied(&self, index: u64) -> Result<(), Unavailable> {
+        let limit = self.config.request_timeout;
+        let mut applied = self.leases.applied();
+        match timeout(limit, applied.wait_for(|applied| *applied >= index)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(Unavailable::NotReady("this node is stopping".into())),
+            Err(_) => Err(Unavailable::Timeout(limit)),
+        }
+    }
+
+    fn checks(&self) -> Vec<Check> {
+        let leader = match known_leader(&self.raft) {
+            Some(_) => Ok(()),
+            None => Err("no leader is known".into()),
+        };
+        let (applied, commit) = (self.published.load().revision().0, self.commit());
+        let caught_up = match commit.saturating_sub(applied) {
+            0..=CAUGHT_UP_WITHIN => Ok(()),
+            lag => Err(format!("{lag} committed entries are not applied yet")),
+        };
+        vec![
+            Check { name: "cluster", result: Ok(()) },
+            Check { name: "leader", result: leader },
+            Check { name: "caught_up", result: caught_up },
+            Check { name: "disk", result: self.disk.writable() },
+        ]
+    }
+}
+
+/// Committed entries that a ready node may still have to apply: under load there always are some.
+const CAUGHT_UP_WITHIN: u64 = 10_000;
+
+impl Node {
+    fn serving(&self) -> Result<&Arc<Running>, Unavailable> {
+        self.running().map_err(Unavailable::NotReady)
+    }
+}
+
+#[async_trait]
+impl Registry for Node {
+    async fn propose(&self, command: Command) -> Result<Outcome, Unavailable> {
+        let running = self.serving()?;
+        running.disk.writable().map_err(Unavailable::ReadOnly)?;
+        running.forward.propose(EncodedCommand::new(&command)?).await
+    }
+
+    async fn read(
+        &self,
+        consistency: Consistency,
+        min_revision: Option<Revision>,
+    ) -> Result<Arc<Version>, Unavailable> {
+        let running = self.serving()?;
+        let index = match consistency {
+            Consistency::Linearizable => running.forward.read_index().await?,
+            Consistency::Stale => 0,
+        };
+        let wanted = index.max(min_revision.map_or(0, |revision| revision.0));
+        let version = running.published.load();
+        if version.revision().0 >= wanted {
+            return Ok(version);
+        }
+        running.wait_applied(wanted).await?;
+        Ok(running.published.load())
+    }
+
+    async fn heartbeat(
+        &self,
+        beats: Vec<Beat>,
+    ) -> Result<Vec<Result<Renewed, BeatRefused>>, Unavailable> {
+        self.serving()?.forward.heartbeat(beats).await
+    }
+
+    async fn last_heard(
+        &self,
+        sessions: Vec<SessionId>,
+    ) -> Result<Vec<Option<Heard>>, Unavailable> {
+        self.serving()?.forward.last_heard(sessions).await
+    }
+
+    fn glance(&self) -> Glance {
+        let node = self.config.node_id;
+        match self.running.get() {
+            Some(running) => Glance {
+                node,
+                term: running.term(),
+                leader: known_leader(&running.raft),
+                applied: running.published.load().revision(),
+            },
+            None => Glance { node, term: 0, leader: None, applied: Revision(0) },
+        }
+    }
+
+    fn node(&self) -> NodeStatus {
+        let usage = process::usage();
+        let mut status = NodeStatus {
+            id: self.config.node_id,
+            cluster_id: self.identity.borrow().cluster.as_ref().map(|c| c.id.clone()),
+            role: Role::Outside,
+            leader: None,
+            term: 0,
+            commit: 0,
+            applied: 0,
+            state_hash: 0,
+            state_hashes: Vec::new(),
+            version: VERSION,
+            checks: Vec::new(),
+            cpu_seconds: usage.cpu_seconds,
+            memory_bytes: usage.memory_bytes,
+        };
+        match self.running() {
+            Ok(running) => {
+                let version = running.published.load();
+                status.role = running.role();
+                status.leader = known_leader(&running.raft);
+                status.term = running.term();
+                status.commit = running.commit();
+                status.applied = version.revision().0;
+                status.state_hash = version.catalog.state_hash();
+                status.state_hashes = version.catalog.hash_marks().collect();
+                status.checks = running.checks();
+            }
+            Err(why) => status.checks = vec![Check { name: "cluster", result: Err(why) }],
+        }
+        status
+    }
+
+    async fn cluster(&self) -> ClusterStatus {
+        let cluster_id = self.identity.borrow().cluster.as_ref().map(|c| c.id.clone());
+        let Some(running) = self.running.get() else {
+            return ClusterStatus {
+                cluster_id,
+                leader: None,
+                term: 0,
+                nodes: Vec::new(),
+                alarms: Vec::new(),
+                heartbeats_per_second: None,
+            };
+        };
+        let members = running.members();
+        let answers = join_all(members.keys().map(|id| running.ask_status(*id))).await;
+        let heartbeats_per_second =
+            answers.iter().flatten().find_map(|answer| answer.heartbeats_per_second);
+        let nodes = members
+            .into_iter()
+            .zip(answers)
+            .map(|((id, member), answer)| ClusterNode {
+                id,
+                api: member.api,
+                peer: member.peer,
+                answer: answer.map(|a| a.node),
+            })
+            .collect();
+        let alarm = |full: crate::disk_guard::Full| Alarm {
+            code: "disk-full",
+            since_ms: full.since_ms,
+            detail: full.why,
+        };
+        ClusterStatus {
+            cluster_id,
+            leader: known_leader(&running.raft),
+            term: running.term(),
+            nodes,
+            alarms: running.disk.full().map(alarm).into_iter().collect(),
+            heartbeats_per_second,
+        }
+    }
+}

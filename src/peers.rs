@@ -1,0 +1,55 @@
+//! Links to the other members for what is forwarded to a leader: one per member and purpose, made
+//! anew when the membership gives a member another address or disk.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use roster_storage::names::NodeId;
+use roster_storage::raft_types::PeerNode;
+
+use crate::raft::Raft;
+use crate::raft::link::{Badge, Link};
+
+/// What a link is for; each has a connection of its own, so that none waits behind another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    Writes,
+    Reads,
+    Heartbeats,
+    Status,
+}
+
+#[derive(Debug)]
+pub struct Peers {
+    badge: Arc<Badge>,
+    links: Mutex<HashMap<(NodeId, Purpose), Arc<Link>>>,
+}
+
+impl Peers {
+    pub fn new(badge: Arc<Badge>) -> Self {
+        Self { badge, links: Mutex::default() }
+    }
+
+    /// The link to a member. `None` if it is not one.
+    pub fn link(&self, raft: &Raft, target: NodeId, purpose: Purpose) -> Option<Arc<Link>> {
+        let node = {
+            let metrics = raft.server_metrics();
+            let metrics = metrics.borrow();
+            metrics.membership_config.membership().get_node(&target)?.clone()
+        };
+        Some(self.link_to(target, node, purpose))
+    }
+
+    pub fn link_to(&self, target: NodeId, node: PeerNode, purpose: Purpose) -> Arc<Link> {
+        let mut links = self.links.lock();
+        match links.get(&(target, purpose)) {
+            Some(link) if *link.node() == node => link.clone(),
+            _ => {
+                let link = Arc::new(Link::new(target, node, self.badge.clone()));
+                links.insert((target, purpose), link.clone());
+                link
+            }
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! One HTTP/2 connection to one peer for one purpose, opened when needed and dropped at the first
+//! error: a pooled connection that outlives its peer is a known cause of endless elections.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use roster_storage::names::NodeId;
+use roster_storage::raft_types::PeerNode;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::TcpStream;
+use tokio::sync::{Mutex, watch};
+use tokio::time::timeout;
+
+use super::rpc::header;
+use crate::identity::Identity;
+
+pub type Body = BoxBody<Bytes, std::io::Error>;
+
+/// How long a connection to a peer may take to open.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Largest answer of a peer: a batch of outcomes is far below.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Why a call failed, sorted by what the caller may do next.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CallError {
+    /// The peer never got the request: safe to send again.
+    #[error("cannot connect to {0}")]
+    NotSent(String),
+    /// The peer got the request and refused it as a whole: it did nothing.
+    #[error("{0}")]
+    Refused(String),
+    /// The connection broke, or no answer came in time: it may have been carried out.
+    #[error("no answer from {0}")]
+    Unanswered(String),
+}
+
+/// Who calls, as told in the headers of every call.
+#[derive(Debug)]
+pub struct Badge {
+    identity: watch::Receiver<Identity>,
+}
+
+impl Badge {
+    pub fn new(identity: watch::Receiver<Identity>) -> Self {
+        Self { identity }
+    }
+
+    fn sign(&self, request: http::request::Builder, to_disk: &str) -> http::request::Builder {
+        let identity = self.identity.borrow();
+        let request = request
+            .header(header::FROM, identity.node_id)
+            .header(header::FROM_DISK, &identity.disk_id)
+            .header(header::TO_DISK, to_disk);
+        match &identity.cluster {
+            Some(cluster) => request.header(header::CLUSTER, &cluster.id),
+            None => request,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Link {
+    pub target: NodeId,
+    node: PeerNode,
+    badge: Arc<Badge>,
+    connection: Mutex<Option<SendRequest<Body>>>,
+    /// Counts the connections that ended, for who wants to know at once.
+    ended: watch::Sender<u64>,
+}
+
+impl Link {
+    pub fn new(target: NodeId, node: PeerNode, badge: Arc<Badge>) -> Self {
+        Self { target, node, badge, connection: Mutex::default(), ended: watch::Sender::new(0) }
+    }
+
+    pub fn node(&self) -> &PeerNode {
+        &self.node
+    }
+
+    /// Changes each time a connection of this link ends.
+    pub fn endings(&self) -> watch::Receiver<u64> {
+        self.ended.subscribe()
+    }
+
+    /// Opens the connection if there is none.
+    pub async fn connect(&self) -> Result<(), CallError> {
+        self.sender().await.map(drop)
+    }
+
+    /// One question, one answer, both msgpack.
+    pub async fn call<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        path: &str,
+        question: &Q,
+        limit: Duration,
+    ) -> Result<A, CallError> {
+        let bytes = rmp_serde::to_vec_named(question)
+            .map_err(|e| CallError::Refused(format!("cannot encode the question: {e}")))?;
+        let body = Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed();
+        let answer = self.send(path, body, limit).await?;
+        rmp_serde::from_slice(&answer).map_err(|e| {
+            CallError::Unanswered(format!("{self}: its answer to {path} is not readable: {e}"))
+        })
+    }
+
+    /// Sends a body and returns the answer's bytes.
+    pub async fn send(&self, path: &str, body: Body, limit: Duration) -> Result<Bytes, CallError> {
+        let mut sender = timeout(limit.min(CONNECT_TIMEOUT), self.sender())
+            .await
+            .map_err(|_| CallError::NotSent(self.to_string()))??;
+        let request = self
+            .badge
+            .sign(http::Request::post(format!("http://{}{path}", self.node.peer)), &self.node.disk_id)
+            .body(body)
+            .map_err(|e| CallError::NotSent(format!("{self}: {e}")))?;
+        let answer = timeout(limit, async {
+            let response = sender.send_request(request).await?;
+            let status = response.status();
+            let body = http_body_util::Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+            let bytes = body.collect().await.map_err(std::io::Error::other);
+            Ok::<_, hyper::Error>((status, bytes.map(|b| b.to_bytes())))
+        })
+        .await;
+        match answer {
+            Ok(Ok((status, Ok(bytes)))) if status.is_success() => Ok(bytes),
+            Ok(Ok((_, Ok(bytes)))) => {
+                Err(CallError::Refused(format!("{self}: {}", String::from_utf8_lossy(&bytes))))
+            }
+            Ok(Ok((_, Err(e)))) => self.broken(format!("{self}: {e}")).await,
+            Ok(Err(e)) => self.broken(format!("{self}: {e}")).await,
+            Err(_) => self.broken(format!("{self} within {limit:?}")).await,
+        }
+    }
+
+    async fn broken<T>(&self, what: String) -> Result<T, CallError> {
+        self.connection.lock().await.take();
+        Err(CallError::Unanswered(what))
+    }
+
+    async fn sender(&self) -> Result<SendRequest<Body>, CallError> {
+        let mut connection = self.connection.lock().await;
+        if let Some(sender) = connection.as_ref().filter(|s| !s.is_closed()) {
+            return Ok(sender.clone());
+        }
+        let sender = timeout(CONNECT_TIMEOUT, self.open())
+            .await
+            .map_err(|_| CallError::NotSent(format!("{self} within {CONNECT_TIMEOUT:?}")))??;
+        *connection = Some(sender.clone());
+        Ok(sender)
+    }
+
+    async fn open(&self) -> Result<SendRequest<Body>, CallError> {
+        let not_sent = |e: &dyn std::fmt::Display| CallError::NotSent(format!("{self}: {e}"));
+        let stream = TcpStream::connect(&self.node.peer).await.map_err(|e| not_sent(&e))?;
+        stream.set_nodelay(true).map_err(|e| not_sent(&e))?;
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(8 << 20)
+            .max_frame_size(256 << 10)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| not_sent(&e))?;
+        let ended = self.ended.clone();
+        tokio::spawn(async move {
+            // How it ended is told by the calls that were under way.
+            drop(connection.await);
+            ended.send_modify(|count| *count += 1);
+        });
+        Ok(sender)
+    }
+}
+
+impl std::fmt::Display for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "node {} at {}", self.target, self.node.peer)
+    }
+}

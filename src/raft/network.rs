@@ -1,0 +1,226 @@
+//! How openraft reaches the other nodes: a client per peer and purpose, each with a connection of its
+//! own, so that a checkpoint or a backlog of entries never delays a heartbeat.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::future::{Either, select};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use openraft::OptionalSend;
+use openraft::errors::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use roster_storage::disk::Checkpoint;
+use roster_storage::names::NodeId;
+use roster_storage::raft_types::{PeerNode, TypeConfig, Vote, alias};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::link::{Badge, CallError, Link};
+use super::rpc::{SnapshotHead, path};
+
+/// How long a peer may take to write a batch of entries down. openraft offers its heartbeat
+/// interval, but a slow disk is no reason to send the same batch again; heartbeats go their own way.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A checkpoint goes out in pieces of this size.
+const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
+
+/// Pieces read ahead of the network while a checkpoint is sent.
+const SNAPSHOT_CHUNKS_AHEAD: usize = 4;
+
+/// Makes the clients that openraft asks for.
+#[derive(Clone, Debug)]
+pub struct Network {
+    badge: Arc<Badge>,
+    /// One checkpoint is sent at a time.
+    sending: Arc<Semaphore>,
+}
+
+impl Network {
+    pub fn new(badge: Arc<Badge>) -> Self {
+        Self { badge, sending: Arc::new(Semaphore::new(1)) }
+    }
+
+    fn client(&self, target: NodeId, node: &PeerNode, purpose: Purpose) -> Client {
+        Client {
+            link: Link::new(target, node.clone(), self.badge.clone()),
+            sending: self.sending.clone(),
+            purpose,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Log,
+    Heartbeat,
+    Snapshot,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Client;
+
+    async fn new_client(&mut self, target: NodeId, node: &PeerNode) -> Client {
+        self.client(target, node, Purpose::Log)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: NodeId, node: &PeerNode) -> Client {
+        self.client(target, node, Purpose::Heartbeat)
+    }
+
+    async fn new_snapshot_client(&mut self, target: NodeId, node: &PeerNode) -> Client {
+        self.client(target, node, Purpose::Snapshot)
+    }
+}
+
+/// One peer, one purpose, one connection.
+#[derive(Debug)]
+pub struct Client {
+    link: Link,
+    sending: Arc<Semaphore>,
+    purpose: Purpose,
+}
+
+impl Client {
+    async fn call<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        action: RPCTypes,
+        path: &str,
+        question: &Q,
+        limit: Duration,
+    ) -> Result<A, RPCError<TypeConfig>> {
+        self.link.call(path, question, limit).await.map_err(|e| match e {
+            CallError::NotSent(_) | CallError::Refused(_) => {
+                tracing::debug!(peer = %self.link, ?action, "not sent: {e}");
+                RPCError::Unreachable(Unreachable::new(&e))
+            }
+            CallError::Unanswered(_) => {
+                tracing::debug!(peer = %self.link, ?action, "{e}");
+                RPCError::Network(NetworkError::new(&e))
+            }
+        })
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Client {
+    type SnapshotData = Checkpoint;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let limit = match self.purpose {
+            Purpose::Log => APPEND_TIMEOUT.max(option.soft_ttl()),
+            Purpose::Heartbeat | Purpose::Snapshot => option.soft_ttl(),
+        };
+        self.call(RPCTypes::AppendEntries, path::APPEND, &rpc, limit).await
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.call(RPCTypes::Vote, path::VOTE, &rpc, option.soft_ttl()).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.call(RPCTypes::Vote, path::PRE_VOTE, &rpc, option.soft_ttl()).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: alias::SnapshotOf<TypeConfig, Checkpoint>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let transfer = Box::pin(self.send_checkpoint(vote, snapshot.snapshot, option.hard_ttl()));
+        match select(transfer, Box::pin(cancel)).await {
+            Either::Left((done, _)) => done,
+            Either::Right((closed, _)) => Err(StreamingError::Closed(closed)),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.call(RPCTypes::TransferLeader, path::TRANSFER, &req, option.soft_ttl()).await
+    }
+}
+
+impl Client {
+    async fn send_checkpoint(
+        &self,
+        vote: Vote,
+        checkpoint: Checkpoint,
+        limit: Duration,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let unreachable = |e: &CallError| StreamingError::Unreachable(Unreachable::new(e));
+        let Ok(_one_at_a_time) = self.sending.acquire().await else {
+            return Err(unreachable(&CallError::NotSent("the node stops".into())));
+        };
+        tracing::info!(peer = %self.link, bytes = checkpoint.bytes, "sending a checkpoint");
+        let head = SnapshotHead {
+            vote,
+            meta: checkpoint.meta.clone(),
+            bytes: checkpoint.bytes,
+            checksum: checkpoint.checksum,
+        };
+        let body = checkpoint_body(&head, checkpoint)
+            .map_err(|e| unreachable(&CallError::NotSent(e.to_string())))?;
+        let answer = self.link.send(path::SNAPSHOT, body, limit).await.map_err(|e| {
+            tracing::warn!(peer = %self.link, "the checkpoint did not arrive: {e}");
+            match e {
+                CallError::NotSent(_) | CallError::Refused(_) => unreachable(&e),
+                CallError::Unanswered(_) => StreamingError::Timeout(Timeout {
+                    action: RPCTypes::InstallSnapshot,
+                    id: 0,
+                    target: self.link.target,
+                    timeout: limit,
+                }),
+            }
+        })?;
+        rmp_serde::from_slice(&answer).map_err(|e| StreamingError::Network(NetworkError::new(&e)))
+    }
+}
+
+/// The head with its length before it, then the checkpoint's bytes, read in a thread of its own.
+fn checkpoint_body(
+    head: &SnapshotHead,
+    checkpoint: Checkpoint,
+) -> Result<super::link::Body, rmp_serde::encode::Error> {
+    let head = rmp_serde::to_vec_named(head)?;
+    let mut first = BytesMut::with_capacity(4 + head.len());
+    first.put_u32(head.len() as u32);
+    first.put_slice(&head);
+    let (pieces, received) = mpsc::channel::<std::io::Result<Bytes>>(SNAPSHOT_CHUNKS_AHEAD);
+    tokio::task::spawn_blocking(move || {
+        let mut next = Ok(first.freeze());
+        let mut offset = 0;
+        while pieces.blocking_send(next).is_ok() && offset < checkpoint.bytes {
+            next = checkpoint.read_at(offset, SNAPSHOT_CHUNK_BYTES).map(Bytes::from);
+            offset += next.as_ref().map_or(checkpoint.bytes, |piece| piece.len() as u64);
+        }
+    });
+    let frames = futures::stream::unfold(received, |mut received| async {
+        received.recv().await.map(|piece| (piece.map(Frame::data), received))
+    });
+    Ok(BodyExt::boxed(StreamBody::new(frames)))
+}

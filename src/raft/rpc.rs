@@ -1,0 +1,146 @@
+//! What nodes say to each other: paths, headers and bodies (msgpack with field names) of the peer
+//! port.
+//!
+//! Every call names the cluster, the caller and its disk, and the disk that is meant; a node that
+//! finds another one refuses and says why, so a wiped or foreign node takes no part (invariant S14).
+
+use std::collections::BTreeMap;
+
+use roster_api::registry::{Beat, BeatRefused, ClusterNodeAnswer, Heard, Renewed};
+use roster_storage::command::{EncodedCommand, Outcome};
+use roster_storage::names::{NodeId, SessionId};
+use roster_storage::raft_types::{LogId, PeerNode, SnapshotMeta, Vote};
+use serde::{Deserialize, Serialize};
+
+use crate::config::ClusterList;
+
+/// Paths of the peer port.
+pub mod path {
+    pub const APPEND: &str = "/raft/append";
+    pub const VOTE: &str = "/raft/vote";
+    pub const PRE_VOTE: &str = "/raft/pre-vote";
+    pub const SNAPSHOT: &str = "/raft/snapshot";
+    pub const TRANSFER: &str = "/raft/transfer";
+    pub const HELLO: &str = "/peer/hello";
+    pub const FORM: &str = "/peer/form";
+    pub const REPLACE: &str = "/peer/replace";
+    pub const STATUS: &str = "/peer/status";
+    pub const PROPOSE: &str = "/leader/propose";
+    pub const READ_INDEX: &str = "/leader/read-index";
+    pub const HEARTBEATS: &str = "/leader/heartbeats";
+    pub const LAST_HEARD: &str = "/leader/last-heard";
+}
+
+/// Headers of every call.
+pub mod header {
+    /// The caller's cluster id; left out before it has one.
+    pub const CLUSTER: &str = "roster-cluster";
+    /// The caller's node id and disk id.
+    pub const FROM: &str = "roster-from";
+    pub const FROM_DISK: &str = "roster-from-disk";
+    /// The disk id that the caller's membership has for the called node.
+    pub const TO_DISK: &str = "roster-to-disk";
+}
+
+/// Asked before there is a cluster: who are you?
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    pub node: NodeId,
+    pub disk_id: String,
+    pub list: ClusterList,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HelloAnswer {
+    pub node: NodeId,
+    pub member: PeerNode,
+    pub list: ClusterList,
+    /// The cluster that the answering node belongs to, if it was made.
+    pub cluster_id: Option<String>,
+    /// The members that it knows; empty before the first.
+    pub members: BTreeMap<NodeId, PeerNode>,
+    pub leader: Option<NodeId>,
+}
+
+/// The lowest node tells the others which cluster they make together.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Form {
+    pub cluster_id: String,
+    pub members: BTreeMap<NodeId, PeerNode>,
+}
+
+/// A node asks the leader to take it back with a new disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Replace {
+    pub node: NodeId,
+    pub member: PeerNode,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Propose {
+    pub commands: Vec<EncodedCommand>,
+}
+
+/// What became of one forwarded command.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Proposed {
+    Decided(Outcome),
+    /// It was not appended and never will be.
+    NotAppended(NotAppended),
+    /// It may still be decided.
+    Unknown(String),
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum NotAppended {
+    /// The asked node does not lead (any more); the one that may.
+    NotLeader(Option<NodeId>),
+    ReadOnly(String),
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum ReadIndex {
+    /// Read at this log id or later.
+    At(LogId),
+    NotLeader(String),
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Heartbeats {
+    pub beats: Vec<Beat>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum HeartbeatsAnswer {
+    Confirmed(Vec<Result<Renewed, BeatRefused>>),
+    NotLeader(String),
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LastHeard {
+    pub sessions: Vec<SessionId>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum LastHeardAnswer {
+    Known(Vec<Option<Heard>>),
+    NotLeader(String),
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StatusAnswer {
+    pub node: ClusterNodeAnswer,
+    /// Whether its disk has room for writes.
+    pub writable: bool,
+    /// Told by the leader only.
+    pub heartbeats_per_second: Option<u64>,
+}
+
+/// Goes ahead of a checkpoint's bytes, with its own length in four bytes before it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SnapshotHead {
+    pub vote: Vote,
+    pub meta: SnapshotMeta,
+    pub bytes: u64,
+    pub checksum: u64,
+}

@@ -1,0 +1,248 @@
+//! How a node starts, runs and stops: settings are complete before this is called; ports are taken
+//! before anything is written; what fails says which setting or file it was.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::{Config as RaftConfig, SnapshotPolicy};
+use roster_storage::disk::{Disk, DiskError, LogOptions};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, ConfigError};
+use crate::disk_guard::DiskGuard;
+use crate::forward::Forward;
+use crate::housekeeping::{hand_over, keep_house};
+use crate::identity::{DataDir, IdentityError};
+use crate::leading::{Leading, leading_term};
+use crate::leases::{Leases, keeper};
+use crate::node::{Node, Running};
+use crate::nudge::watch_leader;
+use crate::peers::Peers;
+use crate::raft::bootstrap::{BootstrapError, find_cluster, gather_members};
+use crate::raft::link::Badge;
+use crate::raft::network::Network;
+use crate::raft::{Raft, routes};
+use crate::serve::{bind, serve};
+
+/// How long sending a whole checkpoint to a slow node may take.
+const CHECKPOINT_TRANSFER: Duration = Duration::from_secs(600);
+
+/// How long a leader that stops waits for another one.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The subfolder of the Raft log.
+const LOG_DIR: &str = "log";
+
+/// Why a node does not start, or stopped by itself. Always an exit code other than 0.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error(
+        "{0}: the Raft log that was here is gone. Put it back, or move the data folder away and start \
+         with an empty one and --replace-disk: the other nodes have the data"
+    )]
+    LogGone(String),
+    #[error("cannot write to the data folder: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("Raft stopped this node: {0}")]
+    Raft(String),
+}
+
+/// Runs a node until `stop` or until it cannot go on.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartError> {
+    let data = Arc::new(DataDir::open(&config.data_dir)?);
+    let identity = data.identity(config.node_id)?;
+    let api = bind("--listen", config.listen).await?;
+    let peer = bind("--peer-listen", config.peer_listen).await?;
+    tracing::info!(
+        node = config.node_id,
+        version = crate::node::VERSION,
+        disk = identity.disk_id,
+        api = %config.listen,
+        peer = %config.peer_listen,
+        "starting"
+    );
+    let node = Arc::new(Node::new(config, data, identity));
+    let tasks = TaskTracker::new();
+    let peers_stop = CancellationToken::new();
+    let api_router = roster_api::router(node.clone(), api_options(node.config()));
+    tasks.spawn(serve(api, api_router, stop.clone()));
+    tasks.spawn(serve(peer, routes::router(node.clone()), peers_stop.clone()));
+    let ended = tokio::select! {
+        ended = take_part(&node) => ended.map(drop),
+        () = stop.cancelled() => Ok(()),
+    };
+    stop.cancel();
+    if let Ok(running) = node.running() {
+        leave(running).await;
+    }
+    peers_stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    tracing::info!("stopped");
+    ended
+}
+
+fn api_options(config: &Config) -> roster_api::ApiOptions {
+    roster_api::ApiOptions {
+        body_bytes_max: config.body_limit,
+        sentinel: config.sentinel,
+        version: crate::node::VERSION.into(),
+    }
+}
+
+/// Finds the cluster, starts Raft and goes on until Raft cannot.
+async fn take_part(node: &Arc<Node>) -> Result<std::convert::Infallible, StartError> {
+    find_cluster(node).await?;
+    let (disk, leases) = open_disk(node).await?;
+    let running = start_raft(node, disk, leases).await?;
+    node.set_running(running.clone());
+    tokio::spawn(keeper::keep(running.clone()));
+    tokio::spawn(watch_leader(running.clone()));
+    tokio::spawn(keep_house(running.clone()));
+    initialize_if_new(node, &running).await?;
+    let mut metrics = running.raft.metrics();
+    loop {
+        if let Err(fatal) = &metrics.borrow_and_update().running_state {
+            return Err(StartError::Raft(fatal.to_string()));
+        }
+        if metrics.changed().await.is_err() {
+            return Err(StartError::Raft("its core ended".into()));
+        }
+    }
+}
+
+async fn open_disk(node: &Arc<Node>) -> Result<(Disk, Arc<Leases>), StartError> {
+    let folder = node.data().path().to_owned();
+    let log_dir = folder.join(LOG_DIR);
+    if node.identity().log_begun && is_empty(&log_dir) {
+        return Err(StartError::LogGone(log_dir.display().to_string()));
+    }
+    node.log_begins()?;
+    let leases = Arc::new(Leases::new());
+    let observer = leases.clone();
+    let opened =
+        tokio::task::spawn_blocking(move || Disk::open(&folder, LogOptions::default(), observer));
+    let disk = opened.await.map_err(|e| StartError::Raft(e.to_string()))??;
+    for repair in &disk.repairs {
+        tracing::warn!(
+            file = %repair.file.display(),
+            at = repair.offset,
+            bytes = repair.bytes,
+            saved_as = %repair.saved_as.display(),
+            "the log ended in a torn write that nobody was told of; it was set aside"
+        );
+    }
+    Ok((disk, leases))
+}
+
+fn is_empty(dir: &std::path::Path) -> bool {
+    std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none())
+}
+
+async fn start_raft(
+    node: &Arc<Node>,
+    disk: Disk,
+    leases: Arc<Leases>,
+) -> Result<Arc<Running>, StartError> {
+    let config = node.config().clone();
+    let published = disk.state_machine.published();
+    let badge = Arc::new(Badge::new(node.watch_identity()));
+    let raft_config = raft_config(&config)?;
+    let network = Network::new(badge.clone());
+    let raft = Raft::new(config.node_id, raft_config, network, disk.log, disk.state_machine)
+        .await
+        .map_err(|e| StartError::Raft(e.to_string()))?;
+    let lease = config.timings.election_max;
+    let guard = Arc::new(DiskGuard::new(config.data_dir.clone(), config.disk_reserve_bytes));
+    let peers = Arc::new(Peers::new(badge));
+    let leading = Arc::new(Leading::new(
+        raft.clone(),
+        published.clone(),
+        leases.clone(),
+        guard.clone(),
+        lease,
+        config.lease_reads,
+    ));
+    let forward = Forward::new(
+        config.node_id,
+        raft.clone(),
+        leading.clone(),
+        peers.clone(),
+        config.request_timeout,
+    );
+    Ok(Arc::new(Running {
+        config,
+        data: node.data().clone(),
+        identity: node.identity(),
+        raft,
+        published,
+        leases,
+        disk: guard,
+        peers,
+        leading,
+        forward,
+        since: Instant::now(),
+    }))
+}
+
+fn raft_config(config: &Config) -> Result<Arc<RaftConfig>, ConfigError> {
+    let ms = |d: Duration| d.as_millis() as u64;
+    let raft = RaftConfig {
+        cluster_name: "roster".into(),
+        heartbeat_interval: ms(config.timings.heartbeat),
+        election_timeout_min: ms(config.timings.election_min),
+        election_timeout_max: ms(config.timings.election_max),
+        install_snapshot_timeout: ms(CHECKPOINT_TRANSFER),
+        // Checkpoints are triggered by housekeeping, staggered by node.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: config.log_keep,
+        purge_batch_size: 1_024,
+        enable_pre_vote: Some(true),
+        // A leader that restarts must win an election: its state machine is not the leader's yet.
+        enable_leader_restore: Some(false),
+        ..RaftConfig::default()
+    };
+    raft.validate().map(Arc::new).map_err(|e| ConfigError {
+        setting: "--raft-heartbeat, --election-timeout-min, --election-timeout-max".into(),
+        problem: e.to_string(),
+    })
+}
+
+/// The lowest node of the list makes a new cluster's first entry, once.
+async fn initialize_if_new(node: &Arc<Node>, running: &Running) -> Result<(), StartError> {
+    let stopped = |e: &dyn std::fmt::Display| StartError::Raft(e.to_string());
+    let made_by = node.identity().cluster.and_then(|cluster| cluster.made_from.lowest());
+    if made_by != Some(node.config().node_id)
+        || running.raft.is_initialized().await.map_err(|e| stopped(&e))?
+    {
+        return Ok(());
+    }
+    let members = gather_members(node).await?;
+    running.raft.initialize(members).await.map_err(|e| stopped(&e))
+}
+
+/// Hands the leadership on and stops Raft.
+async fn leave(running: &Running) {
+    if leading_term(&running.raft).is_some() {
+        hand_over(running).await;
+        let id = running.config.node_id;
+        let mut metrics = running.raft.server_metrics();
+        let another = metrics.wait_for(|m| m.current_leader.is_some_and(|leader| leader != id));
+        if timeout(HAND_OVER_TIMEOUT, another).await.is_err() {
+            tracing::warn!("no other node took the leadership over");
+        }
+    }
+    if let Err(e) = running.raft.shutdown().await {
+        tracing::warn!("Raft did not stop cleanly: {e}");
+    }
+}

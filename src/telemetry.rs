@@ -1,0 +1,27 @@
+//! Log lines: text or JSON, to standard error.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{ConfigError, LogFormat};
+
+/// openraft tells of every vote and every timeout; its warnings are enough.
+const QUIET: &str = "openraft=error,raft_log=warn,chunked_wal=warn,h2=warn,hyper=warn";
+
+/// Starts logging. Once per process.
+pub fn start(filter: &str, format: LogFormat) -> Result<(), ConfigError> {
+    let wrong = |problem: String| ConfigError { setting: "--log".into(), problem };
+    let filter = EnvFilter::try_new(format!("{QUIET},{filter}"))
+        .map_err(|e| wrong(format!("{filter:?} is not a log filter: {e}")))?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    let started = match format {
+        LogFormat::Text => lines.try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|e| wrong(e.to_string()))
+}
