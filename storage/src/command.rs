@@ -45,6 +45,26 @@ pub enum Command {
     Tick,
 }
 
+impl Command {
+    /// The idempotency key, of the commands that a client can make happen at most once.
+    pub fn request(&self) -> Option<&Request> {
+        match self {
+            Self::OpenSession(c) => c.request.as_ref(),
+            Self::Batch(c) => c.request.as_ref(),
+            Self::PutApp(_)
+            | Self::DeleteApp(_)
+            | Self::Register(_)
+            | Self::Patch(_)
+            | Self::Deregister(_)
+            | Self::PutOverride(_)
+            | Self::ClearOverride(_)
+            | Self::CloseSession(_)
+            | Self::Expire(_)
+            | Self::Tick => None,
+        }
+    }
+}
+
 /// What must hold of the thing that is written, or the command is refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Condition {
