@@ -10,6 +10,7 @@ mod records;
 mod requests;
 mod sessions;
 mod store;
+mod verify;
 
 use std::sync::Arc;
 

@@ -123,7 +123,11 @@ macro_rules! number {
             type Err = InvalidName;
 
             fn from_str(text: &str) -> Result<Self, InvalidName> {
-                text.parse().map(Self).map_err(|_| InvalidName::NotANumber)
+                // `parse` would take a `+` in front: one number, one text.
+                match text.parse() {
+                    Ok(number) if !text.starts_with('+') => Ok(Self(number)),
+                    _ => Err(InvalidName::NotANumber),
+                }
             }
         }
     };

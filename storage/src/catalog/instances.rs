@@ -63,20 +63,11 @@ impl Catalog {
     /// A new incarnation, on the named session or on a private one.
     fn begin(&mut self, at: At, c: &Register, ttl_ms: u64, events: &mut Vec<Event>) -> Registered {
         let incarnation = Incarnation::from(at.revision);
-        let (session, mut value) =
-            match c.session.and_then(|id| self.sessions.get(&id).map(|s| (id, s.clone()))) {
-                Some(named) => named,
-                None => (
-                    self.next_session(),
-                    Session {
-                        ttl_ms,
-                        name: SmolStr::default(),
-                        private: true,
-                        touched: at.revision,
-                        things: 0,
-                    },
-                ),
-            };
+        let named = c.session.and_then(|id| Some((id, self.sessions.get(&id)?.clone())));
+        let (session, mut value) = match named {
+            Some(named) => named,
+            None => (self.next_session(), Session { ttl_ms, private: true, ..Session::default() }),
+        };
         value.touched = at.revision;
         value.things += 1;
         let ttl_ms = value.ttl_ms;

@@ -46,7 +46,7 @@ pub struct Instance {
 }
 
 /// What heartbeats. When its last heartbeat was is the leader's knowledge and is not here.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Session {
     pub ttl_ms: u64,
     /// For people; empty if it is private.
