@@ -34,7 +34,7 @@ use roster_storage::names::{InstanceKey, Revision};
 use smol_str::SmolStr;
 
 pub enum Act {
-    Command(Command),
+    Command(Box<Command>),
     /// Milliseconds of cluster time.
     Tick(i64),
     Term(u64),
@@ -47,16 +47,23 @@ pub fn parse(text: &str) -> Result<Vec<Act>, String> {
     for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
         let words = Words::new(line);
         let act = if line.starts_with(' ') {
-            let Some(Act::Command(Command::Batch(batch))) = acts.last_mut() else {
-                return Err(format!("an item without its batch: {line}"));
-            };
-            words.item().map(|item| batch.items.push(item)).map(|()| None)
+            words.item().and_then(|item| add_to_batch(&mut acts, item)).map(|()| None)
         } else {
             words.act().map(Some)
         };
         acts.extend(act.map_err(|e| format!("{e} in: {line}"))?);
     }
     Ok(acts)
+}
+
+fn add_to_batch(acts: &mut [Act], item: BatchItem) -> Result<(), String> {
+    if let Some(Act::Command(command)) = acts.last_mut()
+        && let Command::Batch(batch) = command.as_mut()
+    {
+        batch.items.push(item);
+        return Ok(());
+    }
+    Err("an item without its batch".into())
 }
 
 /// A line: its verb, its plain words, and its `name=value` pairs in order.
@@ -85,7 +92,7 @@ impl<'a> Words<'a> {
             "tick" => Act::Tick(self.plain.first().map_or(Ok(0), |by| signed_ms(by))?),
             "term" => Act::Term(parsed(self.first()?)?),
             "show" => Act::Show,
-            _ => Act::Command(self.command()?),
+            _ => Act::Command(Box::new(self.command()?)),
         })
     }
 
