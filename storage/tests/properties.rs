@@ -246,8 +246,10 @@ impl Lives {
 /// Limits are too far for random sequences; these go there.
 mod at_the_limit {
     use super::*;
-    use roster_storage::command::{OpenSession, Refusal, Register};
-    use roster_storage::limits::{COMMAND_BYTES_MAX, DUE_PER_ENTRY_MAX, SESSION_THINGS_MAX};
+    use roster_storage::command::{OpenSession, Refusal, Register, Request};
+    use roster_storage::limits::{
+        COMMAND_BYTES_MAX, DUE_PER_ENTRY_MAX, IDEMPOTENCY_BYTES_MAX, SESSION_THINGS_MAX,
+    };
     use roster_storage::names::SessionId;
 
     fn at(revision: u64) -> At {
@@ -299,6 +301,27 @@ mod at_the_limit {
         let (_, events) = catalog.apply(late, &Command::Tick);
         assert_eq!((events.len(), catalog.app_count()), (1, 0));
         assert_eq!(catalog.verify(), Ok(()));
+    }
+
+    #[test]
+    fn answers_are_kept_up_to_a_limit_and_found_again_beyond_it() {
+        let open = |key: &str| {
+            let request = Request { key: key.parse().expect("a key"), digest: (1, 1), part: 0 };
+            let request = Some(request);
+            Command::OpenSession(OpenSession { ttl_ms: None, name: "host".into(), request })
+        };
+        let mut catalog = Catalog::default();
+        let first = catalog.apply(at(1), &open("K")).0;
+        let mut builder = CatalogBuilder::default();
+        for mut record in catalog.records() {
+            if let Record::Kept { value, .. } = &mut record {
+                value.bytes = IDEMPOTENCY_BYTES_MAX;
+            }
+            builder.add(record).expect("fits");
+        }
+        let mut catalog = builder.finish();
+        assert_eq!(catalog.apply(at(2), &open("L")).0.result, Err(Refusal::TooManyKeys));
+        assert_eq!(catalog.apply(at(3), &open("K")).0, first);
     }
 
     #[test]
