@@ -10,6 +10,7 @@ mod records;
 mod requests;
 mod sessions;
 mod store;
+mod verify;
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ pub use records::{
 };
 pub use store::{CatalogBuilder, Inconsistent};
 
-use crate::command::{Command, Outcome, Refusal, Reply, Stamp};
+use crate::command::{Command, Outcome, Overridden, Refusal, Reply, Stamp};
 use crate::events::Event;
 use crate::limits::{DUE_PER_ENTRY_MAX, STATE_HASH_EVERY, STATE_HASHES_KEPT};
 use crate::names::{AppName, IdempotencyKey, InstanceId, InstanceKey, Revision, SessionId};
@@ -36,6 +37,7 @@ pub struct At {
     pub stamp: Stamp,
 }
 
+/// The replicated state. A clone is a version of its own and costs next to nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     clock: Clock,
@@ -43,12 +45,18 @@ pub struct Catalog {
     sessions: OrdMap<SessionId, Session>,
     overrides: OrdMap<InstanceKey, Override>,
     kept: OrdMap<(IdempotencyKey, u32), Arc<Kept>>,
+    /// Over the records in the maps above; the clock is added when it is asked for.
     hash: StateHash,
+    /// (log index, state hash), oldest first.
     hash_marks: Vector<(u64, u64)>,
     // Derived from the maps above, rebuilt when a checkpoint is read.
+    /// What hangs off each session.
     held: OrdSet<(SessionId, InstanceKey)>,
+    /// What ends by itself, by the moment of cluster time at which it does.
     due: OrdSet<(u64, Due)>,
+    /// Of all kept answers, held against `IDEMPOTENCY_BYTES_MAX`.
     kept_bytes: u64,
+    /// Live ones, of all apps.
     instances: u64,
 }
 
@@ -60,7 +68,7 @@ enum Due {
     EmptyApp(AppName),
 }
 
-/// A refused command changes nothing (but the clock) and emits nothing.
+/// A refused command changes nothing and emits nothing of its own; what fell due by its time did.
 type Applied = Result<Reply, Refusal>;
 
 impl Catalog {
@@ -68,31 +76,27 @@ impl Catalog {
     pub fn apply(&mut self, at: At, command: &Command) -> (Outcome, Vec<Event>) {
         let mut events = Vec::new();
         self.advance(at, &mut events);
-        let result = match command {
-            Command::PutApp(c) => self.put_app(at, c, &mut events),
-            Command::DeleteApp(c) => self.delete_app(at, c, &mut events),
-            Command::Register(c) => self.register(at, c, &mut events).map(Reply::Registered),
-            Command::Patch(c) => self.patch(at, c, &mut events),
-            Command::Deregister(c) => self.deregister(at, c, &mut events),
-            Command::PutOverride(c) => self.put_override(at, c, &mut events),
-            Command::ClearOverride(c) => self.clear_override(at, c, &mut events),
-            Command::OpenSession(c) => {
-                let outcome = self.at_most_once(at, c.request.as_ref(), |catalog| {
-                    Ok(catalog.open_session(at, c, &mut events))
-                });
-                return (outcome, events);
-            }
-            Command::CloseSession(c) => self.close_session(at, c, &mut events),
-            Command::Batch(c) => {
-                let outcome = self.at_most_once(at, c.request.as_ref(), |catalog| {
-                    Ok(Reply::Batch(catalog.batch(at, &c.items, &mut events)))
-                });
-                return (outcome, events);
-            }
-            Command::Expire(c) => Ok(self.expire(at, c, &mut events)),
+        let outcome = self.at_most_once(at, command.request(), |catalog| {
+            catalog.decide(at, command, &mut events)
+        });
+        (outcome, events)
+    }
+
+    fn decide(&mut self, at: At, command: &Command, events: &mut Vec<Event>) -> Applied {
+        match command {
+            Command::PutApp(c) => self.put_app(at, c, events),
+            Command::DeleteApp(c) => self.delete_app(at, c, events),
+            Command::Register(c) => self.register(at, c, events).map(Reply::Registered),
+            Command::Patch(c) => self.patch(at, c, events),
+            Command::Deregister(c) => self.deregister(at, c, events),
+            Command::PutOverride(c) => self.put_override(at, c, events),
+            Command::ClearOverride(c) => self.clear_override(at, c, events),
+            Command::OpenSession(c) => Ok(self.open_session(at, c, events)),
+            Command::CloseSession(c) => self.close_session(at, c, events),
+            Command::Batch(c) => Ok(Reply::Batch(self.batch(at, &c.items, events))),
+            Command::Expire(c) => Ok(self.expire(at, c, events)),
             Command::Tick => Ok(Reply::Done),
-        };
-        (Outcome { revision: at.revision, result }, events)
+        }
     }
 
     /// Notes that the entry at `index` was applied, whatever it carried; publishes the state hash
@@ -106,7 +110,7 @@ impl Catalog {
         }
     }
 
-    /// Moves cluster time and clears away what fell due.
+    /// Moves cluster time, never back, and clears away what fell due.
     fn advance(&mut self, at: At, events: &mut Vec<Event>) {
         self.clock.cluster_ms = self.clock.cluster_ms.max(at.stamp.cluster_ms);
         self.clock.wall_ms = self.clock.wall_ms.max(at.stamp.wall_ms);
@@ -126,6 +130,7 @@ impl Catalog {
 
     // Reading.
 
+    /// The times and counters as the last command left them.
     pub fn clock(&self) -> Clock {
         self.clock
     }
@@ -175,6 +180,7 @@ impl Catalog {
         self.sessions.get(&session)
     }
 
+    /// All sessions in the order in which they were opened, private ones too.
     pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &Session)> {
         self.sessions.iter().map(|(id, s)| (*id, s))
     }
@@ -191,6 +197,7 @@ impl Catalog {
             .map(|(_, key)| key)
     }
 
+    /// An operator's word about an instance id, live or not.
     pub fn override_of(&self, key: &InstanceKey) -> Option<&Override> {
         self.overrides.get(key)
     }
@@ -209,41 +216,37 @@ impl Catalog {
             .take_while(move |(key, _)| key.app == *app)
     }
 
+    /// The state that clients see of an instance, live or not.
     pub fn state_of(&self, key: &InstanceKey) -> State {
         self.overrides.get(key).into()
     }
 
     /// How many of an app's live instances are in each state.
     pub fn counts(&self, name: &AppName) -> Counts {
-        let Some(app) = self.apps.get(name) else { return Counts::default() };
-        let mut counts = Counts { up: app.instances.len() as u64, ..Counts::default() };
-        for (key, word) in self.overrides_of(name) {
-            if app.instances.contains_key(&key.id) {
-                counts.up -= 1;
-                match State::from(Some(word)) {
-                    State::Up => counts.up += 1,
-                    State::Draining => counts.draining += 1,
-                    State::Maintenance => counts.maintenance += 1,
-                }
-            }
-        }
-        counts
+        let live = self.apps.get(name).map_or(0, |app| app.instances.len());
+        self.counted(live as u64, self.overrides_of(name))
     }
 
     /// Counts over all apps.
     pub fn total_counts(&self) -> Counts {
-        let mut total = Counts { up: self.instances, ..Counts::default() };
-        for (key, word) in &self.overrides {
-            if self.instance(key).is_some() {
-                total.up -= 1;
-                match State::from(Some(word)) {
-                    State::Up => total.up += 1,
-                    State::Draining => total.draining += 1,
-                    State::Maintenance => total.maintenance += 1,
-                }
+        self.counted(self.instances, self.overrides.iter())
+    }
+
+    /// All are up but those that live and have an override.
+    fn counted<'a>(
+        &self,
+        live: u64,
+        overrides: impl Iterator<Item = (&'a InstanceKey, &'a Override)>,
+    ) -> Counts {
+        let mut counts = Counts { up: live, ..Counts::default() };
+        for (_, word) in overrides.filter(|(key, _)| self.instance(key).is_some()) {
+            counts.up -= 1;
+            match word.state {
+                Overridden::Draining => counts.draining += 1,
+                Overridden::Maintenance => counts.maintenance += 1,
             }
         }
-        total
+        counts
     }
 }
 

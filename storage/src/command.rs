@@ -45,6 +45,26 @@ pub enum Command {
     Tick,
 }
 
+impl Command {
+    /// The idempotency key, of the commands that a client can make happen at most once.
+    pub fn request(&self) -> Option<&Request> {
+        match self {
+            Self::OpenSession(c) => c.request.as_ref(),
+            Self::Batch(c) => c.request.as_ref(),
+            Self::PutApp(_)
+            | Self::DeleteApp(_)
+            | Self::Register(_)
+            | Self::Patch(_)
+            | Self::Deregister(_)
+            | Self::PutOverride(_)
+            | Self::ClearOverride(_)
+            | Self::CloseSession(_)
+            | Self::Expire(_)
+            | Self::Tick => None,
+        }
+    }
+}
+
 /// What must hold of the thing that is written, or the command is refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Condition {
@@ -284,7 +304,8 @@ pub enum Refusal {
     AppExists(AppName),
     #[error("instance {id:?} of app {app:?} exists already")]
     InstanceExists { app: AppName, id: InstanceId },
-    #[error("the last change is r{current}, not the one that the condition names")]
+    /// `current` is 0 where there is nothing.
+    #[error("{}", failed_precondition(*current))]
     PreconditionFailed { current: Revision },
     #[error("app {app:?} has {instances} instances; delete them first or use ?cascade=true")]
     AppNotEmpty { app: AppName, instances: u64 },
@@ -300,6 +321,13 @@ pub enum Refusal {
     KeyReused,
     #[error("too many idempotency keys are kept; try again later")]
     TooManyKeys,
+}
+
+fn failed_precondition(current: Revision) -> String {
+    match current {
+        Revision(0) => "it does not exist, so its last change is not the one named".into(),
+        _ => format!("its last change is r{current}, not the one that the condition names"),
+    }
 }
 
 /// A command is too large for one log entry.

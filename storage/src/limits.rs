@@ -59,7 +59,7 @@ pub const IDEMPOTENCY_MS: u64 = 10 * 60 * 1000;
 /// Kept answers (a batch keeps one per entry). Beyond: 429 `rate-limited`.
 pub const IDEMPOTENCY_ENTRIES_MAX: usize = 262_144;
 
-/// Bytes of all kept answers, so that batches cannot make the limit above worth gigabytes. Beyond:
+/// Bytes of all kept answers and their keys, so that batches cannot make the limit above worth gigabytes. Beyond:
 /// 429 `rate-limited`.
 pub const IDEMPOTENCY_BYTES_MAX: u64 = 256 * 1024 * 1024;
 

@@ -40,7 +40,7 @@ fn check(text: &str) -> Result<(), InvalidName> {
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "SmolStr", into = "SmolStr")]
         pub struct $name(SmolStr);
 
@@ -87,6 +87,13 @@ macro_rules! name {
                 f.write_str(&self.0)
             }
         }
+
+        /// In quotes: messages to clients say `app "pay"`.
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(self.as_str(), f)
+            }
+        }
     };
 }
 
@@ -123,7 +130,11 @@ macro_rules! number {
             type Err = InvalidName;
 
             fn from_str(text: &str) -> Result<Self, InvalidName> {
-                text.parse().map(Self).map_err(|_| InvalidName::NotANumber)
+                // `parse` would take a `+` in front: one number, one text.
+                match text.parse() {
+                    Ok(number) if !text.starts_with('+') => Ok(Self(number)),
+                    _ => Err(InvalidName::NotANumber),
+                }
             }
         }
     };

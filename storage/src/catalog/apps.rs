@@ -103,12 +103,11 @@ impl Catalog {
         self.override_changed(at, key, events);
     }
 
-    /// The state that clients see of a live instance changed.
+    /// Tells that the state that clients see of an instance changed, if it lives.
     fn override_changed(&mut self, at: At, key: &InstanceKey, events: &mut Vec<Event>) {
+        let Some(instance) = self.instance(key).cloned() else { return };
         self.change_app(&key.app, |record| record.members_changed = at.revision);
-        if let Some(instance) = self.instance(key) {
-            events.push(Event::InstancePut { key: key.clone(), instance: instance.clone() });
-        }
+        events.push(Event::InstancePut { key: key.clone(), instance });
     }
 
     pub(super) fn known_app(&self, name: &AppName) -> Result<&App, Refusal> {

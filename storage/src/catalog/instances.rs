@@ -39,7 +39,8 @@ impl Catalog {
         let stays =
             live.as_ref().filter(|i| !c.takeover && c.session.is_none_or(|s| s == i.session));
         if stays.is_none() {
-            self.room_on(c.session)?;
+            live.as_ref().map_or(Ok(()), |old| may_end(at, old))?;
+            self.room_on(c.session, live.as_ref().map(|old| old.session))?;
         }
 
         // Nothing is refused from here on.
@@ -62,20 +63,11 @@ impl Catalog {
     /// A new incarnation, on the named session or on a private one.
     fn begin(&mut self, at: At, c: &Register, ttl_ms: u64, events: &mut Vec<Event>) -> Registered {
         let incarnation = Incarnation::from(at.revision);
-        let (session, mut value) =
-            match c.session.and_then(|id| self.sessions.get(&id).map(|s| (id, s.clone()))) {
-                Some(named) => named,
-                None => (
-                    self.next_session(),
-                    Session {
-                        ttl_ms,
-                        name: SmolStr::default(),
-                        private: true,
-                        touched: at.revision,
-                        things: 0,
-                    },
-                ),
-            };
+        let named = c.session.and_then(|id| Some((id, self.sessions.get(&id)?.clone())));
+        let (session, mut value) = match named {
+            Some(named) => named,
+            None => (self.next_session(), Session { ttl_ms, private: true, ..Session::default() }),
+        };
         value.touched = at.revision;
         value.things += 1;
         let ttl_ms = value.ttl_ms;
@@ -151,6 +143,7 @@ impl Catalog {
             app: c.key.app.clone(),
             id: c.key.id.clone(),
         })?;
+        may_end(at, live)?;
         let reason = if c.by_operator { Reason::Operator } else { Reason::Deregistered };
         self.depart(at, &c.key, &reason, events);
         Ok(Reply::Deregistered { incarnation })
@@ -240,18 +233,28 @@ impl Catalog {
         }
     }
 
-    /// Whether the named session is there and can carry one thing more.
-    fn room_on(&self, session: Option<SessionId>) -> Result<(), Refusal> {
+    /// Whether the named session is there and can carry one thing more, when one on `left` goes.
+    fn room_on(&self, session: Option<SessionId>, left: Option<SessionId>) -> Result<(), Refusal> {
         let Some(id) = session else { return Ok(()) };
         // A private session belongs to its one instance; nobody else can hang anything off it.
-        match self.sessions.get(&id).filter(|s| !s.private) {
-            None => Err(Refusal::UnknownSession(id)),
-            Some(s) if s.things >= SESSION_THINGS_MAX as u64 => {
-                Err(Refusal::SessionFull { session: id, limit: SESSION_THINGS_MAX as u64 })
-            }
-            Some(_) => Ok(()),
+        let Some(named) = self.sessions.get(&id).filter(|s| !s.private) else {
+            return Err(Refusal::UnknownSession(id));
+        };
+        let limit = SESSION_THINGS_MAX as u64;
+        if left != Some(id) && named.things >= limit {
+            return Err(Refusal::SessionFull { session: id, limit });
         }
+        Ok(())
     }
+}
+
+/// An incarnation is named by the revision that began it, so one revision can begin only one life
+/// of an id: what an item of a batch began, a later item may update but not end or replace.
+fn may_end(at: At, live: &Instance) -> Result<(), Refusal> {
+    if live.incarnation == Incarnation::from(at.revision) {
+        return Err(Refusal::StaleIncarnation { current: live.incarnation });
+    }
+    Ok(())
 }
 
 /// The TTL that an instance gets: what it names if the app allows that, else the app's default.
@@ -259,7 +262,8 @@ fn ttl_within(policy: &AppPolicy, named: Option<u64>) -> Result<u64, Refusal> {
     let min_ms = policy.ttl_min_ms.unwrap_or(TTL_MS_MIN);
     let max_ms = policy.ttl_max_ms.unwrap_or(TTL_MS_MAX);
     match named {
-        None => Ok(policy.ttl_ms.unwrap_or(TTL_MS_DEFAULT.clamp(min_ms, max_ms))),
+        // Not `clamp`: it panics on crossed bounds, which an older binary may have let in.
+        None => Ok(policy.ttl_ms.unwrap_or(TTL_MS_DEFAULT).max(min_ms).min(max_ms)),
         Some(ttl_ms) if (min_ms..=max_ms).contains(&ttl_ms) => Ok(ttl_ms),
         Some(_) => Err(Refusal::TtlOutOfBounds { min_ms, max_ms }),
     }

@@ -20,6 +20,7 @@ pub struct App {
     pub instances: OrdMap<InstanceId, Arc<Instance>>,
 }
 
+/// What is kept of an app besides its instances.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AppRecord {
     pub policy: AppPolicy,
@@ -27,7 +28,7 @@ pub struct AppRecord {
     pub revision: Revision,
     /// The last change among its instances and their overrides: what a cached list is good for.
     pub members_changed: Revision,
-    /// Cluster time since when it has no instance.
+    /// Cluster time, in milliseconds, since when it has no instance; `None` while it has one.
     pub empty_since_ms: Option<u64>,
 }
 
@@ -44,9 +45,11 @@ pub struct Instance {
     pub registered_at_ms: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// What heartbeats. When its last heartbeat was is the leader's knowledge and is not here.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Session {
     pub ttl_ms: u64,
+    /// For people; empty if it is private.
     pub name: SmolStr,
     /// Made by a registration that named no session; ends with its one instance.
     pub private: bool,
@@ -61,7 +64,7 @@ pub struct Session {
 pub struct Override {
     pub state: Overridden,
     pub reason: SmolStr,
-    /// Cluster time at which it ends.
+    /// Cluster time at which it ends, in milliseconds; `None`: when it is cleared.
     pub expires_at_ms: Option<u64>,
     /// The same moment by the wall clock of the leader that took it, for display.
     pub expires_wall_ms: Option<u64>,
@@ -71,11 +74,12 @@ pub struct Override {
 /// A first answer, kept for its idempotency key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Kept {
+    /// Of the request that was answered; another one with the key is refused.
     pub digest: (u64, u64),
     pub outcome: Outcome,
-    /// Cluster time at which it is forgotten.
+    /// Cluster time at which it is forgotten, in milliseconds.
     pub until_ms: u64,
-    /// Bytes that the answer takes, counted against `IDEMPOTENCY_BYTES_MAX`.
+    /// Bytes of the key and of the encoded answer, counted against `IDEMPOTENCY_BYTES_MAX`.
     pub bytes: u64,
 }
 

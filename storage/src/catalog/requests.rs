@@ -6,6 +6,7 @@ use crate::command::{Outcome, Refusal, Request};
 use crate::limits::{IDEMPOTENCY_BYTES_MAX, IDEMPOTENCY_ENTRIES_MAX, IDEMPOTENCY_MS};
 
 impl Catalog {
+    /// Decides a request, or gives its first answer again, with the revision of that time.
     pub(super) fn at_most_once(
         &mut self,
         at: At,
@@ -26,9 +27,9 @@ impl Catalog {
         let outcome = here(decide(self));
         let kept = Kept {
             digest: request.digest,
-            bytes: size_of(&outcome),
+            bytes: request.key.as_str().len() as u64 + size_of(&outcome),
             outcome: outcome.clone(),
-            until_ms: self.clock.cluster_ms + IDEMPOTENCY_MS,
+            until_ms: self.clock.cluster_ms.saturating_add(IDEMPOTENCY_MS),
         };
         self.insert_kept(request.key.clone(), request.part, kept);
         outcome

@@ -6,18 +6,20 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use super::records::kind;
-use super::{App, AppRecord, Catalog, Due, Instance, Kept, Override, Record, Session};
+use super::{App, AppRecord, Catalog, Clock, Due, Instance, Kept, Override, Record, Session};
 use crate::names::{AppName, IdempotencyKey, InstanceKey, SessionId};
 
 /// Records that do not make a state: an instance of an app that is not there, a session twice.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the records contradict each other: {0}")]
-pub struct Inconsistent(String);
+pub struct Inconsistent(pub(super) String);
 
 impl Catalog {
     pub(super) fn insert_app(&mut self, name: AppName, record: AppRecord) {
         self.hash.add(kind::APP, &name, &record);
-        self.index_empty_app(&name, &record);
+        if let Some(when) = empty_app_due(&record) {
+            self.due.insert((when, Due::EmptyApp(name.clone())));
+        }
         self.apps.insert(name, Arc::new(App { record, instances: OrdMap::new() }));
     }
 
@@ -35,18 +37,14 @@ impl Catalog {
         let Some(app) = self.apps.get_mut(name) else { return };
         let app = Arc::make_mut(app);
         self.hash.subtract(kind::APP, name, &app.record);
-        if let Some(when) = empty_app_due(&app.record) {
-            self.due.remove(&(when, Due::EmptyApp(name.clone())));
-        }
+        let due_before = empty_app_due(&app.record);
         change(&mut app.record);
         self.hash.add(kind::APP, name, &app.record);
-        let record = app.record.clone();
-        self.index_empty_app(name, &record);
-    }
-
-    fn index_empty_app(&mut self, name: &AppName, record: &AppRecord) {
-        if let Some(when) = empty_app_due(record) {
-            self.due.insert((when, Due::EmptyApp(name.clone())));
+        let due_after = empty_app_due(&app.record);
+        if due_before != due_after {
+            let entry = |when| (when, Due::EmptyApp(name.clone()));
+            due_before.map(|when| self.due.remove(&entry(when)));
+            due_after.map(|when| self.due.insert(entry(when)));
         }
     }
 
@@ -58,12 +56,14 @@ impl Catalog {
     ) -> Option<()> {
         let app = Arc::make_mut(self.apps.get_mut(&key.app)?);
         self.hash.add(kind::INSTANCE, key, &*instance);
-        self.held.insert((instance.session, key.clone()));
         self.instances += 1;
+        let session = instance.session;
         if let Some(old) = app.instances.insert(key.id.clone(), instance) {
             self.hash.subtract(kind::INSTANCE, key, &*old);
             self.instances -= 1;
+            self.held.remove(&(old.session, key.clone()));
         }
+        self.held.insert((session, key.clone()));
         Some(())
     }
 
@@ -108,6 +108,7 @@ impl Catalog {
     }
 
     pub(super) fn insert_kept(&mut self, key: IdempotencyKey, part: u32, kept: Kept) {
+        self.remove_kept(&key, part);
         self.hash.add(kind::KEPT, &(&key, part), &kept);
         self.due.insert((kept.until_ms, Due::Kept(key.clone(), part)));
         self.kept_bytes += kept.bytes;
@@ -149,7 +150,8 @@ impl Catalog {
     }
 }
 
-fn empty_app_due(record: &AppRecord) -> Option<u64> {
+/// The cluster time at which an app without instances goes, if its policy says so.
+pub(super) fn empty_app_due(record: &AppRecord) -> Option<u64> {
     Some(record.empty_since_ms?.saturating_add(record.policy.remove_when_empty_after_ms?))
 }
 
@@ -160,19 +162,16 @@ pub struct CatalogBuilder {
 }
 
 impl CatalogBuilder {
+    /// Takes the next record. What it hangs off must have come before, and it only once.
     pub fn add(&mut self, record: Record) -> Result<(), Inconsistent> {
+        self.fits(&record)?;
         let catalog = &mut self.catalog;
         match record {
             Record::Clock(clock) => catalog.clock = clock,
             Record::Session { id, value } => catalog.insert_session(id, value),
             Record::App { app, value } => catalog.insert_app(app, value),
             Record::Instance { key, value } => {
-                if catalog.sessions.get(&value.session).is_none() {
-                    return Err(Inconsistent(format!("{key} has no session {}", value.session)));
-                }
-                catalog
-                    .insert_instance(&key, value)
-                    .ok_or_else(|| Inconsistent(format!("{key} has no app")))?;
+                catalog.insert_instance(&key, value);
             }
             Record::Override { key, value } => catalog.insert_override(key, value),
             Record::Kept { key, part, value } => catalog.insert_kept(key, part, value),
@@ -181,6 +180,35 @@ impl CatalogBuilder {
         Ok(())
     }
 
+    fn fits(&self, record: &Record) -> Result<(), Inconsistent> {
+        let catalog = &self.catalog;
+        let (twice, whole) = match record {
+            Record::Clock(_) => (catalog.clock != Clock::default(), true),
+            Record::Session { id, .. } => (catalog.sessions.contains_key(id), true),
+            Record::App { app, .. } => (catalog.apps.contains_key(app), true),
+            Record::Instance { key, value } => (
+                catalog.instance(key).is_some(),
+                catalog.apps.contains_key(&key.app)
+                    && catalog.sessions.contains_key(&value.session),
+            ),
+            Record::Override { key, .. } => {
+                (catalog.overrides.contains_key(key), catalog.apps.contains_key(&key.app))
+            }
+            Record::Kept { key, part, .. } => {
+                (catalog.kept.contains_key(&(key.clone(), *part)), true)
+            }
+            Record::HashMark { index, .. } => {
+                (catalog.hash_marks.last().is_some_and(|(last, _)| index <= last), true)
+            }
+        };
+        match (twice, whole) {
+            (true, _) => Err(Inconsistent(format!("this came before: {record:?}"))),
+            (_, false) => Err(Inconsistent(format!("what this hangs off is missing: {record:?}"))),
+            (false, true) => Ok(()),
+        }
+    }
+
+    /// The catalogue as it stands. [`Catalog::verify`] says whether all records came.
     pub fn finish(self) -> Catalog {
         self.catalog
     }

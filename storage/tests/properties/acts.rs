@@ -1,0 +1,332 @@
+//! Random commands over a small universe: two apps, three ids, a few sessions and keys. What a
+//! command must match to have an effect (a session, a `touched`, an incarnation) is chosen from
+//! the state at that moment, mostly rightly.
+
+use std::sync::Arc;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+use roster_storage::catalog::{At, Catalog};
+use roster_storage::command::{
+    AppPolicy, Batch, BatchItem, ClearOverride, CloseSession, Command, Condition, DeleteApp,
+    Deregister, EncodedCommand, Expire, Expiry, MetadataPatch, OpenSession, Overridden, Patch,
+    Profile, PutApp, PutOverride, Register, Request, Stamp,
+};
+use roster_storage::limits::IDEMPOTENCY_MS;
+use roster_storage::names::{AppName, Incarnation, InstanceKey, Revision, SessionId};
+
+/// One entry that is still to be fitted to the state.
+#[derive(Clone, Debug)]
+pub struct Act {
+    kind: Kind,
+    /// Cluster time since the entry before.
+    pass_ms: u64,
+    /// How far the stamp goes back, where a test wants that.
+    pub back_ms: u64,
+    new_term: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    PutApp { app: AppName, policy: AppPolicy, condition: Pick },
+    DeleteApp { app: AppName, cascade: bool, condition: Pick },
+    Item(Item),
+    Patch { key: InstanceKey, incarnation: Pick, weight: u16, clear: bool, condition: Pick },
+    PutOverride { key: InstanceKey, expires_in_ms: Option<u64> },
+    ClearOverride { key: InstanceKey },
+    Open { request: Option<Request> },
+    Close { session: Pick },
+    Batch { items: Vec<Item>, request: Option<Request> },
+    Expire { sessions: Vec<(Pick, bool)>, term_moved: bool },
+    Tick,
+}
+
+#[derive(Clone, Debug)]
+enum Item {
+    Register {
+        key: InstanceKey,
+        session: Pick,
+        ttl_ms: Option<u64>,
+        takeover: bool,
+        create_app: bool,
+        condition: Pick,
+    },
+    Deregister {
+        key: InstanceKey,
+        incarnation: Pick,
+        condition: Pick,
+    },
+}
+
+/// Which of the values that the state offers: none, a right one, a wrong one.
+#[derive(Clone, Copy, Debug)]
+enum Pick {
+    None,
+    Right(u8),
+    Wrong,
+}
+
+/// A command with its place in the log.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub at: At,
+    pub command: Command,
+}
+
+/// A catalogue and the end of its log.
+#[derive(Default)]
+pub struct World {
+    pub catalog: Catalog,
+    at: At,
+}
+
+impl World {
+    /// The next entry: the act, fitted to the state.
+    pub fn step(&mut self, act: &Act) -> Step {
+        self.at.revision.0 += 1;
+        self.at.term += u64::from(act.new_term || self.at.term == 0);
+        let cluster_ms = self.at.stamp.cluster_ms + act.pass_ms;
+        self.at.stamp = Stamp { cluster_ms, wall_ms: cluster_ms + 1_000_000 };
+        Step { at: self.at, command: self.command(&act.kind) }
+    }
+
+    fn command(&self, kind: &Kind) -> Command {
+        match kind.clone() {
+            Kind::PutApp { app, policy, condition } => {
+                let condition = self.app_condition(&app, condition);
+                Command::PutApp(PutApp { app, policy, condition })
+            }
+            Kind::DeleteApp { app, cascade, condition } => {
+                let condition = self.app_condition(&app, condition);
+                Command::DeleteApp(DeleteApp { app, cascade, condition })
+            }
+            Kind::Item(item) => match self.item(&item) {
+                BatchItem::Register(c) => Command::Register(c),
+                BatchItem::Deregister(c) => Command::Deregister(c),
+            },
+            Kind::Patch { key, incarnation, weight, clear, condition } => Command::Patch(Patch {
+                incarnation: self.incarnation(&key, incarnation),
+                condition: self.condition(&key, condition),
+                metadata: MetadataPatch { clear, ..MetadataPatch::default() },
+                weight: Some(weight),
+                payload: None,
+                key,
+            }),
+            Kind::PutOverride { key, expires_in_ms } => Command::PutOverride(PutOverride {
+                key,
+                state: Overridden::Draining,
+                reason: "disk".into(),
+                expires_in_ms,
+            }),
+            Kind::ClearOverride { key } => Command::ClearOverride(ClearOverride { key }),
+            Kind::Open { request } => {
+                Command::OpenSession(OpenSession { ttl_ms: None, name: "host".into(), request })
+            }
+            Kind::Close { session } => {
+                let session = self.session(session).unwrap_or_default();
+                Command::CloseSession(CloseSession { session })
+            }
+            Kind::Batch { items, request } => {
+                let items = items.iter().map(|item| self.item(item)).collect();
+                Command::Batch(Batch { items, request })
+            }
+            Kind::Expire { sessions, term_moved } => Command::Expire(Expire {
+                term: self.at.term - u64::from(term_moved),
+                sessions: sessions.into_iter().map(|(s, late)| self.expiry(s, late)).collect(),
+            }),
+            Kind::Tick => Command::Tick,
+        }
+    }
+
+    fn item(&self, item: &Item) -> BatchItem {
+        match item.clone() {
+            Item::Register { key, session, ttl_ms, takeover, create_app, condition } => {
+                BatchItem::Register(Register {
+                    session: self.session(session),
+                    condition: self.condition(&key, condition),
+                    ttl_ms,
+                    takeover,
+                    create_app: create_app.then_some(1),
+                    ..register(key.app.as_str(), key.id.as_str())
+                })
+            }
+            Item::Deregister { key, incarnation, condition } => BatchItem::Deregister(Deregister {
+                incarnation: self.incarnation(&key, incarnation),
+                by_operator: false,
+                condition: self.condition(&key, condition),
+                key,
+            }),
+        }
+    }
+
+    fn session(&self, pick: Pick) -> Option<SessionId> {
+        match pick {
+            Pick::None => None,
+            Pick::Right(n) => {
+                let count = self.catalog.session_count().max(1);
+                self.catalog.sessions().nth(usize::from(n) % count).map(|(id, _)| id)
+            }
+            Pick::Wrong => Some(SessionId(self.catalog.clock().last_session + 1)),
+        }
+    }
+
+    fn incarnation(&self, key: &InstanceKey, pick: Pick) -> Option<Incarnation> {
+        match pick {
+            Pick::None => None,
+            Pick::Right(_) => self.catalog.instance(key).map(|i| i.incarnation),
+            Pick::Wrong => Some(Incarnation(0)),
+        }
+    }
+
+    fn condition(&self, key: &InstanceKey, pick: Pick) -> Condition {
+        condition(pick, self.catalog.instance(key).map(|i| i.revision))
+    }
+
+    fn app_condition(&self, app: &AppName, pick: Pick) -> Condition {
+        condition(pick, self.catalog.app(app).map(|a| a.record.revision))
+    }
+
+    fn expiry(&self, pick: Pick, late: bool) -> Expiry {
+        let session = self.session(pick).unwrap_or_default();
+        let touched = self.catalog.session(session).map_or(0, |s| s.touched.0);
+        let touched = Revision(touched.saturating_sub(u64::from(late)));
+        Expiry { session, touched, silent_ms: 15_200 }
+    }
+}
+
+fn condition(pick: Pick, current: Option<Revision>) -> Condition {
+    match (pick, current) {
+        (Pick::None, _) => Condition::Any,
+        (Pick::Right(_), Some(revision)) => Condition::Unchanged(revision),
+        (Pick::Right(_), None) => Condition::Absent,
+        (Pick::Wrong, Some(_)) => Condition::Absent,
+        (Pick::Wrong, None) => Condition::Unchanged(Revision(1)),
+    }
+}
+
+/// A plain registration that makes its app.
+pub fn register(app: &str, id: &str) -> Register {
+    let key = InstanceKey::new(app.parse().expect("a name"), id.parse().expect("an id"));
+    let metadata = [("version".into(), "2".into())].into_iter().collect();
+    let profile = Profile { weight: 1, metadata: Arc::new(metadata), ..Profile::default() };
+    Register {
+        key,
+        profile,
+        session: None,
+        ttl_ms: None,
+        takeover: false,
+        create_app: Some(0),
+        condition: Condition::Any,
+    }
+}
+
+/// An app that goes when it was empty for 10 s.
+pub fn short_lived(app: AppName) -> PutApp {
+    let policy = AppPolicy { remove_when_empty_after_ms: Some(10_000), ..AppPolicy::default() };
+    PutApp { app, policy, condition: Condition::Any }
+}
+
+/// Up to `most` entries.
+pub fn acts(most: usize) -> impl Strategy<Value = Vec<Act>> {
+    let pass_ms = prop_oneof![4 => 0..100_u64, 2 => 1_000..20_000_u64, 1 => Just(IDEMPOTENCY_MS)];
+    let act = (kind(), pass_ms, 0..30_000_u64, prop::bool::weighted(0.05));
+    let act =
+        act.prop_map(|(kind, pass_ms, back_ms, new_term)| Act { kind, pass_ms, back_ms, new_term });
+    vec(act, 0..most)
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![
+        2 => (app(), policy(), condition_pick())
+            .prop_map(|(app, policy, condition)| Kind::PutApp { app, policy, condition }),
+        1 => (app(), any::<bool>(), condition_pick())
+            .prop_map(|(app, cascade, condition)| Kind::DeleteApp { app, cascade, condition }),
+        8 => item().prop_map(Kind::Item),
+        2 => (key(), pick(), 1..9_u16, any::<bool>(), condition_pick()).prop_map(
+            |(key, incarnation, weight, clear, condition)| {
+                Kind::Patch { key, incarnation, weight, clear, condition }
+            }
+        ),
+        2 => (key(), prop::option::of(0..10_000_u64))
+            .prop_map(|(key, expires_in_ms)| Kind::PutOverride { key, expires_in_ms }),
+        1 => key().prop_map(|key| Kind::ClearOverride { key }),
+        3 => request().prop_map(|request| Kind::Open { request }),
+        1 => pick().prop_map(|session| Kind::Close { session }),
+        4 => (vec(item(), 0..6), request())
+            .prop_map(|(items, request)| Kind::Batch { items, request }),
+        2 => (vec((pick(), prop::bool::weighted(0.3)), 0..4), prop::bool::weighted(0.2))
+            .prop_map(|(sessions, term_moved)| Kind::Expire { sessions, term_moved }),
+        1 => Just(Kind::Tick),
+    ]
+}
+
+fn item() -> impl Strategy<Value = Item> {
+    let ttl_ms = prop::option::weighted(0.3, select(vec![500, 5_000, 10_000]));
+    let flags = (prop::bool::weighted(0.2), prop::bool::weighted(0.8));
+    prop_oneof![
+        3 => (key(), pick(), ttl_ms, flags, condition_pick()).prop_map(
+            |(key, session, ttl_ms, (takeover, create_app), condition)| {
+                Item::Register { key, session, ttl_ms, takeover, create_app, condition }
+            }
+        ),
+        1 => (key(), pick(), condition_pick()).prop_map(|(key, incarnation, condition)| {
+            Item::Deregister { key, incarnation, condition }
+        }),
+    ]
+}
+
+fn policy() -> impl Strategy<Value = AppPolicy> {
+    let ms = || prop::option::of(select(vec![1_000, 8_000, 20_000]));
+    (ms(), ms(), ms(), ms()).prop_map(|(ttl_ms, ttl_min_ms, ttl_max_ms, empty)| AppPolicy {
+        kind: 0,
+        ttl_ms,
+        ttl_min_ms,
+        ttl_max_ms,
+        remove_when_empty_after_ms: empty,
+    })
+}
+
+fn request() -> impl Strategy<Value = Option<Request>> {
+    let request = (select(vec!["K", "L"]), 0..2_u64, 0..2_u32).prop_map(|(key, body, part)| {
+        Request { key: key.parse().expect("a key"), digest: (body, body), part }
+    });
+    prop::option::of(request)
+}
+
+fn app() -> impl Strategy<Value = AppName> {
+    select(vec!["pay", "pay/eu"]).prop_map(|name| name.parse().expect("a name"))
+}
+
+fn key() -> impl Strategy<Value = InstanceKey> {
+    let id = select(vec![" ", "a", "b"]).prop_map(|id| id.parse().expect("an id"));
+    (app(), id).prop_map(|(app, id)| InstanceKey::new(app, id))
+}
+
+fn pick() -> impl Strategy<Value = Pick> {
+    prop_oneof![4 => Just(Pick::None), 4 => any::<u8>().prop_map(Pick::Right), 1 => Just(Pick::Wrong)]
+}
+
+fn condition_pick() -> impl Strategy<Value = Pick> {
+    prop_oneof![8 => Just(Pick::None), 1 => Just(Pick::Right(0)), 1 => Just(Pick::Wrong)]
+}
+
+/// Bytes of no meaning, and those of a command with a byte changed or an end cut off.
+pub fn garbage() -> impl Strategy<Value = Vec<u8>> {
+    let damaged =
+        (acts(2), any::<u16>(), any::<u8>(), any::<bool>()).prop_map(|(acts, at, byte, cut)| {
+            let mut world = World::default();
+            let command = acts.first().map_or(Command::Tick, |act| world.step(act).command);
+            let encoded = EncodedCommand::new(&command).expect("small");
+            let wrapped = rmp_serde::to_vec(&encoded).expect("encodes");
+            let bytes: serde_bytes::ByteBuf = rmp_serde::from_slice(&wrapped).expect("bytes");
+            let mut bytes = bytes.into_vec();
+            let at = usize::from(at) % bytes.len();
+            bytes[at] = byte;
+            if cut {
+                bytes.truncate(at);
+            }
+            bytes
+        });
+    prop_oneof![vec(any::<u8>(), 0..200), damaged]
+}

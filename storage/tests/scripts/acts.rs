@@ -1,0 +1,293 @@
+//! The acts of a script, one per line. Times are `500ms`, `10s`, `10m`, `24h`.
+//!
+//! ```text
+//! app NAME [kind=1] [ttl= ttl_min= ttl_max= empty_after=] [CONDITION]
+//! delete-app NAME [cascade] [CONDITION]
+//! register APP/ID [session=1 | ttl=10s] [takeover] [no_app] [kind=1] [PROFILE] [CONDITION]
+//! patch APP/ID [incarnation=1] [PROFILE] [clear] [meta.KEY] [CONDITION]    meta.KEY alone removes
+//! deregister APP/ID [incarnation=1] [operator] [CONDITION]
+//! override APP/ID draining|maintenance [expires=5s] [reason=]
+//! clear-override APP/ID
+//! open [ttl=] [name=] [REQUEST]
+//! close SESSION
+//! batch [REQUEST]                  its items follow, indented: register and deregister
+//! expire session=1 touched=1 [silent=15s] [session=2 touched=2 …] term=1
+//! tick [+10s]                      cluster time passes (or tries to go back: -10s)
+//! term 2                           later entries are of term 2
+//! show                             the state
+//!
+//! PROFILE:   version= zone= weight= meta.KEY=VALUE
+//! CONDITION: absent (If-None-Match: *) or if=r3 (If-Match)
+//! REQUEST:   key=K [body=1] [part=0]
+//! ```
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use roster_storage::command::{
+    AppPolicy, Batch, BatchItem, ClearOverride, CloseSession, Command, Condition, DeleteApp,
+    Deregister, Expire, Expiry, MetadataPatch, OpenSession, Overridden, Patch, Profile, PutApp,
+    PutOverride, Register, Request,
+};
+use roster_storage::names::{InstanceKey, Revision};
+use smol_str::SmolStr;
+
+pub enum Act {
+    Command(Box<Command>),
+    /// Milliseconds of cluster time.
+    Tick(i64),
+    Term(u64),
+    Show,
+}
+
+/// Reads the acts of one block.
+pub fn parse(text: &str) -> Result<Vec<Act>, String> {
+    let mut acts: Vec<Act> = Vec::new();
+    for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
+        let words = Words::new(line);
+        let act = if line.starts_with(' ') {
+            words.item().and_then(|item| add_to_batch(&mut acts, item)).map(|()| None)
+        } else {
+            words.act().map(Some)
+        };
+        acts.extend(act.map_err(|e| format!("{e} in: {line}"))?);
+    }
+    Ok(acts)
+}
+
+fn add_to_batch(acts: &mut [Act], item: BatchItem) -> Result<(), String> {
+    if let Some(Act::Command(command)) = acts.last_mut()
+        && let Command::Batch(batch) = command.as_mut()
+    {
+        batch.items.push(item);
+        return Ok(());
+    }
+    Err("an item without its batch".into())
+}
+
+/// A line: its verb, its plain words, and its `name=value` pairs in order.
+struct Words<'a> {
+    verb: &'a str,
+    plain: Vec<&'a str>,
+    pairs: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Words<'a> {
+    fn new(line: &'a str) -> Self {
+        let mut words = line.split_whitespace();
+        let verb = words.next().unwrap_or_default();
+        let (mut plain, mut pairs) = (Vec::new(), Vec::new());
+        for word in words {
+            match word.split_once('=') {
+                Some(pair) => pairs.push(pair),
+                None => plain.push(word),
+            }
+        }
+        Self { verb, plain, pairs }
+    }
+
+    fn act(&self) -> Result<Act, String> {
+        Ok(match self.verb {
+            "tick" => Act::Tick(self.plain.first().map_or(Ok(0), |by| signed_ms(by))?),
+            "term" => Act::Term(parsed(self.first()?)?),
+            "show" => Act::Show,
+            _ => Act::Command(Box::new(self.command()?)),
+        })
+    }
+
+    fn command(&self) -> Result<Command, String> {
+        Ok(match self.verb {
+            "app" => Command::PutApp(PutApp {
+                app: parsed(self.first()?)?,
+                policy: self.policy()?,
+                condition: self.condition()?,
+            }),
+            "delete-app" => Command::DeleteApp(DeleteApp {
+                app: parsed(self.first()?)?,
+                cascade: self.has("cascade"),
+                condition: self.condition()?,
+            }),
+            "register" => Command::Register(self.register()?),
+            "patch" => Command::Patch(self.patch()?),
+            "deregister" => Command::Deregister(self.deregister()?),
+            "override" => Command::PutOverride(self.put_override()?),
+            "clear-override" => Command::ClearOverride(ClearOverride { key: self.key()? }),
+            "open" => Command::OpenSession(OpenSession {
+                ttl_ms: self.ms("ttl")?,
+                name: self.value("name").unwrap_or_default().into(),
+                request: self.request()?,
+            }),
+            "close" => Command::CloseSession(CloseSession { session: parsed(self.first()?)? }),
+            "batch" => Command::Batch(Batch { items: Vec::new(), request: self.request()? }),
+            "expire" => Command::Expire(self.expire()?),
+            verb => return Err(format!("no such act: {verb}")),
+        })
+    }
+
+    fn item(&self) -> Result<BatchItem, String> {
+        match self.verb {
+            "register" => Ok(BatchItem::Register(self.register()?)),
+            "deregister" => Ok(BatchItem::Deregister(self.deregister()?)),
+            verb => Err(format!("no item of a batch: {verb}")),
+        }
+    }
+
+    fn policy(&self) -> Result<AppPolicy, String> {
+        Ok(AppPolicy {
+            kind: self.number("kind")?.unwrap_or(0),
+            ttl_ms: self.ms("ttl")?,
+            ttl_min_ms: self.ms("ttl_min")?,
+            ttl_max_ms: self.ms("ttl_max")?,
+            remove_when_empty_after_ms: self.ms("empty_after")?,
+        })
+    }
+
+    fn register(&self) -> Result<Register, String> {
+        let metadata = self.metadata().filter_map(|(key, value)| Some((key, value?)));
+        Ok(Register {
+            key: self.key()?,
+            profile: Profile {
+                version: self.value("version").unwrap_or_default().into(),
+                zone: self.value("zone").unwrap_or_default().into(),
+                weight: self.number("weight")?.unwrap_or(1),
+                metadata: Arc::new(metadata.collect()),
+                ..Profile::default()
+            },
+            session: self.number("session")?,
+            ttl_ms: self.ms("ttl")?,
+            takeover: self.has("takeover"),
+            create_app: if self.has("no_app") {
+                None
+            } else {
+                Some(self.number("kind")?.unwrap_or(0))
+            },
+            condition: self.condition()?,
+        })
+    }
+
+    fn patch(&self) -> Result<Patch, String> {
+        let entries: BTreeMap<_, _> = self.metadata().collect();
+        Ok(Patch {
+            key: self.key()?,
+            incarnation: self.number("incarnation")?,
+            metadata: MetadataPatch { clear: self.has("clear"), entries },
+            weight: self.number("weight")?,
+            payload: None,
+            condition: self.condition()?,
+        })
+    }
+
+    fn deregister(&self) -> Result<Deregister, String> {
+        Ok(Deregister {
+            key: self.key()?,
+            incarnation: self.number("incarnation")?,
+            by_operator: self.has("operator"),
+            condition: self.condition()?,
+        })
+    }
+
+    fn put_override(&self) -> Result<PutOverride, String> {
+        let state = match self.plain.get(1) {
+            Some(&"draining") => Overridden::Draining,
+            Some(&"maintenance") => Overridden::Maintenance,
+            other => return Err(format!("no such state: {other:?}")),
+        };
+        Ok(PutOverride {
+            key: self.key()?,
+            state,
+            reason: self.value("reason").unwrap_or_default().into(),
+            expires_in_ms: self.ms("expires")?,
+        })
+    }
+
+    fn expire(&self) -> Result<Expire, String> {
+        let mut sessions: Vec<Expiry> = Vec::new();
+        for (name, value) in &self.pairs {
+            match (*name, sessions.last_mut()) {
+                ("session", _) => sessions.push(Expiry {
+                    session: parsed(value)?,
+                    touched: Revision(0),
+                    silent_ms: 0,
+                }),
+                ("touched", Some(last)) => last.touched = parsed(value)?,
+                ("silent", Some(last)) => last.silent_ms = ms(value)?,
+                ("term", _) => {}
+                _ => return Err(format!("out of place: {name}")),
+            }
+        }
+        let term = self.number("term")?.ok_or("an expiry needs its term")?;
+        Ok(Expire { term, sessions })
+    }
+
+    fn request(&self) -> Result<Option<Request>, String> {
+        let Some(key) = self.value("key") else { return Ok(None) };
+        let body = self.number("body")?.unwrap_or(0);
+        let part = self.number("part")?.unwrap_or(0);
+        Ok(Some(Request { key: parsed(key)?, digest: (body, !body), part }))
+    }
+
+    fn condition(&self) -> Result<Condition, String> {
+        match self.value("if") {
+            Some(revision) => Ok(Condition::Unchanged(parsed(revision.trim_start_matches('r'))?)),
+            None if self.has("absent") => Ok(Condition::Absent),
+            None => Ok(Condition::Any),
+        }
+    }
+
+    /// `meta.KEY=VALUE`, and `meta.KEY` without a value.
+    fn metadata(&self) -> impl Iterator<Item = (SmolStr, Option<SmolStr>)> + '_ {
+        let set = self.pairs.iter().map(|(name, value)| (*name, Some(SmolStr::from(*value))));
+        let unset = self.plain.iter().map(|name| (*name, None));
+        set.chain(unset)
+            .filter_map(|(name, value)| Some((name.strip_prefix("meta.")?.into(), value)))
+    }
+
+    fn key(&self) -> Result<InstanceKey, String> {
+        let (app, id) = self.first()?.split_once('/').ok_or("an instance is APP/ID")?;
+        Ok(InstanceKey::new(parsed(app)?, parsed(id)?))
+    }
+
+    fn first(&self) -> Result<&'a str, String> {
+        self.plain.first().copied().ok_or_else(|| "a word is missing".into())
+    }
+
+    fn has(&self, word: &str) -> bool {
+        self.plain.contains(&word)
+    }
+
+    fn value(&self, name: &str) -> Option<&'a str> {
+        self.pairs.iter().find(|(n, _)| *n == name).map(|(_, value)| *value)
+    }
+
+    fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, String> {
+        self.value(name).map(parsed).transpose()
+    }
+
+    fn ms(&self, name: &str) -> Result<Option<u64>, String> {
+        self.value(name).map(ms).transpose()
+    }
+}
+
+fn parsed<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("cannot read {text:?}"))
+}
+
+fn signed_ms(text: &str) -> Result<i64, String> {
+    let size =
+        i64::try_from(ms(text.trim_start_matches(['+', '-']))?).map_err(|e| e.to_string())?;
+    Ok(if text.starts_with('-') { -size } else { size })
+}
+
+fn ms(text: &str) -> Result<u64, String> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let factor = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(format!("{text:?} needs a unit: ms, s, m or h")),
+    };
+    Ok(parsed::<u64>(number)? * factor)
+}
