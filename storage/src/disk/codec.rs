@@ -239,3 +239,78 @@ impl Drop for Ack {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use openraft::Membership;
+    use openraft::type_config::TypeConfigExt;
+    use raft_log::Callback;
+
+    use super::*;
+    use crate::raft_types::PeerNode;
+
+    fn bytes_of(value: &impl Encode) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let count = value.encode(&mut bytes).expect("memory takes it");
+        assert_eq!(count, bytes.len());
+        bytes
+    }
+
+    fn payloads() -> Vec<EntryPayload> {
+        let node = PeerNode { peer: "a:1".into(), api: "a:2".into(), disk_id: "d".into() };
+        let nodes = BTreeMap::from([(1, node)]);
+        let membership = Membership::new(vec![[1].into()], nodes).expect("it is one");
+        let stamp = Stamp { cluster_ms: 0x0102, wall_ms: 0x0304 };
+        let command = EncodedCommand::from_bytes(Bytes::from_static(b"\x01abc"));
+        vec![
+            EntryPayload::Blank,
+            EntryPayload::Normal(Proposal { stamp, command }),
+            EntryPayload::Membership(membership),
+        ]
+    }
+
+    #[test]
+    fn the_bytes_on_disk_stay_as_they_are() {
+        let id = StoredLogId(LogId::new_term_index(0x0a, 0x0b));
+        assert_eq!(bytes_of(&id), [0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 11]);
+        let vote = StoredVote(Vote::new_committed(2, 3));
+        assert_eq!(bytes_of(&vote), [0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 1]);
+        let [blank, command, membership] = &payloads()[..] else { panic!("three kinds") };
+        assert_eq!(bytes_of(&StoredPayload(blank.clone())), [0, 0, 0, 0, 0]);
+        let expected = b"\x01\0\0\0\x14\0\0\0\0\0\0\x01\x02\0\0\0\0\0\0\x03\x04\x01abc";
+        assert_eq!(bytes_of(&StoredPayload(command.clone())), expected);
+        let expected = b"\x02\0\0\0\x30\x82\xa7configs\x91\x91\x01\xa5nodes\x81\x01\
+            \x83\xa4peer\xa3a:1\xa3api\xa3a:2\xa7disk_id\xa1d";
+        assert_eq!(bytes_of(&StoredPayload(membership.clone())), expected);
+    }
+
+    #[test]
+    fn a_payload_comes_back_and_a_part_of_one_ends_unexpectedly() {
+        for payload in payloads().into_iter().map(StoredPayload) {
+            let bytes = bytes_of(&payload);
+            assert_eq!(StoredPayload::decode(&bytes[..]).expect("it is whole"), payload);
+            for length in 0..bytes.len() {
+                let error = StoredPayload::decode(&bytes[..length]).expect_err("it is not whole");
+                assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{length} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_that_no_writer_gives_is_refused_before_memory_is_taken() {
+        let error = StoredPayload::decode(&b"\x01\xff\0\0\0"[..]).expect_err("it is too long");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_is_dropped_unanswered_is_a_failed_write() {
+        let (sender, answer) = TypeConfig::oneshot();
+        drop(Ack::new(IOFlushed::signal(sender)));
+        answer.await.expect("an answer").expect_err("nobody wrote it");
+        let (sender, answer) = TypeConfig::oneshot();
+        Ack::new(IOFlushed::signal(sender)).send(Ok(()));
+        answer.await.expect("an answer").expect("it was written");
+    }
+}

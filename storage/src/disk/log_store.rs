@@ -236,8 +236,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     /// Synced with the entries that replace the truncated ones. Until then a crash brings the old
     /// ones back, which the leader has truncated again.
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        let keep = last.map_or(0, |id| id.index + 1);
-        self.log.write().truncate(keep).map(|_| ())
+        let mut log = self.log.write();
+        if last >= log.log_state().last().map(|id| id.0) {
+            return Ok(());
+        }
+        log.truncate(last.map_or(0, |id| id.index + 1)).map(|_| ())
     }
 
     /// Synced, since only a synced purge unlinks its chunks.
