@@ -366,6 +366,16 @@ impl EncodedCommand {
         }
     }
 
+    /// The bytes as the log keeps them.
+    pub(crate) fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// Bytes that the log kept; [`Self::decode`] says whether they are a command.
+    pub(crate) fn from_bytes(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
     pub fn len(&self) -> usize {
         self.0.len()
     }

@@ -1,0 +1,255 @@
+//! Checkpoints: the whole state in one file, written aside and renamed, sent and received as it is.
+//!
+//! A file appears under its name only when it is whole and synced. An open handle keeps it readable
+//! after a newer one has removed it, so that sending one never races with writing the next.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::checkpoint_format::{self as format, Header, Sum, Summed};
+use super::{DiskError, fsync_dir};
+use crate::raft_types::SnapshotMeta;
+use crate::version::Version;
+
+const PREFIX: &str = "checkpoint-";
+const SUFFIX: &str = ".roster";
+const UNFINISHED: &str = ".tmp";
+
+/// Bytes that are copied at once from one file to another.
+const COPY_BYTES: usize = 1024 * 1024;
+
+/// The file name of the checkpoint at an index. Names sort like indexes.
+pub(super) fn file_name(index: u64) -> String {
+    format!("{PREFIX}{index:020}{SUFFIX}")
+}
+
+/// A checkpoint that can be read and sent. Clones share the file.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    pub meta: SnapshotMeta,
+    /// Where it is, or was: a newer one may have removed it.
+    pub path: PathBuf,
+    pub bytes: u64,
+    /// XXH64 of all bytes of the file.
+    pub checksum: u64,
+    pub file: Arc<File>,
+    /// Removes a received file that was never installed.
+    unfinished: Option<Arc<Unfinished>>,
+}
+
+impl Checkpoint {
+    /// Writes a version to the folder and removes the older checkpoints there.
+    pub fn write(folder: &Path, version: &Version) -> Result<Self, DiskError> {
+        let aside = Unfinished::create(folder)?;
+        let sum = format::write(&*aside.file, version).map_err(aside.failed("write"))?;
+        aside.file.sync_all().map_err(aside.failed("sync"))?;
+        let header = Header {
+            applied: version.applied,
+            membership: version.membership.clone(),
+            state_hash: version.catalog.state_hash(),
+        };
+        Self::of(header, aside, sum).install(folder)
+    }
+
+    /// The newest checkpoint of the folder with its state, all of it checked. Removes what a crash
+    /// left unfinished, and older ones.
+    pub fn open_newest(folder: &Path) -> Result<Option<(Self, Version)>, DiskError> {
+        let names = list(folder)?;
+        for name in names.iter().filter(|name| name.ends_with(UNFINISHED)) {
+            remove(&folder.join(name))?;
+        }
+        let newest = names.iter().filter(|name| index_of(name).is_some()).max();
+        let Some(name) = newest else { return Ok(None) };
+        let path = folder.join(name);
+        let file = File::open(&path).map_err(DiskError::io("open", &path))?;
+        let (header, version, sum) = format::read(&path, &file)?;
+        if index_of(name) != Some(version.revision().0) {
+            return Err(DiskError::damaged(&path, 0, "it is of another index than its name says"));
+        }
+        remove_older(folder, name)?;
+        let checkpoint = Self {
+            meta: meta(header),
+            path,
+            bytes: sum.bytes,
+            checksum: sum.checksum,
+            file: Arc::new(file),
+            unfinished: None,
+        };
+        Ok(Some((checkpoint, version)))
+    }
+
+    /// The state in the file, all of it checked.
+    pub fn read(&self) -> Result<Version, DiskError> {
+        let (header, version, sum) = format::read(&self.path, &self.file)?;
+        if sum != (Sum { bytes: self.bytes, checksum: self.checksum }) || meta(header) != self.meta
+        {
+            return Err(DiskError::damaged(&self.path, 0, "it is not the file that it was"));
+        }
+        Ok(version)
+    }
+
+    /// Up to `length` bytes from `offset` on; fewer at the end, none after it.
+    pub fn read_at(&self, offset: u64, length: usize) -> Result<Vec<u8>, DiskError> {
+        let left = usize::try_from(self.bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; length.min(left)];
+        self.file.read_exact_at(&mut bytes, offset).map_err(DiskError::io("read", &self.path))?;
+        Ok(bytes)
+    }
+
+    /// The index of the last entry in it.
+    pub fn index(&self) -> u64 {
+        self.meta.last_log_id.map_or(0, |id| id.index)
+    }
+
+    /// Gives a received file its name in the folder and removes the older checkpoints there. One of
+    /// another folder is copied.
+    pub(super) fn install(self, folder: &Path) -> Result<Self, DiskError> {
+        let name = file_name(self.index());
+        let path = folder.join(&name);
+        if self.path == path {
+            return Ok(self);
+        }
+        let here = self.unfinished.is_some() && self.path.parent() == Some(folder);
+        let source = if here { self } else { self.copy_to(folder)? };
+        std::fs::rename(&source.path, &path).map_err(DiskError::io("rename", &source.path))?;
+        fsync_dir(folder)?;
+        remove_older(folder, &name)?;
+        Ok(Self { path, unfinished: None, ..source })
+    }
+
+    fn copy_to(&self, folder: &Path) -> Result<Self, DiskError> {
+        let mut copy = Incoming::create(folder)?;
+        let mut offset = 0;
+        while offset < self.bytes {
+            let piece = self.read_at(offset, COPY_BYTES)?;
+            copy.write(&piece)?;
+            offset += piece.len() as u64;
+        }
+        copy.finish(self.bytes, self.checksum)
+    }
+
+    fn of(header: Header, aside: Unfinished, sum: Sum) -> Self {
+        Self {
+            meta: meta(header),
+            path: aside.path.clone(),
+            bytes: sum.bytes,
+            checksum: sum.checksum,
+            file: aside.file.clone(),
+            unfinished: Some(Arc::new(aside)),
+        }
+    }
+}
+
+fn meta(header: Header) -> SnapshotMeta {
+    SnapshotMeta { last_log_id: header.applied, last_membership: header.membership }
+}
+
+/// A checkpoint that is being received. Dropped unfinished, it leaves nothing. Its calls write to
+/// the disk: not for a thread that must not wait.
+pub struct Incoming {
+    out: Summed<FileRef>,
+    aside: Unfinished,
+}
+
+impl Incoming {
+    pub fn create(folder: &Path) -> Result<Self, DiskError> {
+        let aside = Unfinished::create(folder)?;
+        Ok(Self { out: Summed::new(FileRef(aside.file.clone())), aside })
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
+        self.out.write_all(bytes).map_err(self.aside.failed("write"))
+    }
+
+    /// Checks that all came as it was sent, and syncs it. It keeps its passing name until openraft
+    /// installs it; dropped before, it is removed.
+    pub fn finish(self, bytes: u64, checksum: u64) -> Result<Checkpoint, DiskError> {
+        let sum = self.out.sum();
+        if sum != (Sum { bytes, checksum }) {
+            let what = format!(
+                "{} bytes with checksum {:016x} came instead of {bytes} with {checksum:016x}",
+                sum.bytes, sum.checksum
+            );
+            return Err(DiskError::Transfer { path: self.aside.path.clone(), what });
+        }
+        self.out.inner().0.sync_all().map_err(self.aside.failed("sync"))?;
+        let header = format::read_header(&self.aside.path, &self.aside.file)?;
+        Ok(Checkpoint::of(header, self.aside, sum))
+    }
+}
+
+/// A shared file as a writer.
+struct FileRef(Arc<File>);
+
+impl Write for FileRef {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self.0).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (&*self.0).flush()
+    }
+}
+
+/// A file under a passing name, removed when nobody holds it. After a rename there is nothing left
+/// under that name to remove.
+#[derive(Debug)]
+struct Unfinished {
+    path: PathBuf,
+    file: Arc<File>,
+}
+
+impl Unfinished {
+    fn create(folder: &Path) -> Result<Self, DiskError> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!("{PREFIX}{number}{UNFINISHED}"));
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
+        Ok(Self { file: Arc::new(file.map_err(DiskError::io("make", &path))?), path })
+    }
+
+    fn failed(&self, doing: &'static str) -> impl FnOnce(io::Error) -> DiskError + use<> {
+        let path = self.path.clone();
+        move |source| DiskError::Io { doing, path, source }
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // It may be gone, renamed or removed; and what stays is removed at the next start.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn list(folder: &Path) -> Result<Vec<String>, DiskError> {
+    let list = || -> io::Result<Vec<String>> {
+        std::fs::read_dir(folder)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect()
+    };
+    list().map_err(DiskError::io("list", folder))
+}
+
+fn index_of(name: &str) -> Option<u64> {
+    name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok()
+}
+
+/// Removes the checkpoints whose index is lower. What stays by a crash is removed by the next one.
+fn remove_older(folder: &Path, newest: &str) -> Result<(), DiskError> {
+    let names = list(folder)?;
+    names
+        .iter()
+        .filter(|name| index_of(name).is_some() && name.as_str() < newest)
+        .try_for_each(|name| remove(&folder.join(name)))
+}
+
+fn remove(path: &Path) -> Result<(), DiskError> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(DiskError::io("remove", path)(e)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

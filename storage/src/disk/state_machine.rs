@@ -1,0 +1,240 @@
+//! openraft's state machine: hands entries to [`Catalog::apply`], publishes versions, writes and
+//! installs checkpoints.
+//!
+//! The state is in memory. Entries are applied in batches; each batch makes one new [`Version`],
+//! which is published whole, then shown to the [`Observer`], and only then are its writers
+//! answered. So who was answered reads what it wrote, and a reader never sees a state apart from
+//! its index (invariant S8).
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+use openraft::storage::{
+    ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot,
+};
+use parking_lot::Mutex;
+
+use super::checkpoint::Checkpoint;
+use super::{DiskError, ensure_dir};
+use crate::catalog::At;
+use crate::command::{Outcome, Proposal, Reply};
+use crate::names::Revision;
+use crate::raft_types::{
+    Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig, alias,
+};
+use crate::version::{Change, Observer, Published, Version};
+
+/// Entries that become visible together. More would save little, and the first of them waits for
+/// the last.
+const APPLY_BATCH_MAX: usize = 512;
+
+type CheckpointSnapshot = alias::SnapshotOf<TypeConfig, Checkpoint>;
+
+/// The newest checkpoint of this node. Clones share it.
+#[derive(Clone)]
+pub struct Checkpoints {
+    folder: Arc<Path>,
+    newest: Arc<Mutex<Option<Checkpoint>>>,
+}
+
+impl Checkpoints {
+    /// The newest checkpoint, for its index, its size and to send it.
+    pub fn newest(&self) -> Option<Checkpoint> {
+        self.newest.lock().clone()
+    }
+
+    /// Writes a version, unless there is a checkpoint of it or of a later one. The lock is not held
+    /// meanwhile.
+    fn write(&self, version: &Version) -> Result<Checkpoint, DiskError> {
+        match self.newest() {
+            Some(newest) if newest.meta.last_log_id >= version.applied => Ok(newest),
+            Some(_) | None => Ok(self.keep_newer(Checkpoint::write(&self.folder, version)?)),
+        }
+    }
+
+    fn install(&self, received: Checkpoint) -> Result<(), DiskError> {
+        let installed = received.install(&self.folder)?;
+        self.keep_newer(installed);
+        Ok(())
+    }
+
+    /// A checkpoint may be installed while an older one is still being written.
+    fn keep_newer(&self, checkpoint: Checkpoint) -> Checkpoint {
+        let mut newest = self.newest.lock();
+        if newest.as_ref().is_none_or(|n| n.meta.last_log_id <= checkpoint.meta.last_log_id) {
+            *newest = Some(checkpoint.clone());
+        }
+        checkpoint
+    }
+}
+
+/// What openraft applies entries to.
+pub struct StateMachine {
+    published: Published,
+    observer: Arc<dyn Observer>,
+    checkpoints: Checkpoints,
+}
+
+impl StateMachine {
+    /// Loads the newest checkpoint of the folder, which is made if it is not there. The entries
+    /// after it are applied again by openraft.
+    pub fn open(folder: &Path, observer: Arc<dyn Observer>) -> Result<Self, DiskError> {
+        ensure_dir(folder)?;
+        let published = Published::default();
+        let newest = Checkpoint::open_newest(folder)?.map(|(checkpoint, version)| {
+            published.store(Arc::new(version));
+            checkpoint
+        });
+        let checkpoints =
+            Checkpoints { folder: folder.into(), newest: Arc::new(Mutex::new(newest)) };
+        Ok(Self { published, observer, checkpoints })
+    }
+
+    pub fn published(&self) -> Published {
+        self.published.clone()
+    }
+
+    pub fn checkpoints(&self) -> Checkpoints {
+        self.checkpoints.clone()
+    }
+
+    fn apply_batch(&self, batch: Vec<io::Result<EntryResponder<TypeConfig>>>) -> io::Result<()> {
+        let mut version = Version::clone(&self.published.load());
+        let mut changes = Vec::with_capacity(batch.len());
+        let mut answers: Vec<(ApplyResponder<TypeConfig>, Outcome)> = Vec::new();
+        for item in batch {
+            let (entry, responder) = item?;
+            let outcome = apply_entry(&mut version, entry, &mut changes)?;
+            answers.extend(responder.map(|responder| (responder, outcome)));
+        }
+        let version = Arc::new(version);
+        self.published.store(version.clone());
+        self.observer.applied(&version, &changes);
+        for (responder, outcome) in answers {
+            responder.send(outcome);
+        }
+        Ok(())
+    }
+}
+
+/// Applies one entry, of whatever kind, and moves the applied index with it.
+fn apply_entry(
+    version: &mut Version,
+    entry: Entry,
+    changes: &mut Vec<Change>,
+) -> io::Result<Outcome> {
+    let id = entry.log_id;
+    let outcome = match entry.payload {
+        EntryPayload::Blank => nothing_to_tell(id),
+        EntryPayload::Normal(proposal) => apply_command(version, id, &proposal, changes)?,
+        EntryPayload::Membership(membership) => {
+            version.membership = StoredMembership::new(Some(id), membership);
+            nothing_to_tell(id)
+        }
+    };
+    version.applied = Some(id);
+    version.catalog.passed(id.index);
+    Ok(outcome)
+}
+
+/// A command that this binary cannot read stops the node: the others may have applied it.
+fn apply_command(
+    version: &mut Version,
+    id: LogId,
+    proposal: &Proposal,
+    changes: &mut Vec<Change>,
+) -> io::Result<Outcome> {
+    let command = proposal
+        .command
+        .decode()
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("entry {id}: {e}")))?;
+    let at = At {
+        revision: Revision(id.index),
+        term: id.committed_leader_id().term,
+        stamp: proposal.stamp,
+    };
+    let (outcome, events) = version.catalog.apply(at, &command);
+    changes.push(Change { at, events });
+    Ok(outcome)
+}
+
+fn nothing_to_tell(id: LogId) -> Outcome {
+    Outcome { revision: Revision(id.index), result: Ok(Reply::Done) }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = Checkpoint;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let version = self.published.load();
+        Ok((version.applied, version.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + Send,
+    {
+        let mut batches = entries.ready_chunks(APPLY_BATCH_MAX);
+        while let Some(batch) = batches.next().await {
+            self.apply_batch(batch)?;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder { version: self.published.load(), checkpoints: self.checkpoints() }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Checkpoint,
+    ) -> io::Result<()> {
+        if *meta != snapshot.meta {
+            return Err(io::Error::other(format!("the checkpoint is of {}", snapshot.meta)));
+        }
+        let checkpoints = self.checkpoints();
+        let version = off_thread(move || {
+            let version = snapshot.read()?;
+            checkpoints.install(snapshot)?;
+            Ok(Arc::new(version))
+        })
+        .await?;
+        self.published.store(version.clone());
+        self.observer.replaced(&version);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<CheckpointSnapshot>> {
+        Ok(self.checkpoints.newest().map(snapshot))
+    }
+}
+
+/// Writes one version to disk while apply goes on.
+pub struct SnapshotBuilder {
+    version: Arc<Version>,
+    checkpoints: Checkpoints,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = Checkpoint;
+
+    async fn build_snapshot(&mut self) -> io::Result<CheckpointSnapshot> {
+        let (version, checkpoints) = (self.version.clone(), self.checkpoints.clone());
+        off_thread(move || checkpoints.write(&version)).await.map(snapshot)
+    }
+}
+
+fn snapshot(checkpoint: Checkpoint) -> CheckpointSnapshot {
+    Snapshot { meta: checkpoint.meta.clone(), snapshot: checkpoint }
+}
+
+/// Runs what waits for the disk where waiting does no harm.
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, DiskError> + Send + 'static,
+) -> io::Result<T> {
+    Ok(tokio::task::spawn_blocking(work).await.map_err(io::Error::other)??)
+}

@@ -1,0 +1,272 @@
+//! Checkpoints and the state machine: what was written comes back whole, or is refused.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::stream;
+use openraft::Membership;
+use openraft::storage::RaftLogStorage;
+use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
+use parking_lot::Mutex;
+use roster_storage::catalog::recomputed_hash;
+use roster_storage::command::{
+    Command, Condition, EncodedCommand, Profile, Proposal, Register, Stamp,
+};
+use roster_storage::disk::{Checkpoint, Disk, DiskError, Incoming, LogOptions, StateMachine};
+use roster_storage::names::{AppName, InstanceId, InstanceKey};
+use roster_storage::raft_types::{Entry, EntryPayload, LogId, PeerNode};
+use roster_storage::version::{Change, Observer, Published, Version};
+
+fn entry(index: u64, payload: EntryPayload) -> Entry {
+    Entry { log_id: LogId::new_term_index(3, index), payload }
+}
+
+fn register(index: u64) -> Entry {
+    let app = AppName::new("pay").expect("a name");
+    let id = InstanceId::new(format!("i{index}")).expect("an id");
+    let command = Command::Register(Register {
+        key: InstanceKey::new(app, id),
+        profile: Profile { payload: vec![index as u8; 300], ..Profile::default() },
+        session: None,
+        ttl_ms: None,
+        takeover: false,
+        create_app: Some(0),
+        condition: Condition::Any,
+    });
+    let command = EncodedCommand::new(&command).expect("it is small");
+    let stamp = Stamp { cluster_ms: index, wall_ms: 1_000_000 + index };
+    entry(index, EntryPayload::Normal(Proposal { stamp, command }))
+}
+
+fn membership(index: u64) -> Entry {
+    let node = PeerNode { peer: "a:1".into(), api: "a:2".into(), disk_id: "d".into() };
+    let membership =
+        Membership::new(vec![[1].into()], std::collections::BTreeMap::from([(1, node)]))
+            .expect("it is one");
+    entry(index, EntryPayload::Membership(membership))
+}
+
+async fn apply(machine: &mut StateMachine, entries: Vec<Entry>) {
+    let items = entries.into_iter().map(|entry| Ok((entry, None)));
+    machine.apply(stream::iter(items)).await.expect("they are applied");
+}
+
+/// A state machine with a membership and instances, up to index `last`.
+async fn filled(folder: &Path, last: u64) -> StateMachine {
+    let mut machine = StateMachine::open(folder, Arc::new(())).expect("it opens");
+    let mut entries = vec![membership(0), entry(1, EntryPayload::Blank)];
+    entries.extend((2..=last).map(register));
+    apply(&mut machine, entries).await;
+    machine
+}
+
+async fn checkpoint(machine: &mut StateMachine) -> Checkpoint {
+    let mut builder = machine.get_snapshot_builder().await;
+    builder.build_snapshot().await.expect("it is written").snapshot
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<_> =
+        entries.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+fn assert_same(a: &Version, b: &Version) {
+    assert_eq!((a.applied, &a.membership), (b.applied, &b.membership));
+    assert_eq!(a.catalog, b.catalog);
+    assert_eq!(a.catalog.state_hash(), b.catalog.state_hash());
+    assert_eq!(a.catalog.state_hash(), recomputed_hash(b.catalog.records()));
+    assert!(a.catalog.hash_marks().eq(b.catalog.hash_marks()));
+}
+
+#[tokio::test]
+async fn a_checkpoint_gives_back_the_same_state_with_its_hash_and_its_place() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut machine = filled(folder.path(), 3000).await;
+    let written = checkpoint(&mut machine).await;
+    assert_eq!(written.index(), 3000);
+    assert_eq!(written.bytes, fs::metadata(&written.path).expect("a file").len());
+    assert!(written.bytes > 1_000_000, "several blocks");
+    let before = machine.published().load();
+    let again = StateMachine::open(folder.path(), Arc::new(())).expect("it opens");
+    assert_same(&before, &again.published().load());
+    let newest = again.checkpoints().newest().expect("one");
+    assert_eq!(
+        (newest.index(), newest.bytes, newest.checksum),
+        (3000, written.bytes, written.checksum)
+    );
+}
+
+#[tokio::test]
+async fn a_newer_checkpoint_removes_the_older_which_an_open_handle_still_reads() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut machine = filled(folder.path(), 10).await;
+    let older = checkpoint(&mut machine).await;
+    apply(&mut machine, vec![register(11)]).await;
+    let newer = checkpoint(&mut machine).await;
+    assert_eq!(files(folder.path()), ["checkpoint-00000000000000000011.roster"]);
+    assert_eq!(older.read().expect("it is whole").revision().0, 10);
+    assert_eq!(newer.read().expect("it is whole").revision().0, 11);
+}
+
+#[tokio::test]
+async fn damage_at_any_place_of_a_checkpoint_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = checkpoint(&mut filled(folder.path(), 5).await).await.path;
+    let whole = fs::read(&path).expect("a file");
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x10;
+        assert_refused(folder.path(), &path, &bytes, &format!("byte {at} flipped"));
+    }
+    for length in [0, 7, 11, 30, whole.len() / 2, whole.len() - 8, whole.len() - 1] {
+        assert_refused(folder.path(), &path, &whole[..length], &format!("cut to {length}"));
+    }
+    let mut longer = whole.clone();
+    longer.push(0);
+    assert_refused(folder.path(), &path, &longer, "one byte more");
+    fs::write(&path, &whole).expect("it is written");
+    StateMachine::open(folder.path(), Arc::new(())).expect("the whole one opens");
+}
+
+fn assert_refused(folder: &Path, path: &PathBuf, bytes: &[u8], what: &str) {
+    fs::write(path, bytes).expect("it is written");
+    match StateMachine::open(folder, Arc::new(())).err() {
+        Some(DiskError::Damaged { path: named, .. } | DiskError::Format { path: named, .. }) => {
+            assert_eq!(named, *path, "{what}");
+        }
+        other => panic!("{what}: {other:?}"),
+    }
+    assert_eq!(fs::read(path).expect("it stays"), bytes, "{what}");
+}
+
+#[tokio::test]
+async fn a_crash_before_the_rename_leaves_the_old_checkpoint_and_no_rubbish() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let old = checkpoint(&mut filled(folder.path(), 5).await).await;
+    let bytes = fs::read(&old.path).expect("a file");
+    fs::write(folder.path().join("checkpoint-77.tmp"), &bytes[..bytes.len() / 2]).expect("rubbish");
+    let machine = StateMachine::open(folder.path(), Arc::new(())).expect("it opens");
+    assert_eq!(machine.published().load().revision().0, 5);
+    assert_eq!(files(folder.path()), ["checkpoint-00000000000000000005.roster"]);
+}
+
+#[tokio::test]
+async fn a_crash_before_the_removal_of_the_old_checkpoint_leaves_the_new_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut machine = filled(folder.path(), 5).await;
+    let old = checkpoint(&mut machine).await;
+    let old_bytes = fs::read(&old.path).expect("a file");
+    apply(&mut machine, vec![register(6)]).await;
+    checkpoint(&mut machine).await;
+    fs::write(&old.path, old_bytes).expect("it is back");
+    let machine = StateMachine::open(folder.path(), Arc::new(())).expect("it opens");
+    assert_eq!(machine.published().load().revision().0, 6);
+    assert_eq!(files(folder.path()), ["checkpoint-00000000000000000006.roster"]);
+}
+
+#[tokio::test]
+async fn a_checkpoint_under_another_name_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = checkpoint(&mut filled(folder.path(), 5).await).await.path;
+    let wrong = folder.path().join("checkpoint-00000000000000000009.roster");
+    fs::rename(path, wrong).expect("it is renamed");
+    assert!(StateMachine::open(folder.path(), Arc::new(())).is_err());
+}
+
+/// Sends a checkpoint in pieces.
+fn send(from: &Checkpoint, to: &Path) -> Incoming {
+    let mut incoming = Incoming::create(to).expect("it begins");
+    let mut offset = 0;
+    while offset < from.bytes {
+        let piece = from.read_at(offset, 1000).expect("a piece");
+        incoming.write(&piece).expect("it is taken");
+        offset += piece.len() as u64;
+    }
+    assert!(from.read_at(offset, 1000).expect("nothing").is_empty());
+    incoming
+}
+
+#[tokio::test]
+async fn a_received_checkpoint_is_installed_published_and_there_after_a_restart() {
+    let (here, there) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
+    let mut sender = filled(here.path(), 50).await;
+    let sent = checkpoint(&mut sender).await;
+    let mut receiver = filled(there.path(), 3).await;
+    checkpoint(&mut receiver).await;
+    let received = send(&sent, there.path()).finish(sent.bytes, sent.checksum).expect("all came");
+    assert!(received.path.extension().is_some_and(|e| e == "tmp"), "not before it is installed");
+    receiver.install_snapshot(&sent.meta, received).await.expect("it is installed");
+    assert_same(&sender.published().load(), &receiver.published().load());
+    assert_eq!(files(there.path()), ["checkpoint-00000000000000000050.roster"]);
+    let current = receiver.get_current_snapshot().await.expect("it can tell").expect("one");
+    assert_eq!(current.snapshot.read().expect("it is whole").revision().0, 50);
+    let again = StateMachine::open(there.path(), Arc::new(())).expect("it opens");
+    assert_same(&sender.published().load(), &again.published().load());
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_came_damaged_or_was_given_up_leaves_nothing() {
+    let (here, there) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
+    let sent = checkpoint(&mut filled(here.path(), 20).await).await;
+    let error = send(&sent, there.path()).finish(sent.bytes, sent.checksum ^ 1).err();
+    assert!(matches!(error, Some(DiskError::Transfer { .. })), "{error:?}");
+    let error = send(&sent, there.path()).finish(sent.bytes + 1, sent.checksum).err();
+    assert!(matches!(error, Some(DiskError::Transfer { .. })), "{error:?}");
+    drop(send(&sent, there.path()));
+    drop(send(&sent, there.path()).finish(sent.bytes, sent.checksum).expect("all came"));
+    assert!(files(there.path()).is_empty(), "{:?}", files(there.path()));
+}
+
+/// Notes what it is told, and what is published at that moment.
+#[derive(Default)]
+struct Witness {
+    published: Mutex<Option<Published>>,
+    seen: Mutex<Vec<(u64, u64, Vec<u64>)>>,
+}
+
+impl Observer for Witness {
+    fn applied(&self, version: &Arc<Version>, changes: &[Change]) {
+        let published = self.published.lock().as_ref().expect("it is set").load().revision().0;
+        let at = changes.iter().map(|c| c.at.revision.0).collect();
+        self.seen.lock().push((published, version.revision().0, at));
+    }
+
+    fn replaced(&self, version: &Arc<Version>) {
+        self.seen.lock().push((0, version.revision().0, Vec::new()));
+    }
+}
+
+#[tokio::test]
+async fn a_batch_is_published_once_and_before_the_observer_hears_of_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let witness = Arc::new(Witness::default());
+    let mut machine = StateMachine::open(folder.path(), witness.clone()).expect("it opens");
+    *witness.published.lock() = Some(machine.published());
+    apply(&mut machine, (1..=513).map(register).collect()).await;
+    let seen = witness.seen.lock();
+    let expected = [(512, 512, (1..=512).collect::<Vec<_>>()), (513, 513, vec![513])];
+    assert_eq!(*seen, expected);
+}
+
+#[tokio::test]
+async fn a_log_without_the_checkpoint_that_it_was_purged_for_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut disk = open(folder.path()).expect("it opens");
+    apply(&mut disk.state_machine, vec![membership(0), register(1)]).await;
+    let path = checkpoint(&mut disk.state_machine).await.path;
+    disk.log.purge(LogId::new_term_index(3, 1)).await.expect("it is purged");
+    disk.log.wait_until_written().expect("it is written");
+    drop(disk);
+    drop(open(folder.path()).expect("it opens again"));
+    fs::remove_file(&path).expect("it is removed");
+    let error = open(folder.path()).err().expect("it must not open");
+    assert!(matches!(error, DiskError::Missing { .. }), "{error}");
+}
+
+fn open(folder: &Path) -> Result<Disk, DiskError> {
+    Disk::open(folder, LogOptions::default(), Arc::new(()))
+}
