@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::{Config as RaftConfig, SnapshotPolicy};
-use roster_storage::disk::{Disk, DiskError, LogOptions};
+use roster_storage::disk::{Disk, DiskError, LOG_DIR, LogOptions};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,9 +31,6 @@ const CHECKPOINT_TRANSFER: Duration = Duration::from_secs(600);
 
 /// How long a leader that stops waits for another one.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The subfolder of the Raft log.
-const LOG_DIR: &str = "log";
 
 /// Why a node does not start, or stopped by itself. Always an exit code other than 0.
 #[derive(Debug, thiserror::Error)]

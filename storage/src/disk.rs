@@ -52,6 +52,12 @@ pub use state_machine::{Checkpoints, SnapshotBuilder, StateMachine};
 
 use crate::version::Observer;
 
+/// The subfolder of the Raft log and the vote.
+pub const LOG_DIR: &str = "log";
+
+/// The subfolder of the checkpoints.
+pub const CHECKPOINTS_DIR: &str = "checkpoints";
+
 /// What to do about damage, for the operator who reads the message.
 const ADVICE: &str = "Nothing was changed. Do not restore an old copy of the folder: this node \
     could then vote twice in one term. Move the data folder away and let the node join again as a \
@@ -106,14 +112,14 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Opens `folder/log` and `folder/checkpoints`, making them if they are not there.
+    /// Opens the two subfolders, making them if they are not there.
     pub fn open(
         folder: &Path,
         options: LogOptions,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, DiskError> {
-        let (log, repairs) = LogStore::open(&folder.join("log"), options)?;
-        let checkpoints = folder.join("checkpoints");
+        let (log, repairs) = LogStore::open(&folder.join(LOG_DIR), options)?;
+        let checkpoints = folder.join(CHECKPOINTS_DIR);
         let state_machine = StateMachine::open(&checkpoints, observer)?;
         ensure_no_gap(&log, &state_machine, &checkpoints)?;
         Ok(Self { log, state_machine, repairs })
