@@ -91,6 +91,8 @@ async fn a_checkpoint_gives_back_the_same_state_with_its_hash_and_its_place() {
     assert_eq!(written.bytes, fs::metadata(&written.path).expect("a file").len());
     assert!(written.bytes > 1_000_000, "several blocks");
     let before = machine.published().load();
+    let marks: Vec<_> = before.catalog.hash_marks().map(|(index, _)| index).collect();
+    assert_eq!(marks, [0, 1024, 2048], "every kind of entry passes");
     let again = StateMachine::open(folder.path(), Arc::new(())).expect("it opens");
     assert_same(&before, &again.published().load());
     let newest = again.checkpoints().newest().expect("one");
