@@ -48,7 +48,9 @@ pub fn main() -> ExitCode {
     runtime.block_on(async {
         match cli.command {
             Sub::Serve(serve) => run_node(serve).await,
-            Sub::Dev(dev) => dev::run(dev).await.map_or_else(|e| fail(1, &e), |()| ExitCode::SUCCESS),
+            Sub::Dev(dev) => {
+                dev::run(dev).await.map_or_else(|e| fail(1, &e), |()| ExitCode::SUCCESS)
+            }
             Sub::Bench(bench) => {
                 bench::run(bench).await.map_or_else(|e| fail(1, &e), |()| ExitCode::SUCCESS)
             }

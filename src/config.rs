@@ -188,7 +188,8 @@ impl FromStr for ClusterList {
         for entry in text.split(',').map(str::trim).filter(|e| !e.is_empty()) {
             let (id, address) =
                 entry.split_once('=').ok_or_else(|| format!("{entry:?} is not ID=HOST:PORT"))?;
-            let id = id.trim().parse().map_err(|_| format!("{id:?} is not a node id (a number)"))?;
+            let id =
+                id.trim().parse().map_err(|_| format!("{id:?} is not a node id (a number)"))?;
             let address = host_and_port(address.trim())?;
             if nodes.insert(id, address).is_some() {
                 return Err(format!("node {id} is on the list twice"));
@@ -234,11 +235,30 @@ impl Settings {
             ($($field:ident),* $(,)?) => { Self { $($field: self.$field.or(below.$field)),* } };
         }
         first_of!(
-            node_id, data_dir, listen, peer_listen, advertise_api, advertise_peer, cluster,
-            allow_unauthenticated, replace_disk, raft_heartbeat, election_timeout_min,
-            election_timeout_max, lease_reads, checkpoint_every, log_keep, disk_reserve_mib,
-            request_timeout, body_limit_kib, log, log_format, sentinel_unhealthy, sentinel_dead,
-            sentinel_hide_app, sentinel_remove_app,
+            node_id,
+            data_dir,
+            listen,
+            peer_listen,
+            advertise_api,
+            advertise_peer,
+            cluster,
+            allow_unauthenticated,
+            replace_disk,
+            raft_heartbeat,
+            election_timeout_min,
+            election_timeout_max,
+            lease_reads,
+            checkpoint_every,
+            log_keep,
+            disk_reserve_mib,
+            request_timeout,
+            body_limit_kib,
+            log,
+            log_format,
+            sentinel_unhealthy,
+            sentinel_dead,
+            sentinel_hide_app,
+            sentinel_remove_app,
         )
     }
 
@@ -279,7 +299,11 @@ impl Settings {
             advertise_peer,
             cluster,
             replace_disk: self.replace_disk.unwrap_or(false),
-            timings: timings(self.raft_heartbeat, self.election_timeout_min, self.election_timeout_max)?,
+            timings: timings(
+                self.raft_heartbeat,
+                self.election_timeout_min,
+                self.election_timeout_max,
+            )?,
             lease_reads: self.lease_reads.unwrap_or(true),
             checkpoint_every: at_least("--checkpoint-every", self.checkpoint_every, 100_000, 10)?,
             log_keep: self.log_keep.unwrap_or(10_000),
@@ -346,7 +370,12 @@ fn request_timeout(given: Option<Span>) -> Result<Duration, ConfigError> {
     Ok(timeout)
 }
 
-fn at_least(setting: &str, given: Option<u64>, default: u64, least: u64) -> Result<u64, ConfigError> {
+fn at_least(
+    setting: &str,
+    given: Option<u64>,
+    default: u64,
+    least: u64,
+) -> Result<u64, ConfigError> {
     let value = given.unwrap_or(default);
     if value < least {
         return Err(wrong(setting, format!("{value} is too low; the least is {least}")));

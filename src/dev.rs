@@ -211,9 +211,12 @@ async fn all_ended(nodes: &mut [DevNode]) {
 /// Asks all to stop, and ends those that do not in time.
 async fn stop_all(mut nodes: Vec<DevNode>) {
     for node in &nodes {
-        if let Some(pid) = node.process.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)) {
-            // A node that has just ended by itself is no error.
-            drop(rustix::process::kill_process(pid, rustix::process::Signal::TERM));
+        if let Some(pid) =
+            node.process.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32))
+        {
+            if let Err(e) = rustix::process::kill_process(pid, rustix::process::Signal::TERM) {
+                eprintln!("node {}: {e}", node.id);
+            }
         }
     }
     for node in &mut nodes {

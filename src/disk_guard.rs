@@ -49,7 +49,9 @@ impl DiskGuard {
     pub fn look(&self) {
         let free = match rustix::fs::statvfs(&self.path) {
             Ok(fs) => fs.f_bavail.saturating_mul(fs.f_frsize),
-            Err(e) => return tracing::warn!("cannot see the free space of {}: {e}", self.path.display()),
+            Err(e) => {
+                return tracing::warn!("cannot see the free space of {}: {e}", self.path.display());
+            }
         };
         let mut full = self.full.write();
         let wanted = if full.is_some() { self.reserve_bytes / 10 * 11 } else { self.reserve_bytes };

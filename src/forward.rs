@@ -10,14 +10,16 @@ use roster_storage::command::{EncodedCommand, Outcome};
 use roster_storage::names::{NodeId, SessionId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::gather::{Gatherer, NotGathered};
 use crate::leading::{Leading, known_leader};
 use crate::peers::{Peers, Purpose};
-use crate::raft::Raft;
 use crate::raft::link::CallError;
-use crate::raft::rpc::{self, HeartbeatsAnswer, LastHeardAnswer, NotAppended, Proposed, ReadIndex, path};
+use crate::raft::rpc::{
+    self, HeartbeatsAnswer, LastHeardAnswer, NotAppended, Proposed, ReadIndex, path,
+};
+use crate::raft::{Raft, leader_becomes};
 
 /// Rounds of writes under way at once: the next gathers while these are written.
 const WRITE_ROUNDS: usize = 4;
@@ -122,26 +124,47 @@ enum Try<T> {
     Again(String),
 }
 
-impl Way {
-    /// Tries until `deadline`. `attempt` gets the leader of the moment.
-    async fn until<T>(
-        &self,
-        deadline: Instant,
-        mut attempt: impl AsyncFnMut(NodeId, Duration) -> Try<T>,
-    ) -> Result<T, Unavailable> {
-        let mut why = "no node has won an election".to_owned();
+/// Tries until a deadline, each with the leader of the moment.
+struct Tries {
+    raft: Raft,
+    deadline: Instant,
+    begun: bool,
+    /// Why the last one did not do.
+    why: String,
+}
+
+impl Tries {
+    /// The leader to try next and the time that is left; `None` when there is no time for a try.
+    async fn next(&mut self) -> Option<(NodeId, Duration)> {
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if let Some(leader) = known_leader(&self.raft) {
-                match attempt(leader, left).await {
-                    Try::Done(done) => return Ok(done),
-                    Try::Again(reason) => why = reason,
+            if std::mem::replace(&mut self.begun, true) {
+                if Instant::now() + RETRY >= self.deadline {
+                    return None;
                 }
+                sleep(RETRY).await;
             }
-            if Instant::now() + RETRY >= deadline {
-                return Err(Unavailable::NoLeader(why));
+            if let Some(leader) = known_leader(&self.raft) {
+                return Some((leader, self.deadline.saturating_duration_since(Instant::now())));
             }
-            sleep_until(Instant::now() + RETRY).await;
+        }
+    }
+
+    fn failed(&mut self, why: impl ToString) {
+        self.why = why.to_string();
+    }
+
+    fn given_up(self) -> Unavailable {
+        Unavailable::NoLeader(self.why)
+    }
+}
+
+impl Way {
+    fn tries(&self, timeout: Duration) -> Tries {
+        Tries {
+            raft: self.raft.clone(),
+            deadline: Instant::now() + timeout,
+            begun: false,
+            why: "no node has won an election".into(),
         }
     }
 
@@ -163,41 +186,39 @@ impl Way {
         }
         // A leader that hangs is not waited for once another one is known; for a write its answer
         // is worth the wait.
-        let mut metrics = self.raft.server_metrics();
         tokio::select! {
             answer = call => answer,
-            _ = metrics.wait_for(|m| m.current_leader != Some(leader)) => {
+            _ = leader_becomes(&self.raft, |known| known != Some(leader)) => {
                 Err(CallError::Unanswered(format!("{link}, which no longer leads")))
             }
         }
     }
 
     async fn write(&self, commands: Vec<EncodedCommand>) -> Vec<Result<Outcome, Unavailable>> {
-        let deadline = Instant::now() + self.timeout;
         let mut answers: Vec<Option<Result<Outcome, Unavailable>>> = vec![None; commands.len()];
         // The places of the commands that certainly were not appended yet.
         let mut open: Vec<usize> = (0..commands.len()).collect();
-        let written = self
-            .until(deadline, async |leader, left| {
-                let batch = open.iter().map(|&at| commands[at].clone()).collect();
-                let proposed = match self.propose_at(leader, batch, left).await {
-                    Ok(proposed) => proposed,
-                    Err(why) => return Try::Again(why),
-                };
-                let mut again = None;
-                for (at, proposed) in std::mem::take(&mut open).into_iter().zip(proposed) {
-                    match settle(proposed) {
-                        Try::Done(answer) => answers[at] = Some(answer),
-                        Try::Again(why) => {
-                            open.push(at);
-                            again = Some(why);
+        let mut tries = self.tries(self.timeout);
+        while !open.is_empty()
+            && let Some((leader, left)) = tries.next().await
+        {
+            let batch = open.iter().map(|&at| commands[at].clone()).collect();
+            match self.propose_at(leader, batch, left).await {
+                Ok(proposed) => {
+                    for (at, proposed) in std::mem::take(&mut open).into_iter().zip(proposed) {
+                        match settle(proposed) {
+                            Try::Done(answer) => answers[at] = Some(answer),
+                            Try::Again(why) => {
+                                open.push(at);
+                                tries.failed(why);
+                            }
                         }
                     }
                 }
-                again.map_or(Try::Done(()), Try::Again)
-            })
-            .await;
-        let no_leader = written.err().unwrap_or(Unavailable::Timeout(self.timeout));
+                Err(why) => tries.failed(why),
+            }
+        }
+        let no_leader = tries.given_up();
         answers.into_iter().map(|a| a.unwrap_or_else(|| Err(no_leader.clone()))).collect()
     }
 
@@ -211,7 +232,7 @@ impl Way {
         let count = commands.len();
         if leader == self.id {
             let proposing = self.leading.propose(commands);
-            return Ok(timeout_at(Instant::now() + left, proposing).await.unwrap_or_else(|_| {
+            return Ok(timeout(left, proposing).await.unwrap_or_else(|_| {
                 vec![Proposed::Unknown(format!("no majority answered within {left:?}")); count]
             }));
         }
@@ -224,41 +245,26 @@ impl Way {
     }
 
     async fn read_index(&self) -> Result<u64, Unavailable> {
-        self.until(Instant::now() + self.timeout, async |leader, left| {
+        let mut tries = self.tries(self.timeout);
+        while let Some((leader, left)) = tries.next().await {
             let answer = if leader == self.id {
                 Ok(self.leading.read_index().await)
             } else {
                 self.call(leader, Purpose::Reads, path::READ_INDEX, &(), left / 2).await
             };
             match answer {
-                Ok(ReadIndex::At(log_id)) => Try::Done(log_id.index),
-                Ok(ReadIndex::NotLeader(why)) => Try::Again(why),
-                Err(e) => Try::Again(e.to_string()),
+                Ok(ReadIndex::At(log_id)) => return Ok(log_id.index),
+                Ok(ReadIndex::NotLeader(why)) => tries.failed(why),
+                Err(e) => tries.failed(e),
             }
-        })
-        .await
+        }
+        Err(tries.given_up())
     }
 
-    /// Renewing twice is harmless, so a broken call is simply made again.
     async fn heartbeat(&self, requests: Vec<Vec<Beat>>) -> Vec<BeatAnswers> {
         let sizes: Vec<_> = requests.iter().map(Vec::len).collect();
         let question = rpc::Heartbeats { beats: requests.into_iter().flatten().collect() };
-        let deadline = Instant::now() + self.timeout.min(HEARTBEAT_TIMEOUT_MAX);
-        let answered = self
-            .until(deadline, async |leader, left| {
-                let answer = if leader == self.id {
-                    Ok(self.leading.heartbeats(&question.beats).await)
-                } else {
-                    self.call(leader, Purpose::Heartbeats, path::HEARTBEATS, &question, left / 2).await
-                };
-                match answer {
-                    Ok(HeartbeatsAnswer::Confirmed(answers)) => Try::Done(answers),
-                    Ok(HeartbeatsAnswer::NotLeader(why)) => Try::Again(why),
-                    Err(e) => Try::Again(e.to_string()),
-                }
-            })
-            .await;
-        match answered {
+        match self.renew(&question).await {
             Ok(answers) => {
                 let mut answers = answers.into_iter();
                 sizes.iter().map(|&size| Ok(answers.by_ref().take(size).collect())).collect()
@@ -267,21 +273,43 @@ impl Way {
         }
     }
 
-    async fn last_heard(&self, sessions: Vec<SessionId>) -> Result<Vec<Option<Heard>>, Unavailable> {
+    /// Renewing twice is harmless, so a broken call is simply made again.
+    async fn renew(&self, question: &rpc::Heartbeats) -> BeatAnswers {
+        let mut tries = self.tries(self.timeout.min(HEARTBEAT_TIMEOUT_MAX));
+        while let Some((leader, left)) = tries.next().await {
+            let answer = if leader == self.id {
+                Ok(self.leading.heartbeats(&question.beats).await)
+            } else {
+                self.call(leader, Purpose::Heartbeats, path::HEARTBEATS, question, left / 2).await
+            };
+            match answer {
+                Ok(HeartbeatsAnswer::Confirmed(answers)) => return Ok(answers),
+                Ok(HeartbeatsAnswer::NotLeader(why)) => tries.failed(why),
+                Err(e) => tries.failed(e),
+            }
+        }
+        Err(tries.given_up())
+    }
+
+    async fn last_heard(
+        &self,
+        sessions: Vec<SessionId>,
+    ) -> Result<Vec<Option<Heard>>, Unavailable> {
         let question = rpc::LastHeard { sessions };
-        self.until(Instant::now() + self.timeout, async |leader, left| {
+        let mut tries = self.tries(self.timeout);
+        while let Some((leader, left)) = tries.next().await {
             let answer = if leader == self.id {
                 Ok(self.leading.last_heard(&question.sessions).await)
             } else {
                 self.call(leader, Purpose::Reads, path::LAST_HEARD, &question, left / 2).await
             };
             match answer {
-                Ok(LastHeardAnswer::Known(heard)) => Try::Done(heard),
-                Ok(LastHeardAnswer::NotLeader(why)) => Try::Again(why),
-                Err(e) => Try::Again(e.to_string()),
+                Ok(LastHeardAnswer::Known(heard)) => return Ok(heard),
+                Ok(LastHeardAnswer::NotLeader(why)) => tries.failed(why),
+                Err(e) => tries.failed(e),
             }
-        })
-        .await
+        }
+        Err(tries.given_up())
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use openraft::async_runtime::WatchReceiver;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::disk_guard::LOOK_EVERY;
@@ -53,7 +54,7 @@ pub async fn hand_over(running: &Running) {
 async fn checkpoint_if_due(running: &Running) {
     let (applied, last) = {
         let metrics = running.raft.data_metrics();
-        let metrics = metrics.borrow();
+        let metrics = metrics.borrow_watched();
         let index = |id: Option<_>| id.map_or(0, |id: roster_storage::raft_types::LogId| id.index);
         (index(metrics.last_applied), index(metrics.snapshot))
     };

@@ -47,7 +47,9 @@ pub struct DataDir {
 pub enum IdentityError {
     #[error("--data-dir {path}: {source}; it must be a folder that this user can write to")]
     Unusable { path: String, source: io::Error },
-    #[error("--data-dir {0}: another roster process uses this folder; stop it or name another folder")]
+    #[error(
+        "--data-dir {0}: another roster process uses this folder; stop it or name another folder"
+    )]
     Locked(String),
     #[error(
         "--data-dir {path}: this folder belongs to node {found}, not to node {wanted} (--node-id); \
@@ -69,7 +71,8 @@ pub enum IdentityError {
 impl DataDir {
     /// Makes the folder if need be and locks it.
     pub fn open(path: &Path) -> Result<Self, IdentityError> {
-        let unusable = |source| IdentityError::Unusable { path: path.display().to_string(), source };
+        let unusable =
+            |source| IdentityError::Unusable { path: path.display().to_string(), source };
         fs::create_dir_all(path).map_err(unusable)?;
         let lock = File::create(path.join(LOCK)).map_err(unusable)?;
         match lock.try_lock() {
@@ -103,7 +106,11 @@ impl DataDir {
             return Err(damaged(format!("its format is {}, not {FORMAT}", identity.format)));
         }
         if identity.node_id != node_id {
-            return Err(IdentityError::OtherNode { path, found: identity.node_id, wanted: node_id });
+            return Err(IdentityError::OtherNode {
+                path,
+                found: identity.node_id,
+                wanted: node_id,
+            });
         }
         Ok(identity)
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt;
+use openraft::async_runtime::WatchReceiver;
 use openraft::errors::ClientWriteError;
 use openraft::raft::ReadPolicy;
 use openraft::raft::linearizable_read::{Linearizer, LinearizerOption};
@@ -20,9 +21,7 @@ use crate::disk_guard::DiskGuard;
 use crate::gather::Gatherer;
 use crate::leases::{LeaseTable, Leases, NotRenewed};
 use crate::raft::Raft;
-use crate::raft::rpc::{
-    HeartbeatsAnswer, LastHeardAnswer, NotAppended, Proposed, ReadIndex,
-};
+use crate::raft::rpc::{HeartbeatsAnswer, LastHeardAnswer, NotAppended, Proposed, ReadIndex};
 
 /// Rounds of read indexes under way at once. A second one lets reads that came during the first go
 /// ahead without waiting for it.
@@ -129,10 +128,9 @@ impl Leading {
     /// Confirms that this node leads *now*, and in which term. Whatever was received before this was
     /// called may be acknowledged once it returns.
     pub async fn confirm(&self) -> Result<u64, String> {
-        let option = LinearizerOption::new(Some(self.confirm_within), true)
-            .with_wait_timeout(self.lease);
-        let linearizer =
-            self.raft.get_read_linearizer(option).await.map_err(|e| e.to_string())?;
+        let option =
+            LinearizerOption::new(Some(self.confirm_within), true).with_wait_timeout(self.lease);
+        let linearizer = self.raft.get_read_linearizer(option).await.map_err(|e| e.to_string())?;
         Ok(linearizer.read_log_id().committed_leader_id().term)
     }
 
@@ -214,13 +212,13 @@ fn not_written(error: ClientWriteError<TypeConfig>) -> Proposed {
 /// The term that the node leads, if it does.
 pub fn leading_term(raft: &Raft) -> Option<u64> {
     let metrics = raft.metrics();
-    let metrics = metrics.borrow();
+    let metrics = metrics.borrow_watched();
     metrics.state.is_leader().then_some(metrics.vote.leader_id.term)
 }
 
 /// The leader if the node knows one.
 pub fn known_leader(raft: &Raft) -> Option<NodeId> {
-    raft.server_metrics().borrow().current_leader
+    raft.server_metrics().borrow_watched().current_leader
 }
 
 /// Milliseconds since 1970 by this machine's wall clock; for display only.
@@ -250,4 +248,3 @@ impl ClusterClock {
         leadership.applied_ms + leadership.began.elapsed().as_millis() as u64
     }
 }
-

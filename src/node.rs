@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::join_all;
 use openraft::ChangeMembers;
+use openraft::async_runtime::WatchReceiver;
 use parking_lot::Mutex;
 use roster_api::registry::{
     Alarm, Beat, BeatRefused, Check, ClusterNode, ClusterNodeAnswer, ClusterStatus, Consistency,
@@ -172,10 +173,8 @@ impl Node {
                 if me.map(|member| &member.disk_id) != Some(&identity.disk_id) {
                     return Err("this node's disk changed while the cluster was made".into());
                 }
-                let cluster = ClusterIdentity {
-                    id: form.cluster_id,
-                    made_from: self.config.cluster.clone(),
-                };
+                let cluster =
+                    ClusterIdentity { id: form.cluster_id, made_from: self.config.cluster.clone() };
                 self.adopt_cluster(cluster).map_err(|e| e.to_string())
             }
         }
@@ -186,7 +185,7 @@ impl Running {
     /// The members that this node knows, voters and learners.
     pub fn members(&self) -> BTreeMap<NodeId, PeerNode> {
         let metrics = self.raft.server_metrics();
-        let metrics = metrics.borrow();
+        let metrics = metrics.borrow_watched();
         metrics.membership_config.membership().nodes().map(|(id, n)| (*id, n.clone())).collect()
     }
 
@@ -265,7 +264,7 @@ impl Running {
     }
 
     fn role(&self) -> Role {
-        match self.raft.server_metrics().borrow().state {
+        match self.raft.server_metrics().borrow_watched().state {
             openraft::ServerState::Leader => Role::Leader,
             openraft::ServerState::Follower => Role::Follower,
             openraft::ServerState::Candidate => Role::Candidate,
@@ -276,12 +275,12 @@ impl Running {
 
     fn commit(&self) -> u64 {
         let metrics = self.raft.metrics();
-        let metrics = metrics.borrow();
+        let metrics = metrics.borrow_watched();
         metrics.cluster_committed.max(metrics.local_committed).map_or(0, |id| id.index)
     }
 
     fn term(&self) -> u64 {
-        self.raft.server_metrics().borrow().vote.leader_id.term
+        self.raft.server_metrics().borrow_watched().vote.leader_id.term
     }
 
     async fn ask_status(&self, id: NodeId) -> Option<StatusAnswer> {

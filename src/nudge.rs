@@ -6,12 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::async_runtime::WatchReceiver;
 use roster_storage::names::NodeId;
 use tokio::time::{Instant, sleep};
 
 use crate::leading::known_leader;
 use crate::node::Running;
 use crate::peers::Purpose;
+use crate::raft::leader_becomes;
 use crate::raft::link::{CallError, Link};
 
 /// Between two pre-votes of the lowest node; the others wait a little longer, so that they do not
@@ -48,12 +50,11 @@ pub async fn watch_leader(running: Arc<Running>) {
 /// Returns when the leader changed or its connection ended.
 async fn follow(running: &Running, leader: NodeId, link: &Link) {
     let mut endings = link.endings();
-    let mut metrics = running.raft.server_metrics();
     match link.connect().await {
         Ok(()) => {
             tokio::select! {
                 _ = endings.changed() => {}
-                _ = metrics.wait_for(|m| m.current_leader != Some(leader)) => return,
+                _ = leader_becomes(&running.raft, |known| known != Some(leader)) => return,
             }
             tracing::info!(leader, "the connection to the leader ended");
         }

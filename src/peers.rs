@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use openraft::async_runtime::WatchReceiver;
 use parking_lot::Mutex;
 use roster_storage::names::NodeId;
 use roster_storage::raft_types::PeerNode;
@@ -35,7 +36,7 @@ impl Peers {
     pub fn link(&self, raft: &Raft, target: NodeId, purpose: Purpose) -> Option<Arc<Link>> {
         let node = {
             let metrics = raft.server_metrics();
-            let metrics = metrics.borrow();
+            let metrics = metrics.borrow_watched();
             metrics.membership_config.membership().get_node(&target)?.clone()
         };
         Some(self.link_to(target, node, purpose))

@@ -7,7 +7,21 @@ pub mod network;
 pub mod routes;
 pub mod rpc;
 
+use openraft::async_runtime::WatchReceiver;
 use roster_storage::disk::StateMachine;
+use roster_storage::names::NodeId;
 use roster_storage::raft_types::TypeConfig;
 
 pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
+
+/// Waits until the leader that this node knows is as wanted. `Err`: Raft stopped.
+pub async fn leader_becomes(
+    raft: &Raft,
+    wanted: impl Fn(Option<NodeId>) -> bool,
+) -> Result<(), openraft::async_runtime::RecvError> {
+    let mut metrics = raft.server_metrics();
+    while !wanted(metrics.borrow_and_update().current_leader) {
+        metrics.changed().await?;
+    }
+    Ok(())
+}

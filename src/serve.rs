@@ -52,7 +52,10 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     drop(listener);
     connections.close();
     if timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
-        tracing::warn!(open = connections.len(), "connections are cut while requests are under way");
+        tracing::warn!(
+            open = connections.len(),
+            "connections are cut while requests are under way"
+        );
     }
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::async_runtime::WatchReceiver;
 use openraft::{Config as RaftConfig, SnapshotPolicy};
 use roster_storage::disk::{Disk, DiskError, LOG_DIR, LogOptions};
 use tokio::time::{Instant, timeout};
@@ -23,7 +24,7 @@ use crate::peers::Peers;
 use crate::raft::bootstrap::{BootstrapError, find_cluster, gather_members};
 use crate::raft::link::Badge;
 use crate::raft::network::Network;
-use crate::raft::{Raft, routes};
+use crate::raft::{Raft, leader_becomes, routes};
 use crate::serve::{bind, serve};
 
 /// How long sending a whole checkpoint to a slow node may take.
@@ -233,8 +234,8 @@ async fn leave(running: &Running) {
     if leading_term(&running.raft).is_some() {
         hand_over(running).await;
         let id = running.config.node_id;
-        let mut metrics = running.raft.server_metrics();
-        let another = metrics.wait_for(|m| m.current_leader.is_some_and(|leader| leader != id));
+        let another =
+            leader_becomes(&running.raft, |leader| leader.is_some_and(|leader| leader != id));
         if timeout(HAND_OVER_TIMEOUT, another).await.is_err() {
             tracing::warn!("no other node took the leadership over");
         }

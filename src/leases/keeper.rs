@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::async_runtime::WatchReceiver;
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use roster_storage::command::{Command, EncodedCommand, Expire, Proposal};
@@ -143,8 +144,7 @@ async fn propose(running: &Arc<Running>, table: &Arc<LeaseTable>, entry: Entry) 
     });
 }
 
-type Answer =
-    alias::OneshotReceiverOf<TypeConfig, openraft::raft::ClientWriteResult<TypeConfig>>;
+type Answer = alias::OneshotReceiverOf<TypeConfig, openraft::raft::ClientWriteResult<TypeConfig>>;
 
 /// `None` if it certainly was not appended.
 async fn submit(running: &Running, term: u64, command: &Command) -> Option<Answer> {

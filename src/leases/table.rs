@@ -135,7 +135,9 @@ impl LeaseTable {
             // cannot pair the new touch with the old word.
             lease.touched.store(touched.0, Ordering::Release);
             let word = lease.word.load(Ordering::Acquire);
-            lease.word.store(if word == ENDING { heard } else { word.max(heard) }, Ordering::Release);
+            lease
+                .word
+                .store(if word == ENDING { heard } else { word.max(heard) }, Ordering::Release);
             if earlier || word == ENDING {
                 self.wheel.lock().file(lease, heard + ttl_ms);
             }
@@ -161,7 +163,12 @@ impl LeaseTable {
     }
 
     /// A heartbeat arrived and the leadership was confirmed after that. Returns the TTL.
-    pub fn renew(&self, session: SessionId, mark: Option<i64>, now: u64) -> Result<u64, NotRenewed> {
+    pub fn renew(
+        &self,
+        session: SessionId,
+        mark: Option<i64>,
+        now: u64,
+    ) -> Result<u64, NotRenewed> {
         let lease = self.find(session).ok_or(NotRenewed::Unknown)?;
         if !lease.renew(now) {
             return Err(NotRenewed::Ending);

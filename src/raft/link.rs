@@ -118,7 +118,10 @@ impl Link {
             .map_err(|_| CallError::NotSent(self.to_string()))??;
         let request = self
             .badge
-            .sign(http::Request::post(format!("http://{}{path}", self.node.peer)), &self.node.disk_id)
+            .sign(
+                http::Request::post(format!("http://{}{path}", self.node.peer)),
+                &self.node.disk_id,
+            )
             .body(body)
             .map_err(|e| CallError::NotSent(format!("{self}: {e}")))?;
         let answer = timeout(limit, async {

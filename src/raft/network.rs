@@ -215,7 +215,10 @@ fn checkpoint_body(
         let mut next = Ok(first.freeze());
         let mut offset = 0;
         while pieces.blocking_send(next).is_ok() && offset < checkpoint.bytes {
-            next = checkpoint.read_at(offset, SNAPSHOT_CHUNK_BYTES).map(Bytes::from);
+            next = checkpoint
+                .read_at(offset, SNAPSHOT_CHUNK_BYTES)
+                .map(Bytes::from)
+                .map_err(std::io::Error::from);
             offset += next.as_ref().map_or(checkpoint.bytes, |piece| piece.len() as u64);
         }
     });

@@ -84,7 +84,7 @@ fn render<T: Serialize>(answer: &T) -> Answer {
 }
 
 impl Peer {
-    fn running(&self) -> Result<&Running, Refused> {
+    fn running(&self) -> Result<&Arc<Running>, Refused> {
         self.node.running().map_err(not_serving)
     }
 }
@@ -155,10 +155,11 @@ async fn snapshot(State(peer): State<Peer>, request: Request) -> Answer {
         return Err(not_serving("another checkpoint is being received".into()));
     };
     let (head, incoming) = receive(running, request.into_body()).await?;
-    let checkpoint = tokio::task::spawn_blocking(move || incoming.finish(head.bytes, head.checksum))
-        .await
-        .map_err(fatal)?
-        .map_err(|e| Refused(StatusCode::BAD_REQUEST, e.to_string()))?;
+    let checkpoint =
+        tokio::task::spawn_blocking(move || incoming.finish(head.bytes, head.checksum))
+            .await
+            .map_err(fatal)?
+            .map_err(|e| Refused(StatusCode::BAD_REQUEST, e.to_string()))?;
     tracing::info!(bytes = head.bytes, "received a checkpoint");
     let snapshot = Snapshot { meta: head.meta, snapshot: checkpoint };
     render(&running.raft.install_full_snapshot(head.vote, snapshot).await.map_err(fatal)?)
@@ -166,7 +167,8 @@ async fn snapshot(State(peer): State<Peer>, request: Request) -> Answer {
 
 async fn receive(running: &Running, body: Body) -> Result<(SnapshotHead, Incoming), Refused> {
     let broken = |e: &dyn std::fmt::Display| Refused(StatusCode::BAD_REQUEST, e.to_string());
-    let mut incoming = Incoming::create(&running.data.path().join(CHECKPOINTS_DIR)).map_err(|e| broken(&e))?;
+    let mut incoming =
+        Incoming::create(&running.data.path().join(CHECKPOINTS_DIR)).map_err(|e| broken(&e))?;
     let mut stream = body.into_data_stream();
     let mut start = BytesMut::new();
     let head: SnapshotHead = loop {
