@@ -3,5 +3,51 @@
 //! A handler translates: it parses a request into domain types (errors become a 4xx here), asks the
 //! node one question through [`registry::Registry`], and renders the answer. This crate knows no
 //! Raft handle, no disk, no tasks and no peers.
+//!
+//! [`router`] is the public face. `wire` holds the shapes of JSON, `routes` one file per resource,
+//! `error` alone knows status codes, and `conventions` puts the headers on every answer and the
+//! body on every problem.
 
+mod answer;
+mod conventions;
+mod error;
+mod extract;
+mod filter;
+mod lists;
+pub mod options;
 pub mod registry;
+mod routes;
+mod wire;
+
+use std::sync::Arc;
+
+pub use options::{ApiOptions, SentinelSettings};
+
+use conventions::RequestIds;
+use lists::{ListCache, Pins};
+use registry::Registry;
+
+/// All routes, to be served on any listener. Never checks `Host`: Sentinel's transports send
+/// whatever name their resolver gives them.
+pub fn router(registry: Arc<dyn Registry>, options: ApiOptions) -> axum::Router {
+    let api = Arc::new(Api {
+        ids: RequestIds::new(registry.glance().node),
+        pins: Pins::new(registry.glance().node),
+        lists: ListCache::default(),
+        registry,
+        options,
+    });
+    conventions::around(routes::all(), api)
+}
+
+/// What handlers share.
+struct Api {
+    registry: Arc<dyn Registry>,
+    options: ApiOptions,
+    lists: ListCache,
+    pins: Pins,
+    ids: RequestIds,
+}
+
+/// The state as handlers take it.
+type Shared = axum::extract::State<Arc<Api>>;

@@ -1,0 +1,420 @@
+//! What handlers take out of a request: names from the path, parameters, conditions, bodies. All
+//! that can be wrong with them becomes a 4xx that names the field.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::extract::path::ErrorKind;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
+use http::request::Parts;
+use http_body::Body as _;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use percent_encoding::{percent_decode, percent_decode_str};
+use roster_storage::command::{Condition, Request as Once};
+use roster_storage::names::{
+    AppName, IdempotencyKey, InstanceId, InstanceKey, Revision, SessionId,
+};
+use serde::de::DeserializeOwned;
+use smol_str::SmolStr;
+use twox_hash::XxHash64;
+
+use crate::Api;
+use crate::error::{ApiError, Invalid};
+use crate::registry::Consistency;
+
+/// `{app}` of the path.
+pub(crate) struct App(pub AppName);
+
+/// `{app}` and `{id}` of the path.
+pub(crate) struct Key(pub InstanceKey);
+
+/// `{session}` of the path.
+pub(crate) struct Session(pub SessionId);
+
+impl<S: Send + Sync> FromRequestParts<S> for App {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(app) =
+            Path::<SmolStr>::from_request_parts(parts, state).await.map_err(bad_path)?;
+        Ok(Self(AppName::new(app).map_err(Invalid::name("app"))?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Key {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path((app, id)) =
+            Path::<(SmolStr, SmolStr)>::from_request_parts(parts, state).await.map_err(bad_path)?;
+        Ok(Self(InstanceKey {
+            app: AppName::new(app).map_err(Invalid::name("app"))?,
+            id: InstanceId::new(id).map_err(Invalid::name("id"))?,
+        }))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Session {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(session) =
+            Path::<SmolStr>::from_request_parts(parts, state).await.map_err(bad_path)?;
+        Ok(Self(session.parse().map_err(Invalid::name("session"))?))
+    }
+}
+
+fn bad_path(rejection: PathRejection) -> ApiError {
+    if let PathRejection::FailedToDeserializePathParams(failed) = &rejection
+        && let ErrorKind::InvalidUtf8InPathParam { key } = failed.kind()
+    {
+        return Invalid::new(key.clone(), "is not UTF-8").into();
+    }
+    Invalid::new("path", rejection.body_text()).into()
+}
+
+/// The query's parameters. A handler takes those it knows and then calls [`Params::end`], so that
+/// a typing mistake is not silence.
+pub(crate) struct Params(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Params {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        parts.uri.query().map_or(Ok(Self(Vec::new())), Self::parse)
+    }
+}
+
+impl Params {
+    fn parse(query: &str) -> Result<Self, ApiError> {
+        let mut params = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = form_text(name).ok_or_else(|| Invalid::new("query", "is not UTF-8"))?;
+            let Some(value) = form_text(value) else {
+                return Err(Invalid::new(name.into_owned(), "is not UTF-8").into());
+            };
+            if params.iter().any(|(known, _)| *known == name) {
+                return Err(Invalid::new(name.into_owned(), "is there twice").into());
+            }
+            params.push((name.into_owned(), value.into_owned()));
+        }
+        Ok(Self(params))
+    }
+
+    pub fn text(&mut self, name: &str) -> Option<String> {
+        let at = self.0.iter().position(|(known, _)| known == name)?;
+        Some(self.0.swap_remove(at).1)
+    }
+
+    pub fn number(&mut self, name: &'static str) -> Result<Option<u64>, Invalid> {
+        let not_a_number = |_| Invalid::new(name, "is not a number");
+        self.text(name).map(|text| text.parse().map_err(not_a_number)).transpose()
+    }
+
+    pub fn flag(&mut self, name: &'static str) -> Result<Option<bool>, Invalid> {
+        match self.text(name).as_deref() {
+            None => Ok(None),
+            Some("true" | "1") => Ok(Some(true)),
+            Some("false" | "0") => Ok(Some(false)),
+            Some(_) => Err(Invalid::new(name, "must be true or false")),
+        }
+    }
+
+    /// How to read: `?consistency=` and `?min_revision=`.
+    pub fn reading(&mut self) -> Result<Reading, Invalid> {
+        let consistency = match self.text("consistency").as_deref() {
+            None | Some("linearizable") => Consistency::Linearizable,
+            Some("stale") => Consistency::Stale,
+            Some(_) => {
+                return Err(Invalid::new("consistency", "must be linearizable or stale"));
+            }
+        };
+        let min_revision = self.number("min_revision")?.map(Revision);
+        Ok(Reading { consistency, min_revision })
+    }
+
+    /// All parameters must have been taken.
+    pub fn end(self) -> Result<(), ApiError> {
+        match self.0.into_iter().next() {
+            None => Ok(()),
+            Some((name, _)) => Err(ApiError::unknown_parameter(name)),
+        }
+    }
+}
+
+/// How fresh a read must be.
+#[derive(Clone, Copy)]
+pub(crate) struct Reading {
+    pub consistency: Consistency,
+    pub min_revision: Option<Revision>,
+}
+
+/// Text as forms and queries write it: `+` is a space. `None` if it is not UTF-8.
+pub(crate) fn form_text(raw: &str) -> Option<Cow<'_, str>> {
+    if !raw.contains(['+', '%']) {
+        return Some(Cow::Borrowed(raw));
+    }
+    let spaced = raw.replace('+', " ");
+    percent_decode_str(&spaced).decode_utf8().ok().map(|text| Cow::Owned(text.into_owned()))
+}
+
+/// The pairs of a form or a query, as forgiving as a servlet container: what is not UTF-8 is
+/// replaced.
+pub(crate) fn form_pairs(raw: &[u8]) -> impl Iterator<Item = (String, String)> + '_ {
+    let text = |part: &[u8]| {
+        let spaced: Vec<u8> = part.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
+        percent_decode(&spaced).decode_utf8_lossy().into_owned()
+    };
+    raw.split(|b| *b == b'&').filter(|pair| !pair.is_empty()).map(move |pair| {
+        let end = pair.iter().position(|b| *b == b'=').unwrap_or(pair.len());
+        (text(&pair[..end]), text(pair.get(end + 1..).unwrap_or_default()))
+    })
+}
+
+/// `If-None-Match: *` or `If-Match: "r<revision>"`.
+pub(crate) struct When(pub Condition);
+
+impl<S: Send + Sync> FromRequestParts<S> for When {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        condition(&parts.headers).map(Self).map_err(ApiError::from)
+    }
+}
+
+fn condition(headers: &HeaderMap) -> Result<Condition, Invalid> {
+    match (headers.get(IF_NONE_MATCH), headers.get(IF_MATCH)) {
+        (None, None) => Ok(Condition::Any),
+        (Some(_), Some(_)) => Err(Invalid::new("if-match", "and If-None-Match exclude each other")),
+        (Some(star), None) if star == "*" => Ok(Condition::Absent),
+        (Some(_), None) => Err(Invalid::new("if-none-match", "can only be *")),
+        (None, Some(tag)) => tag
+            .to_str()
+            .ok()
+            .and_then(|tag| tag.strip_prefix("\"r")?.strip_suffix('"')?.parse().ok())
+            .map(Condition::Unchanged)
+            .ok_or_else(|| {
+                Invalid::new("if-match", "must be an ETag of Roster's: \"r<revision>\"")
+            }),
+    }
+}
+
+/// For writes that take no condition: one that is given must not be ignored.
+pub(crate) struct Unconditional;
+
+impl<S: Send + Sync> FromRequestParts<S> for Unconditional {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        for name in [IF_MATCH, IF_NONE_MATCH] {
+            if parts.headers.contains_key(&name) {
+                return Err(Invalid::new(name.as_str().to_owned(), "is not taken here").into());
+            }
+        }
+        Ok(Self)
+    }
+}
+
+/// A request's body, within the limit, with what tells how to read it.
+pub(crate) struct Content {
+    pub bytes: Bytes,
+    kind: Kind,
+    path: String,
+    idempotency_key: Option<Vec<u8>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Json,
+    Msgpack,
+    Form,
+    Other,
+}
+
+impl FromRequest<Arc<Api>> for Content {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, ApiError> {
+        let kind = kind_of(request.headers());
+        let key = request.headers().get("idempotency-key").map(|key| key.as_bytes().to_vec());
+        // Only what is made at most once needs to know where it was sent.
+        let path = key.as_ref().map(|_| request.uri().to_string()).unwrap_or_default();
+        let bytes = read(request.into_body(), api.options.body_bytes_max).await?;
+        Ok(Self { bytes, kind, path, idempotency_key: key })
+    }
+}
+
+async fn read(body: axum::body::Body, limit: usize) -> Result<Bytes, ApiError> {
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    let too_large = || ApiError::too_large(format!("the body is over the limit of {limit} bytes"));
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(e) if e.is::<LengthLimitError>() => Err(too_large()),
+        Err(e) => Err(ApiError::malformed(format!("the body did not arrive: {e}"))),
+    }
+}
+
+fn kind_of(headers: &HeaderMap) -> Kind {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return Kind::Json };
+    let essence = value.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json")
+        || essence.to_ascii_lowercase().ends_with("+json")
+    {
+        Kind::Json
+    } else if ["application/msgpack", "application/x-msgpack", "application/vnd.msgpack"]
+        .iter()
+        .any(|known| essence.eq_ignore_ascii_case(known))
+    {
+        Kind::Msgpack
+    } else if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        Kind::Form
+    } else {
+        Kind::Other
+    }
+}
+
+impl Content {
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub fn is_msgpack(&self) -> bool {
+        self.kind == Kind::Msgpack
+    }
+
+    /// A form's pairs, as they stand there.
+    pub fn form(&self) -> &[u8] {
+        if self.kind == Kind::Form { &self.bytes } else { b"" }
+    }
+
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        match self.kind {
+            Kind::Json => from_json(&self.bytes),
+            Kind::Msgpack | Kind::Form | Kind::Other => {
+                Err(ApiError::content_type("application/json"))
+            }
+        }
+    }
+
+    /// As [`Content::json`], but nothing at all is the default.
+    pub fn json_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, ApiError> {
+        if self.is_empty() { Ok(T::default()) } else { self.json() }
+    }
+
+    pub fn json_or_msgpack<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        match self.kind {
+            Kind::Json => from_json(&self.bytes),
+            Kind::Msgpack => from_msgpack(&self.bytes),
+            Kind::Form | Kind::Other => {
+                Err(ApiError::content_type("application/json or application/msgpack"))
+            }
+        }
+    }
+
+    /// What makes this POST happen at most once, if its sender asked for that.
+    pub fn once(&self) -> Result<Option<Once>, Invalid> {
+        let Some(key) = &self.idempotency_key else { return Ok(None) };
+        let invalid = |why: String| Invalid::new("idempotency-key", why);
+        let text = str::from_utf8(key).map_err(|_| invalid("is not UTF-8".into()))?;
+        let key = IdempotencyKey::new(text).map_err(|e| invalid(e.to_string()))?;
+        Ok(Some(Once { key, digest: (self.digest(1), self.digest(2)), part: 0 }))
+    }
+
+    fn digest(&self, seed: u64) -> u64 {
+        let mut hasher = XxHash64::with_seed(seed);
+        std::hash::Hasher::write(&mut hasher, self.path.as_bytes());
+        std::hash::Hasher::write(&mut hasher, &[0]);
+        std::hash::Hasher::write(&mut hasher, &self.bytes);
+        std::hash::Hasher::finish(&hasher)
+    }
+}
+
+fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(bytes).map_err(|_| explain_json::<T>(bytes))
+}
+
+/// Reads once more, slowly, to say where it went wrong.
+fn explain_json<T: DeserializeOwned>(bytes: &[u8]) -> ApiError {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    match serde_path_to_error::deserialize::<_, T>(&mut reader) {
+        Ok(_) => ApiError::malformed("there is something after the end of the JSON document"),
+        Err(e) if e.inner().is_data() => data_error(e.path(), &e.inner().to_string()),
+        Err(e) => ApiError::malformed(format!("this is not JSON: {}", e.inner())),
+    }
+}
+
+fn from_msgpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|e| match e.inner() {
+        rmp_serde::decode::Error::Syntax(why) => data_error(e.path(), why),
+        why => ApiError::malformed(format!("this is not msgpack of the right shape: {why}")),
+    })?;
+    if reader.get_ref().is_empty() {
+        Ok(value)
+    } else {
+        Err(ApiError::malformed("there is something after the end of the msgpack document"))
+    }
+}
+
+/// JSON that is JSON but does not fit: named after the field.
+pub(crate) fn data_error(path: &serde_path_to_error::Path, why: &str) -> ApiError {
+    match misfit(path, why) {
+        Misfit::Unknown(field) => ApiError::unknown_field(field, why.to_owned()),
+        Misfit::Invalid(invalid) => invalid.into(),
+    }
+}
+
+enum Misfit {
+    Unknown(String),
+    Invalid(Invalid),
+}
+
+fn misfit(path: &serde_path_to_error::Path, why: &str) -> Misfit {
+    if let Some(field) = quoted_after(why, "unknown field ") {
+        return Misfit::Unknown(field);
+    }
+    let named =
+        quoted_after(why, "missing field ").or_else(|| quoted_after(why, "duplicate field "));
+    let field = named.or_else(|| last_name(path)).unwrap_or_else(|| "body".to_owned());
+    Misfit::Invalid(Invalid::new(field, format!("does not fit: {why}")))
+}
+
+fn quoted_after(text: &str, before: &str) -> Option<String> {
+    let rest = text.strip_prefix(before)?.strip_prefix('`')?;
+    rest.split_once('`').map(|(name, _)| name.to_owned())
+}
+
+/// The outermost field for maps of free keys (`metadata`), else the innermost.
+fn last_name(path: &serde_path_to_error::Path) -> Option<String> {
+    let mut name = None;
+    for segment in path.iter() {
+        if let serde_path_to_error::Segment::Map { key } = segment {
+            name = Some(key.clone());
+            if key == "metadata" || key == "adopted" {
+                break;
+            }
+        }
+    }
+    name
+}
+
+/// One item of a batch, whose mistakes do not sink the others: the code and the detail.
+pub(crate) fn item_from_json<T: DeserializeOwned>(raw: &str) -> Result<T, (String, String)> {
+    let mut reader = serde_json::Deserializer::from_str(raw);
+    serde_path_to_error::deserialize(&mut reader).map_err(|e| {
+        match misfit(e.path(), &e.inner().to_string()) {
+            Misfit::Unknown(_) => ("unknown-field".to_owned(), e.inner().to_string()),
+            Misfit::Invalid(invalid) => (invalid.code(), invalid.detail()),
+        }
+    })
+}

@@ -1,0 +1,70 @@
+//! The cluster, this node, and whether it lives and serves.
+
+use std::fmt::Write as _;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+
+use crate::Shared;
+use crate::answer::{Answer, Answered};
+use crate::error::ApiError;
+use crate::extract::Params;
+use crate::registry::{Check, Consistency};
+use crate::wire::app::CountsView;
+use crate::wire::cluster::{ClusterView, NodeView};
+
+pub(super) async fn cluster(State(api): Shared, params: Params) -> Answered {
+    params.end()?;
+    let status = api.registry.cluster().await;
+    // Counts of a node that does not serve yet are zero; the rest is worth showing all the same.
+    let counts = match api.registry.read(Consistency::Stale, None).await {
+        Ok(version) => version.catalog.total_counts().into(),
+        Err(_) => CountsView::default(),
+    };
+    Ok(Answer::json(&ClusterView::new(status, counts)).read(Consistency::Stale))
+}
+
+pub(super) async fn node(State(api): Shared, params: Params) -> Answered {
+    params.end()?;
+    let status = api.registry.node();
+    Ok(Answer::json(&NodeView::from(status)).read(Consistency::Stale))
+}
+
+/// Alive is who answers.
+pub(super) async fn livez() -> Answer {
+    Answer::text("ok\n")
+}
+
+pub(super) async fn readyz(State(api): Shared, mut params: Params) -> Result<Response, ApiError> {
+    let verbose = params.text("verbose").is_some();
+    params.end()?;
+    let status = api.registry.node();
+    let listing = listing(&status.checks);
+    match (status.is_ready(), verbose) {
+        (true, true) => Ok(Answer::text(listing).into_response()),
+        (true, false) => Ok(Answer::text("ok\n").into_response()),
+        (false, true) => {
+            let not_ready = ApiError::not_ready("").status();
+            Ok((not_ready, Answer::text(listing)).into_response())
+        }
+        (false, false) => Err(ApiError::not_ready(failures(&status.checks))),
+    }
+}
+
+fn listing(checks: &[Check]) -> String {
+    checks.iter().fold(String::new(), |mut text, check| {
+        // Writing to a string does not fail.
+        let _ = match &check.result {
+            Ok(()) => writeln!(text, "[+] {} ok", check.name),
+            Err(why) => writeln!(text, "[-] {}: {why}", check.name),
+        };
+        text
+    })
+}
+
+fn failures(checks: &[Check]) -> String {
+    let failed = checks.iter().filter_map(|check| {
+        check.result.as_ref().err().map(|why| format!("{}: {why}", check.name))
+    });
+    failed.collect::<Vec<_>>().join("; ")
+}

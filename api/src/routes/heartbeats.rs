@@ -1,0 +1,96 @@
+//! Heartbeats: of one instance, of one session, of many.
+
+use axum::extract::State;
+use roster_storage::command::Condition;
+use roster_storage::limits::HEARTBEATS_MAX;
+use roster_storage::names::Incarnation;
+
+use super::instances;
+use crate::answer::{Answer, Answered};
+use crate::error::ApiError;
+use crate::extract::{Content, Key, Params, Session};
+use crate::registry::{Beat, BeatRefused, BeatTarget, Renewed};
+use crate::wire::heartbeat::{FailedBeat, HeartbeatsBody, HeartbeatsView, RenewedView};
+use crate::wire::instance::{RegisterHow, heartbeat_every};
+use crate::wire::session::SessionBeatBody;
+use crate::{Api, Shared};
+
+pub(super) async fn one(
+    State(api): Shared,
+    Key(key): Key,
+    mut params: Params,
+    content: Content,
+) -> Answered {
+    let incarnation = params.number("incarnation")?.map(Incarnation);
+    let create_app = params.flag("create_app")?.unwrap_or(true);
+    params.end()?;
+    let record = if content.is_empty() { None } else { Some(content.json()?) };
+    let target = BeatTarget::Instance { key: key.clone(), incarnation };
+    match (beat(&api, target, None).await?, record) {
+        (Ok(renewed), _) => Ok(renewed_answer(&api, renewed)),
+        (Err(BeatRefused::UnknownApp(_) | BeatRefused::UnknownInstance), Some(record)) => {
+            let how = RegisterHow { create_app, takeover: false, condition: Condition::Any };
+            instances::propose(&api, key, record, how).await
+        }
+        (Err(refused), _) => Err(refused.into()),
+    }
+}
+
+pub(super) async fn session(
+    State(api): Shared,
+    Session(session): Session,
+    params: Params,
+    content: Content,
+) -> Answered {
+    params.end()?;
+    let body: SessionBeatBody = content.json_or_default()?;
+    let renewed = beat(&api, BeatTarget::Session(session), None).await??;
+    let revision = api.registry.glance().applied;
+    let view = RenewedView::new(renewed, revision);
+    let view = if body.adopted.is_some() { view.settled() } else { view };
+    Ok(Answer::json(&view).at(revision))
+}
+
+/// One sign of life: the outer error is the node's, the inner one the leader's word on this beat.
+pub(super) async fn beat(
+    api: &Api,
+    target: BeatTarget,
+    mark: Option<i64>,
+) -> Result<Result<Renewed, BeatRefused>, ApiError> {
+    let mut answers = api.registry.heartbeat(vec![Beat { target, mark }]).await?;
+    answers.pop().ok_or_else(|| ApiError::not_ready("the leader gave no answer to the beat"))
+}
+
+fn renewed_answer(api: &Api, renewed: Renewed) -> Answer {
+    let revision = api.registry.glance().applied;
+    Answer::json(&RenewedView::new(renewed, revision)).at(revision)
+}
+
+pub(super) async fn many(State(api): Shared, params: Params, content: Content) -> Answered {
+    params.end()?;
+    let body: HeartbeatsBody = content.json_or_msgpack()?;
+    if body.len() > HEARTBEATS_MAX {
+        let detail = format!("{} heartbeats are over the limit of {HEARTBEATS_MAX}", body.len());
+        return Err(ApiError::too_large(detail));
+    }
+    let beats = body.into_beats()?;
+    let answers = api.registry.heartbeat(beats.clone()).await?;
+    let view = summary(beats, answers);
+    Ok(if content.is_msgpack() { Answer::msgpack(&view) } else { Answer::json(&view) })
+}
+
+fn summary(beats: Vec<Beat>, answers: Vec<Result<Renewed, BeatRefused>>) -> HeartbeatsView {
+    let mut renewed = 0;
+    let mut shortest_ms = None::<u64>;
+    let mut failed = Vec::new();
+    for (beat, answer) in beats.into_iter().zip(answers) {
+        match answer {
+            Ok(Renewed { ttl_ms, .. }) => {
+                renewed += 1;
+                shortest_ms = Some(shortest_ms.map_or(ttl_ms, |shortest| shortest.min(ttl_ms)));
+            }
+            Err(why) => failed.push(FailedBeat::new(beat.target, why)),
+        }
+    }
+    HeartbeatsView { renewed, heartbeat_every: shortest_ms.map(heartbeat_every), failed }
+}

@@ -1,0 +1,191 @@
+//! `/v1/apps/{app}/instances` and `/v1/instances`
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use roster_storage::catalog::Instance;
+use roster_storage::command::{Command, Deregister, Refusal, Reply};
+use roster_storage::names::{AppName, Incarnation, InstanceKey};
+
+use crate::answer::{Answer, Answered};
+use crate::error::{ApiError, decided};
+use crate::extract::{App, Content, Key, Params, Reading, When};
+use crate::filter::Wanted;
+use crate::lists::{Listed, Page, Paging, cursor_of_key, list_body};
+use crate::registry::Consistency;
+use crate::wire::instance::{
+    ChangedView, InstanceBody, InstanceList, InstanceView, PatchBody, RegisterHow, RegisteredView,
+};
+use crate::{Api, Shared};
+
+pub(super) async fn register(
+    State(api): Shared,
+    Key(key): Key,
+    When(condition): When,
+    mut params: Params,
+    content: Content,
+) -> Answered {
+    let create_app = params.flag("create_app")?.unwrap_or(true);
+    let takeover = params.flag("takeover")?.unwrap_or(false);
+    params.end()?;
+    let how = RegisterHow { create_app, takeover, condition };
+    propose(&api, key, content.json()?, how).await
+}
+
+/// Registers or updates; also what a heartbeat with a full record comes to.
+pub(super) async fn propose(
+    api: &Api,
+    key: InstanceKey,
+    body: InstanceBody,
+    how: RegisterHow,
+) -> Answered {
+    let command = Command::Register(body.into_register(key.clone(), how)?);
+    match decided(api.registry.propose(command).await?)? {
+        (revision, Reply::Registered(registered)) => {
+            let view = RegisteredView::new(&key, registered, revision);
+            Ok(Answer::json(&view).created(registered.created).at(revision).etag(revision))
+        }
+        (_, other) => Err(ApiError::unexpected(&other)),
+    }
+}
+
+pub(super) async fn read(State(api): Shared, Key(key): Key, mut params: Params) -> Answered {
+    let reading = params.reading()?;
+    params.end()?;
+    let version = api.read(reading).await?;
+    let instance = live(&version.catalog, &key)?;
+    // Who reads what may be old wants an answer without the leader.
+    let heard = match reading.consistency {
+        Consistency::Stale => None,
+        Consistency::Linearizable => {
+            last_heard(&api, [instance].into_iter()).await?.pop().flatten()
+        }
+    };
+    let view = InstanceView::new(&version.catalog, &key.app, &key.id, instance).heard(heard);
+    let answer = Answer::json(&view).at(version.revision()).read(reading.consistency);
+    Ok(answer.etag(instance.revision))
+}
+
+fn live<'a>(
+    catalog: &'a roster_storage::catalog::Catalog,
+    key: &InstanceKey,
+) -> Result<&'a Arc<Instance>, Refusal> {
+    let InstanceKey { app, id } = key;
+    let known = catalog.app(app).ok_or_else(|| Refusal::UnknownApp(app.clone()))?;
+    let unknown = || Refusal::UnknownInstance { app: app.clone(), id: id.clone() };
+    known.instances.get(id).ok_or_else(unknown)
+}
+
+/// Wall clocks of the last heartbeats, in order.
+async fn last_heard(
+    api: &Api,
+    instances: impl Iterator<Item = &Arc<Instance>>,
+) -> Result<Vec<Option<u64>>, ApiError> {
+    let sessions = instances.map(|instance| instance.session).collect();
+    let heard = api.registry.last_heard(sessions).await.map_err(ApiError::of_read)?;
+    Ok(heard.into_iter().map(|heard| heard.map(|heard| heard.wall_ms)).collect())
+}
+
+pub(super) async fn patch(
+    State(api): Shared,
+    Key(key): Key,
+    When(condition): When,
+    mut params: Params,
+    content: Content,
+) -> Answered {
+    let incarnation = params.number("incarnation")?.map(Incarnation);
+    params.end()?;
+    let body: PatchBody = content.json()?;
+    let command = Command::Patch(body.into_patch(key.clone(), incarnation, condition)?);
+    match decided(api.registry.propose(command).await?)? {
+        (revision, Reply::Patched { incarnation }) => {
+            let view = ChangedView::new(&key, incarnation, revision);
+            Ok(Answer::json(&view).at(revision).etag(revision))
+        }
+        (_, other) => Err(ApiError::unexpected(&other)),
+    }
+}
+
+pub(super) async fn deregister(
+    State(api): Shared,
+    Key(key): Key,
+    When(condition): When,
+    mut params: Params,
+) -> Answered {
+    let incarnation = params.number("incarnation")?.map(Incarnation);
+    params.end()?;
+    let command = Deregister { key: key.clone(), incarnation, by_operator: false, condition };
+    match decided(api.registry.propose(Command::Deregister(command)).await?)? {
+        (revision, Reply::Deregistered { incarnation }) => {
+            Ok(Answer::json(&ChangedView::new(&key, incarnation, revision)).at(revision))
+        }
+        (_, other) => Err(ApiError::unexpected(&other)),
+    }
+}
+
+/// What a list of instances was asked for.
+struct Asked {
+    reading: Reading,
+    paging: Paging,
+    heartbeats: bool,
+    listed: Listed,
+    wanted: Wanted,
+}
+
+fn asked(mut params: Params, app: Option<AppName>) -> Result<Asked, ApiError> {
+    let (reading, paging) = (params.reading()?, params.paging()?);
+    let heartbeats = params.flag("heartbeats")?.unwrap_or(false);
+    let (filter, search) = (params.text("filter"), params.text("q"));
+    params.end()?;
+    let wanted = Wanted::new(filter.as_deref(), search.as_deref())?;
+    let listed = Listed { kind: "instances", app, filter, search };
+    Ok(Asked { reading, paging, heartbeats, listed, wanted })
+}
+
+pub(super) async fn list(State(api): Shared, App(name): App, params: Params) -> Answered {
+    let asked = asked(params, Some(name.clone()))?;
+    let page = api.page(&asked.listed, asked.reading, asked.paging).await?;
+    let catalog = page.catalog();
+    let app = catalog.app(&name).ok_or_else(|| Refusal::UnknownApp(name.clone()))?;
+    let whole = page.after.is_none() && app.instances.len() <= page.limit;
+    if whole && asked.wanted.is_all() && !asked.heartbeats {
+        let revision = page.version.revision();
+        let body = list_body(api.lists.encoded(catalog, &name, app), revision);
+        return Ok(Answer::json_body(body).at(revision).read(page.consistency));
+    }
+    render(&api, &page, &asked.listed, &asked.wanted, asked.heartbeats).await
+}
+
+pub(super) async fn search(State(api): Shared, params: Params) -> Answered {
+    let asked = asked(params, None)?;
+    let page = api.page(&asked.listed, asked.reading, asked.paging).await?;
+    render(&api, &page, &asked.listed, &asked.wanted, asked.heartbeats).await
+}
+
+/// One page, line by line.
+async fn render(
+    api: &Api,
+    page: &Page,
+    listed: &Listed,
+    wanted: &Wanted,
+    heartbeats: bool,
+) -> Answered {
+    let matches = page.matches(listed, wanted).await?;
+    let catalog = page.catalog();
+    let found = || matches.keys.iter().filter_map(|key| Some((key, catalog.instance(key)?)));
+    let mut instances: Vec<_> = found()
+        .map(|(key, instance)| InstanceView::new(catalog, &key.app, &key.id, instance))
+        .collect();
+    if heartbeats {
+        let heard = last_heard(api, found().map(|(_, instance)| instance)).await?;
+        instances = instances.into_iter().zip(heard).map(|(view, at)| view.heard(at)).collect();
+    }
+    let last = matches.keys.last().filter(|_| matches.more);
+    let revision = page.version.revision();
+    let list = InstanceList {
+        next_cursor: last.map(|key| api.cursor(page, listed, &cursor_of_key(key))),
+        instances,
+        revision: revision.0,
+    };
+    Ok(Answer::json(&list).at(revision).read(page.consistency))
+}

@@ -1,0 +1,55 @@
+//! One file per resource; handlers parse, ask and render.
+
+mod apps;
+mod batch;
+mod cluster;
+mod heartbeats;
+mod instances;
+mod overrides;
+mod sentinel;
+mod sessions;
+mod shards;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{any, get, post, put};
+
+use crate::Api;
+
+/// Every path that Roster serves.
+pub(crate) fn all() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/v1/apps", get(apps::list))
+        .route("/v1/apps/{app}", get(apps::read).put(apps::put).delete(apps::delete))
+        .route("/v1/apps/{app}/instances", get(instances::list))
+        .route(
+            "/v1/apps/{app}/instances/{id}",
+            get(instances::read)
+                .put(instances::register)
+                .patch(instances::patch)
+                .delete(instances::deregister),
+        )
+        .route("/v1/apps/{app}/instances/{id}/heartbeat", put(heartbeats::one))
+        .route(
+            "/v1/apps/{app}/instances/{id}/override",
+            get(overrides::read).put(overrides::put).delete(overrides::clear),
+        )
+        .route("/v1/instances", get(instances::search))
+        .route("/v1/instances:batch", post(batch::batch))
+        .route("/v1/heartbeats", post(heartbeats::many))
+        .route("/v1/sessions", post(sessions::open))
+        .route("/v1/sessions/{session}", get(sessions::read).delete(sessions::close))
+        .route("/v1/sessions/{session}/heartbeat", put(heartbeats::session))
+        .route("/v1/shards", get(shards::list))
+        .route("/v1/cluster", get(cluster::cluster))
+        .route("/v1/node", get(cluster::node))
+        .route("/livez", get(cluster::livez))
+        .route("/readyz", get(cluster::readyz))
+        .route("/registry/machine", any(sentinel::beat))
+        .route("/app/names.json", get(sentinel::names))
+        .route("/app/briefinfos.json", get(sentinel::briefs))
+        .route("/app/{app}/machines.json", get(sentinel::machines))
+        .route("/app/{app}/machine/remove.json", any(sentinel::remove))
+        .route("/version", get(sentinel::version))
+}

@@ -1,0 +1,63 @@
+//! `/v1/apps/{app}/instances/{id}/override`
+
+use axum::extract::State;
+use roster_storage::command::{ClearOverride, Command, Overridden, Refusal, Reply};
+
+use crate::Shared;
+use crate::answer::{Answer, Answered};
+use crate::error::{ApiError, decided};
+use crate::extract::{Content, Key, Params, Unconditional};
+use crate::wire::instance::{OverrideBody, OverrideChanged, OverrideView};
+
+pub(super) async fn read(State(api): Shared, Key(key): Key, mut params: Params) -> Answered {
+    let reading = params.reading()?;
+    params.end()?;
+    let version = api.read(reading).await?;
+    if version.catalog.app(&key.app).is_none() {
+        return Err(Refusal::UnknownApp(key.app).into());
+    }
+    let word = version.catalog.override_of(&key).ok_or_else(ApiError::unknown_override)?;
+    let answer = Answer::json(&OverrideView::new(&key, word)).at(version.revision());
+    Ok(answer.read(reading.consistency).etag(word.revision))
+}
+
+pub(super) async fn put(
+    State(api): Shared,
+    Key(key): Key,
+    _: Unconditional,
+    params: Params,
+    content: Content,
+) -> Answered {
+    params.end()?;
+    let command = content.json::<OverrideBody>()?.into_override(key.clone())?;
+    let state = match command.state {
+        Overridden::Draining => "draining",
+        Overridden::Maintenance => "maintenance",
+    };
+    match decided(api.registry.propose(Command::PutOverride(command)).await?)? {
+        (revision, Reply::OverridePut) => {
+            let (app, id) = (key.app.as_str(), key.id.as_str());
+            let view = OverrideChanged { app, id, state: Some(state), revision: revision.0 };
+            Ok(Answer::json(&view).at(revision).etag(revision))
+        }
+        (_, other) => Err(ApiError::unexpected(&other)),
+    }
+}
+
+pub(super) async fn clear(
+    State(api): Shared,
+    Key(key): Key,
+    _: Unconditional,
+    params: Params,
+) -> Answered {
+    params.end()?;
+    let command = Command::ClearOverride(ClearOverride { key: key.clone() });
+    match decided(api.registry.propose(command).await?)? {
+        (revision, Reply::OverrideCleared) => {
+            let (app, id) = (key.app.as_str(), key.id.as_str());
+            let view = OverrideChanged { app, id, state: None, revision: revision.0 };
+            Ok(Answer::json(&view).at(revision))
+        }
+        (_, other) => Err(ApiError::unexpected(&other)),
+    }
+}

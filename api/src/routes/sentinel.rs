@@ -1,0 +1,321 @@
+//! The paths of Sentinel's dashboard that its transports and its page use.
+//!
+//! A transport knows one server and never follows a redirect, so every node takes every beat. Only
+//! HTTP 200 counts for it, and refusals are HTTP 200 too, with a code in the body. A beat costs a
+//! log entry only if the machine is new or says something new of itself.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::Uri;
+use roster_storage::catalog::{App as AppEntry, Instance};
+use roster_storage::command::{Command, Condition, Deregister, Profile, Refusal, Register};
+use roster_storage::limits::{SENTINEL_TTL_MS, TEXT_BYTES_MAX};
+use roster_storage::names::{AppName, InstanceId, InstanceKey};
+use roster_storage::version::Version;
+use smol_str::{SmolStr, format_smolstr};
+
+use super::heartbeats;
+use crate::answer::Answer;
+use crate::conventions::unix_ms;
+use crate::error::{ApiError, decided, sentinel_bad_request};
+use crate::extract::{App, Content, Reading, form_pairs};
+use crate::registry::{BeatRefused, BeatTarget, Consistency, Heard};
+use crate::wire::sentinel::{APP_TYPE, AppInfo, Envelope, MachineInfo};
+use crate::{Api, Shared};
+
+/// The dashboard's own bounds, in UTF-16 units as it counts them.
+const APP_UNITS_MAX: usize = 256;
+const IP_UNITS_MAX: usize = 128;
+const HOSTNAME_UNITS_MAX: usize = 256;
+
+const NOW: Reading = Reading { consistency: Consistency::Linearizable, min_revision: None };
+
+/// Why there is no success: the dashboard's word, its framework's, or Roster's.
+enum Refused {
+    /// HTTP 200 with `code` and `msg`.
+    Told(i32, String),
+    /// A value that should be a number: HTTP 400.
+    NotANumber,
+    Error(ApiError),
+}
+
+impl<E: Into<ApiError>> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+fn answer(uri: &Uri, result: Result<Answer, Refused>) -> Response {
+    match result {
+        Ok(answer) => answer.into_response(),
+        Err(Refused::Told(code, msg)) => Answer::json(&Envelope::fail(code, msg)).into_response(),
+        Err(Refused::NotANumber) => sentinel_bad_request(uri.path()),
+        Err(Refused::Error(error)) => error.into_response(),
+    }
+}
+
+fn success() -> Answer {
+    Answer::json(&Envelope::<()>::success(None))
+}
+
+/// The parameters of a request: the query's come before the form's.
+struct Fields(Vec<(String, String)>);
+
+impl Fields {
+    fn of(uri: &Uri, content: &Content) -> Self {
+        let query = uri.query().unwrap_or_default().as_bytes();
+        Self(form_pairs(query).chain(form_pairs(content.form())).collect())
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Refused> {
+        match self.text(name).map(str::trim) {
+            None | Some("") => Ok(None),
+            Some(text) => text.parse().map(Some).map_err(|_| Refused::NotANumber),
+        }
+    }
+}
+
+/// A heartbeat that passed the dashboard's checks.
+struct MachineBeat {
+    key: InstanceKey,
+    ip: SmolStr,
+    port: u32,
+    hostname: SmolStr,
+    version: SmolStr,
+    app_type: i32,
+    mark: i64,
+}
+
+/// The dashboard's checks, in its order and words.
+fn checked(fields: &Fields) -> Result<MachineBeat, Refused> {
+    let app_type: i32 = fields.number("app_type")?.unwrap_or(0);
+    let mark: Option<i64> = fields.number("version")?;
+    let port: Option<i32> = fields.number("port")?;
+    let told = |msg: String| Refused::Told(-1, msg);
+
+    let app = fields.text("app").unwrap_or_default();
+    let name = AppName::new(app).ok().filter(|_| !app.trim().is_empty());
+    let name = name.filter(|_| units(app) <= APP_UNITS_MAX);
+    let name = name.ok_or_else(|| told("invalid appName".into()))?;
+
+    let ip = fields.text("ip");
+    let invalid_ip = || told(format!("invalid ip: {}", ip.unwrap_or("null")));
+    let ip = ip.filter(|ip| units(ip) <= IP_UNITS_MAX).ok_or_else(invalid_ip)?;
+    let address: IpAddr = ip.parse().map_err(|_| invalid_ip())?;
+
+    let invalid_port = || told("invalid port".into());
+    let port = port.filter(|port| *port >= -1).ok_or_else(invalid_port)?;
+    let hostname = fields.text("hostname").unwrap_or_default();
+    if units(hostname) > HOSTNAME_UNITS_MAX {
+        return Err(told("hostname too long".into()));
+    }
+    let port = u32::try_from(port).map_err(|_| told("your port not set yet".into()))?;
+
+    let version = fields.text("v").filter(|v| !v.trim().is_empty()).unwrap_or("unknown");
+    if version.len() > TEXT_BYTES_MAX {
+        return Err(told("version too long".into()));
+    }
+    let id = match address {
+        IpAddr::V4(_) => format_smolstr!("{ip}:{port}"),
+        IpAddr::V6(_) => format_smolstr!("[{ip}]:{port}"),
+    };
+    let id = InstanceId::new(id).map_err(|_| told(format!("invalid ip: {ip}")))?;
+    Ok(MachineBeat {
+        key: InstanceKey::new(name, id),
+        ip: ip.into(),
+        port,
+        hostname: hostname.into(),
+        version: version.into(),
+        app_type,
+        mark: mark.unwrap_or_else(|| i64::try_from(unix_ms()).unwrap_or(i64::MAX)),
+    })
+}
+
+fn units(text: &str) -> usize {
+    text.encode_utf16().count()
+}
+
+pub(super) async fn beat(State(api): Shared, uri: Uri, content: Content) -> Response {
+    answer(&uri, take_beat(&api, &Fields::of(&uri, &content)).await)
+}
+
+async fn take_beat(api: &Api, fields: &Fields) -> Result<Answer, Refused> {
+    let machine = checked(fields)?;
+    match send(api, &machine).await? {
+        // What this node has may be old; it is enough to see that something is new.
+        Ok(()) => {
+            let version = api.registry.read(Consistency::Stale, None).await?;
+            match version.catalog.instance(&machine.key) {
+                Some(live) if !machine.is_described_by(live) => {
+                    register(api, &machine, Some(live)).await?;
+                }
+                Some(_) | None => {}
+            }
+        }
+        Err(BeatRefused::UnknownApp(_) | BeatRefused::UnknownInstance) => {
+            register(api, &machine, None).await?;
+            // The registration was the sign of life; this only leaves the client's mark.
+            let _ = send(api, &machine).await;
+        }
+        Err(refused) => return Err(refused.into()),
+    }
+    Ok(success())
+}
+
+async fn send(api: &Api, machine: &MachineBeat) -> Result<Result<(), BeatRefused>, ApiError> {
+    let target = BeatTarget::Instance { key: machine.key.clone(), incarnation: None };
+    Ok(heartbeats::beat(api, target, Some(machine.mark)).await?.map(drop))
+}
+
+/// Writes what is new of a machine. A change loses against a newer one that came in between: the
+/// next beat sees to it.
+async fn register(
+    api: &Api,
+    machine: &MachineBeat,
+    live: Option<&Arc<Instance>>,
+) -> Result<(), ApiError> {
+    let command = Register {
+        key: machine.key.clone(),
+        profile: machine.profile(live.map(|live| &live.profile)),
+        session: None,
+        // A machine that came by REST keeps the TTL that it asked for.
+        ttl_ms: live.is_none().then_some(SENTINEL_TTL_MS),
+        takeover: false,
+        create_app: Some(machine.app_type),
+        condition: live.map_or(Condition::Any, |live| Condition::Unchanged(live.revision)),
+    };
+    let outcome = api.registry.propose(Command::Register(command)).await?;
+    match outcome.result {
+        Err(Refusal::PreconditionFailed { .. }) => Ok(()),
+        Ok(_) | Err(_) => decided(outcome).map(drop),
+    }
+}
+
+impl MachineBeat {
+    fn is_described_by(&self, live: &Instance) -> bool {
+        let app_type = live.profile.metadata.get(APP_TYPE).map_or("0", SmolStr::as_str);
+        live.profile.hostname == self.hostname
+            && live.profile.version == self.version
+            && app_type.parse() == Ok(self.app_type)
+    }
+
+    /// What the beat says, over what else is known of the machine.
+    fn profile(&self, known: Option<&Profile>) -> Profile {
+        let mut profile = known.cloned().unwrap_or(Profile { weight: 1, ..Profile::default() });
+        profile.ip = self.ip.clone();
+        profile.port = self.port;
+        profile.hostname = self.hostname.clone();
+        profile.version = self.version.clone();
+        let app_type = format_smolstr!("{}", self.app_type);
+        Arc::make_mut(&mut profile.metadata).insert(APP_TYPE.into(), app_type);
+        profile
+    }
+}
+
+pub(super) async fn names(State(api): Shared) -> Result<Answer, ApiError> {
+    let version = api.read(NOW).await?;
+    let names = version.catalog.apps_after(None).map(|(name, _)| name.as_str());
+    Ok(Answer::json(&Envelope::success(Some(names.collect::<Vec<_>>()))).at(version.revision()))
+}
+
+pub(super) async fn briefs(State(api): Shared) -> Result<Answer, ApiError> {
+    let settings = &api.options.sentinel;
+    let version = api.read(NOW).await?;
+    let apps: Vec<_> = version.catalog.apps_after(None).collect();
+    let all = apps.iter().flat_map(|(_, app)| app.instances.values());
+    let mut heard = heard_of(&api, all).await?.into_iter();
+    let mut infos = Vec::with_capacity(apps.len());
+    for (name, app) in apps {
+        let kind = app.record.policy.kind;
+        let machines = app.instances.values().map(|instance| {
+            let heard = heard.next().flatten();
+            let info = MachineInfo::new(name.as_str(), instance, heard, settings);
+            info.brief(instance, kind, settings)
+        });
+        let machines = machines.collect();
+        infos.push(AppInfo::new(name.as_str(), app, machines, settings));
+    }
+    Ok(Answer::json(&Envelope::success(Some(infos))).at(version.revision()))
+}
+
+async fn heard_of(
+    api: &Api,
+    instances: impl Iterator<Item = &Arc<Instance>>,
+) -> Result<Vec<Option<Heard>>, ApiError> {
+    let sessions = instances.map(|instance| instance.session).collect();
+    api.registry.last_heard(sessions).await.map_err(ApiError::of_read)
+}
+
+pub(super) async fn machines(State(api): Shared, App(name): App) -> Result<Answer, ApiError> {
+    let version = api.read(NOW).await?;
+    let revision = version.revision();
+    let Some(app) = version.catalog.app(&name) else {
+        return Ok(success().at(revision));
+    };
+    let mut instances: Vec<_> = app.instances.values().collect();
+    instances.sort_by_key(|instance| (&instance.profile.ip, instance.profile.port));
+    let heard = heard_of(&api, instances.iter().copied()).await?;
+    let settings = &api.options.sentinel;
+    let machines: Vec<_> = instances
+        .into_iter()
+        .zip(heard)
+        .map(|(instance, heard)| MachineInfo::new(name.as_str(), instance, heard, settings))
+        .collect();
+    Ok(Answer::json(&Envelope::success(Some(machines))).at(revision))
+}
+
+pub(super) async fn remove(
+    State(api): Shared,
+    App(name): App,
+    uri: Uri,
+    content: Content,
+) -> Response {
+    answer(&uri, take_removal(&api, name, &Fields::of(&uri, &content)).await)
+}
+
+async fn take_removal(api: &Api, name: AppName, fields: &Fields) -> Result<Answer, Refused> {
+    let ip = fields.text("ip").ok_or(Refused::NotANumber)?;
+    let port: i64 = fields.number("port")?.ok_or(Refused::NotANumber)?;
+    let version: Arc<Version> = api.read(NOW).await?;
+    let failed = || Refused::Told(1, "remove failed".into());
+    let Some(app) = version.catalog.app(&name) else { return Ok(success()) };
+    let (id, live) = machine_at(app, ip, port).ok_or_else(failed)?;
+    let command = Deregister {
+        key: InstanceKey::new(name, id.clone()),
+        incarnation: Some(live.incarnation),
+        by_operator: true,
+        condition: Condition::Any,
+    };
+    let outcome = api.registry.propose(Command::Deregister(command)).await?;
+    match outcome.result {
+        // It left, or came back as another life, in between.
+        Err(Refusal::UnknownInstance { .. } | Refusal::StaleIncarnation { .. }) => Err(failed()),
+        Err(Refusal::UnknownApp(_)) => Ok(success()),
+        Ok(_) | Err(_) => Ok(success().at(decided(outcome)?.0)),
+    }
+}
+
+/// The machine with this address, whatever its id: the page knows it by nothing else.
+fn machine_at<'a>(
+    app: &'a AppEntry,
+    ip: &str,
+    port: i64,
+) -> Option<(&'a InstanceId, &'a Arc<Instance>)> {
+    app.instances
+        .iter()
+        .find(|(_, instance)| instance.profile.ip == ip && i64::from(instance.profile.port) == port)
+}
+
+pub(super) async fn version(State(api): Shared) -> Answer {
+    match api.options.version.split('-').next() {
+        Some(version) if !version.is_empty() => Answer::json(&Envelope::success(Some(version))),
+        Some(_) | None => Answer::json(&Envelope::fail(1, "version is empty")),
+    }
+}

@@ -1,0 +1,53 @@
+//! `/v1/sessions`
+
+use axum::extract::State;
+use roster_storage::command::{CloseSession, Command, Refusal, Reply};
+
+use crate::Shared;
+use crate::answer::{Answer, Answered};
+use crate::error::{ApiError, decided};
+use crate::extract::{Content, Params, Session};
+use crate::wire::scalar::Text;
+use crate::wire::session::{SessionBody, SessionClosed, SessionOpened, SessionView};
+
+pub(super) async fn open(State(api): Shared, params: Params, content: Content) -> Answered {
+    params.end()?;
+    let request = content.once()?;
+    let command = content.json_or_default::<SessionBody>()?.into_command(request)?;
+    match decided(api.registry.propose(Command::OpenSession(command)).await?)? {
+        (revision, Reply::SessionOpened { session, ttl_ms }) => {
+            let view = SessionOpened::new(session, ttl_ms, revision.0);
+            Ok(Answer::json(&view).created(true).at(revision))
+        }
+        (_, other) => Err(ApiError::unexpected(&other)),
+    }
+}
+
+pub(super) async fn read(State(api): Shared, Session(id): Session, mut params: Params) -> Answered {
+    let reading = params.reading()?;
+    params.end()?;
+    let version = api.read(reading).await?;
+    let catalog = &version.catalog;
+    let session = catalog.session(id).ok_or(Refusal::UnknownSession(id))?;
+    let held = catalog
+        .held_by(id)
+        .map(|key| (key, catalog.instance(key).map(|instance| instance.incarnation.0)));
+    let answer = Answer::json(&SessionView::new(id, session, held)).at(version.revision());
+    Ok(answer.read(reading.consistency).etag(session.touched))
+}
+
+pub(super) async fn close(
+    State(api): Shared,
+    Session(session): Session,
+    params: Params,
+) -> Answered {
+    params.end()?;
+    let command = Command::CloseSession(CloseSession { session });
+    match decided(api.registry.propose(command).await?)? {
+        (revision, Reply::SessionClosed { instances }) => {
+            let view = SessionClosed { session: Text(session), instances, revision: revision.0 };
+            Ok(Answer::json(&view).at(revision))
+        }
+        (_, other) => Err(ApiError::unexpected(&other)),
+    }
+}

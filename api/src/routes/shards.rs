@@ -1,0 +1,35 @@
+//! `GET /v1/shards`: every live instance's shard, with or without a shard set.
+
+use axum::extract::State;
+use roster_storage::command::Refusal;
+use roster_storage::names::AppName;
+
+use crate::Shared;
+use crate::answer::{Answer, Answered};
+use crate::error::Invalid;
+use crate::extract::Params;
+use crate::filter::Wanted;
+use crate::lists::{Listed, cursor_of_key};
+use crate::wire::shard::{ShardList, ShardView};
+
+pub(super) async fn list(State(api): Shared, mut params: Params) -> Answered {
+    let (reading, paging) = (params.reading()?, params.paging()?);
+    let app = params.text("app").map(AppName::new).transpose().map_err(Invalid::name("app"))?;
+    params.end()?;
+    let listed = Listed::new("shards", app);
+    let page = api.page(&listed, reading, paging).await?;
+    let catalog = page.catalog();
+    if let Some(app) = listed.app.as_ref().filter(|app| catalog.app(app).is_none()) {
+        return Err(Refusal::UnknownApp(app.clone()).into());
+    }
+    let matches = page.matches(&listed, &Wanted::default()).await?;
+    let found = matches.keys.iter().filter_map(|key| Some((key, catalog.instance(key)?)));
+    let last = matches.keys.last().filter(|_| matches.more);
+    let revision = page.version.revision();
+    let list = ShardList {
+        next_cursor: last.map(|key| api.cursor(&page, &listed, &cursor_of_key(key))),
+        shards: found.map(|(key, i)| ShardView::new(&key.app, &key.id, i)).collect(),
+        revision: revision.0,
+    };
+    Ok(Answer::json(&list).at(revision).read(page.consistency))
+}

@@ -1,0 +1,173 @@
+//! `POST /v1/instances:batch`: many registrations and departures, each with an answer of its own.
+
+use std::collections::BTreeMap;
+
+use roster_storage::command::{BatchItem, Condition, Deregister, Refusal, Reply};
+use roster_storage::names::{AppName, Incarnation, InstanceId, InstanceKey, Revision};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use smol_str::SmolStr;
+
+use super::instance::{ChangedView, InstanceBody, RegisterHow, RegisteredView};
+use super::scalar::Millis;
+use crate::error::{ApiError, Invalid};
+use crate::extract::item_from_json;
+
+/// Items stay text until each is read by itself, so that one mistake does not sink the others.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BatchBody {
+    pub items: Vec<Box<RawValue>>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Op {
+    Register,
+    Deregister,
+}
+
+/// All that an item may say. Written out, since serde cannot refuse unknown fields of a flattened
+/// record.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ItemBody {
+    op: Op,
+    app: AppName,
+    id: InstanceId,
+    incarnation: Option<u64>,
+    #[serde(default)]
+    takeover: bool,
+    create_app: Option<bool>,
+    #[serde(default)]
+    ip: SmolStr,
+    #[serde(default)]
+    port: u16,
+    #[serde(default)]
+    hostname: SmolStr,
+    #[serde(default)]
+    version: SmolStr,
+    #[serde(default)]
+    zone: SmolStr,
+    weight: Option<u16>,
+    #[serde(default)]
+    metadata: BTreeMap<SmolStr, SmolStr>,
+    #[serde(default)]
+    payload: String,
+    ttl: Option<Millis>,
+    session: Option<SmolStr>,
+}
+
+/// Reads one item.
+pub(crate) fn item(raw: &RawValue) -> Result<BatchItem, ItemFailed> {
+    let body: ItemBody = item_from_json(raw.get()).map_err(|(code, detail)| ItemFailed {
+        code,
+        detail,
+        outcome: "none",
+    })?;
+    into_item(body).map_err(ItemFailed::from)
+}
+
+fn into_item(body: ItemBody) -> Result<BatchItem, Invalid> {
+    let key = InstanceKey::new(body.app, body.id);
+    let condition = Condition::Any;
+    match body.op {
+        Op::Deregister => {
+            let incarnation = body.incarnation.map(Incarnation);
+            Ok(BatchItem::Deregister(Deregister {
+                key,
+                incarnation,
+                by_operator: false,
+                condition,
+            }))
+        }
+        Op::Register if body.incarnation.is_some() => {
+            Err(Invalid::new("incarnation", "is given by the registration, not to it"))
+        }
+        Op::Register => {
+            let create_app = body.create_app.unwrap_or(true);
+            let how = RegisterHow { create_app, takeover: body.takeover, condition };
+            let record = InstanceBody {
+                ip: body.ip,
+                port: body.port,
+                hostname: body.hostname,
+                version: body.version,
+                zone: body.zone,
+                weight: body.weight,
+                metadata: body.metadata,
+                payload: body.payload,
+                ttl: body.ttl,
+                session: body.session,
+            };
+            record.into_register(key, how).map(BatchItem::Register)
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct BatchView<'a> {
+    pub results: Vec<ItemView<'a>>,
+    pub revision: u64,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(crate) enum ItemView<'a> {
+    Registered(RegisteredView<'a>),
+    Deregistered(ChangedView<'a>),
+    Failed(ItemFailed),
+}
+
+/// Why an item came to nothing, or may have.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ItemFailed {
+    code: String,
+    detail: String,
+    outcome: &'static str,
+}
+
+impl ItemFailed {
+    /// For items behind one that got no answer: they were not sent at all.
+    pub fn never_sent(mut self) -> Self {
+        self.outcome = "none";
+        self
+    }
+
+    /// For items that the cluster said nothing of, which would be a bug in it.
+    pub fn missing() -> Self {
+        let detail = "the cluster gave no answer for this item".to_owned();
+        Self { code: "timeout".to_owned(), detail, outcome: "unknown" }
+    }
+}
+
+impl From<Invalid> for ItemFailed {
+    fn from(invalid: Invalid) -> Self {
+        Self { code: invalid.code(), detail: invalid.detail(), outcome: "none" }
+    }
+}
+
+impl From<&ApiError> for ItemFailed {
+    fn from(error: &ApiError) -> Self {
+        Self {
+            code: error.code().to_owned(),
+            detail: error.detail().to_owned(),
+            outcome: error.outcome(),
+        }
+    }
+}
+
+impl<'a> ItemView<'a> {
+    /// What came of a decided item.
+    pub fn new(key: &'a InstanceKey, revision: Revision, result: Result<Reply, Refusal>) -> Self {
+        match result {
+            Ok(Reply::Registered(registered)) => {
+                Self::Registered(RegisteredView::new(key, registered, revision))
+            }
+            Ok(Reply::Deregistered { incarnation }) => {
+                Self::Deregistered(ChangedView::new(key, incarnation, revision))
+            }
+            Ok(other) => Self::Failed((&ApiError::unexpected(&other)).into()),
+            Err(refusal) => Self::Failed((&ApiError::from(refusal)).into()),
+        }
+    }
+}

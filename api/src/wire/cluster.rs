@@ -1,0 +1,133 @@
+//! The cluster and its nodes.
+
+use serde::Serialize;
+
+use super::app::CountsView;
+use super::scalar::{Hex, Moment};
+use crate::registry::{Alarm, ClusterNode, ClusterStatus, NodeStatus, Role};
+
+#[derive(Serialize)]
+pub(crate) struct NodeView {
+    id: String,
+    cluster_id: Option<String>,
+    role: Role,
+    leader: Option<String>,
+    term: u64,
+    commit: u64,
+    applied: u64,
+    state_hash: Hex,
+    state_hashes: Vec<(u64, Hex)>,
+    version: &'static str,
+    cpu_seconds: f64,
+    memory_bytes: u64,
+}
+
+impl From<NodeStatus> for NodeView {
+    fn from(node: NodeStatus) -> Self {
+        Self {
+            id: node.id.to_string(),
+            cluster_id: node.cluster_id,
+            role: node.role,
+            leader: node.leader.map(|id| id.to_string()),
+            term: node.term,
+            commit: node.commit,
+            applied: node.applied,
+            state_hash: Hex(node.state_hash),
+            state_hashes: node.state_hashes.into_iter().map(|(i, h)| (i, Hex(h))).collect(),
+            version: node.version,
+            cpu_seconds: node.cpu_seconds,
+            memory_bytes: node.memory_bytes,
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct ClusterView {
+    cluster_id: Option<String>,
+    leader: Option<String>,
+    term: u64,
+    nodes: Vec<MemberView>,
+    alarms: Vec<AlarmView>,
+    /// Whether removals are slowed down because too much falls silent at once; not built yet.
+    brake: Option<()>,
+    counts: CountsView,
+    heartbeats_per_second: Option<u64>,
+}
+
+impl ClusterView {
+    pub fn new(cluster: ClusterStatus, counts: CountsView) -> Self {
+        let answers = cluster.nodes.iter().filter_map(|node| node.answer.as_ref());
+        let commit = answers.map(|answer| answer.commit).max().unwrap_or(0);
+        Self {
+            cluster_id: cluster.cluster_id,
+            leader: cluster.leader.map(|id| id.to_string()),
+            term: cluster.term,
+            nodes: cluster.nodes.into_iter().map(|n| MemberView::new(n, commit)).collect(),
+            alarms: cluster.alarms.into_iter().map(AlarmView::from).collect(),
+            brake: None,
+            counts,
+            heartbeats_per_second: cluster.heartbeats_per_second,
+        }
+    }
+}
+
+/// A member; what only its own answer tells is null if it did not answer.
+#[derive(Serialize)]
+struct MemberView {
+    id: String,
+    api: String,
+    peer: String,
+    role: Option<Role>,
+    commit: Option<u64>,
+    applied: Option<u64>,
+    /// How many entries it is behind the highest commit that any member knows.
+    lag: Option<u64>,
+    state_hash: Option<Hex>,
+    state_hash_at: Option<u64>,
+    version: Option<String>,
+}
+
+impl MemberView {
+    fn new(node: ClusterNode, commit: u64) -> Self {
+        let (id, api, peer) = (node.id.to_string(), node.api, node.peer);
+        match node.answer {
+            None => Self {
+                id,
+                api,
+                peer,
+                role: None,
+                commit: None,
+                applied: None,
+                lag: None,
+                state_hash: None,
+                state_hash_at: None,
+                version: None,
+            },
+            Some(answer) => Self {
+                id,
+                api,
+                peer,
+                role: Some(answer.role),
+                commit: Some(answer.commit),
+                applied: Some(answer.applied),
+                lag: Some(commit.saturating_sub(answer.applied)),
+                state_hash: Some(Hex(answer.state_hash)),
+                state_hash_at: Some(answer.applied),
+                version: Some(answer.version),
+            },
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct AlarmView {
+    code: &'static str,
+    since: Moment,
+    detail: String,
+}
+
+impl From<Alarm> for AlarmView {
+    fn from(alarm: Alarm) -> Self {
+        Self { code: alarm.code, since: Moment(alarm.since_ms), detail: alarm.detail }
+    }
+}

@@ -1,0 +1,124 @@
+//! Heartbeats, one and many.
+
+use std::collections::BTreeMap;
+
+use roster_storage::names::{AppName, Incarnation, InstanceId, InstanceKey, Revision, SessionId};
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+
+use super::instance::{heartbeat_every, session_id};
+use super::scalar::Millis;
+use crate::error::{ApiError, Invalid};
+use crate::registry::{Beat, BeatRefused, BeatTarget, Renewed};
+
+/// The answer to one heartbeat.
+#[derive(Serialize)]
+pub(crate) struct RenewedView {
+    ttl: Millis,
+    heartbeat_every: Millis,
+    revision: u64,
+    /// Ring epochs that all have adopted; told to who tells what it adopted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settled: Option<BTreeMap<AppName, u64>>,
+}
+
+impl RenewedView {
+    pub fn new(renewed: Renewed, revision: Revision) -> Self {
+        Self {
+            ttl: Millis(renewed.ttl_ms),
+            heartbeat_every: heartbeat_every(renewed.ttl_ms),
+            revision: revision.0,
+            settled: None,
+        }
+    }
+
+    /// No rings yet, so nothing is settled.
+    pub fn settled(mut self) -> Self {
+        self.settled = Some(BTreeMap::new());
+        self
+    }
+}
+
+/// `POST /v1/heartbeats`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct HeartbeatsBody {
+    sessions: Vec<SmolStr>,
+    instances: Vec<InstanceBeat>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InstanceBeat {
+    app: AppName,
+    id: InstanceId,
+    incarnation: Option<u64>,
+}
+
+impl HeartbeatsBody {
+    pub fn len(&self) -> usize {
+        self.sessions.len() + self.instances.len()
+    }
+
+    /// Sessions first, then instances, each in its order.
+    pub fn into_beats(self) -> Result<Vec<Beat>, Invalid> {
+        let mut beats = Vec::with_capacity(self.len());
+        for session in &self.sessions {
+            let target = BeatTarget::Session(session_id(session)?);
+            beats.push(Beat { target, mark: None });
+        }
+        for InstanceBeat { app, id, incarnation } in self.instances {
+            let incarnation = incarnation.map(Incarnation);
+            let target = BeatTarget::Instance { key: InstanceKey::new(app, id), incarnation };
+            beats.push(Beat { target, mark: None });
+        }
+        Ok(beats)
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct HeartbeatsView {
+    pub renewed: u64,
+    /// The shortest of all that were renewed.
+    pub heartbeat_every: Option<Millis>,
+    pub failed: Vec<FailedBeat>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct FailedBeat {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<SmolStr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app: Option<AppName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<InstanceId>,
+    /// The life that took over, if that is why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incarnation: Option<u64>,
+    code: String,
+    detail: String,
+}
+
+impl FailedBeat {
+    pub fn new(target: BeatTarget, why: BeatRefused) -> Self {
+        let incarnation = match &why {
+            BeatRefused::StaleIncarnation { current } => Some(current.0),
+            BeatRefused::UnknownApp(_)
+            | BeatRefused::UnknownInstance
+            | BeatRefused::UnknownSession(_)
+            | BeatRefused::Ending => None,
+        };
+        let error = ApiError::from(why);
+        let (code, detail) = (error.code().to_owned(), error.detail().to_owned());
+        match target {
+            BeatTarget::Session(SessionId(id)) => {
+                let session = Some(smol_str::format_smolstr!("{id}"));
+                Self { session, app: None, id: None, incarnation, code, detail }
+            }
+            BeatTarget::Instance { key, .. } => {
+                let (app, id) = (Some(key.app), Some(key.id));
+                Self { session: None, app, id, incarnation, code, detail }
+            }
+        }
+    }
+}

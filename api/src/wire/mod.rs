@@ -1,0 +1,11 @@
+//! The JSON shapes, one file per resource, apart from the domain types that they are made from.
+
+pub(crate) mod app;
+pub(crate) mod batch;
+pub(crate) mod cluster;
+pub(crate) mod heartbeat;
+pub(crate) mod instance;
+pub(crate) mod scalar;
+pub(crate) mod sentinel;
+pub(crate) mod session;
+pub(crate) mod shard;

@@ -1,0 +1,109 @@
+//! Sessions.
+
+use std::collections::BTreeMap;
+
+use roster_storage::catalog::Session;
+use roster_storage::command::OpenSession;
+use roster_storage::names::{AppName, InstanceKey, SessionId};
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+
+use super::instance::heartbeat_every;
+use super::scalar::{Millis, Text, short_text, ttl};
+use crate::error::Invalid;
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SessionBody {
+    ttl: Option<Millis>,
+    #[serde(default)]
+    name: SmolStr,
+}
+
+impl SessionBody {
+    pub fn into_command(
+        self,
+        request: Option<roster_storage::command::Request>,
+    ) -> Result<OpenSession, Invalid> {
+        Ok(OpenSession {
+            ttl_ms: ttl("ttl", self.ttl)?,
+            name: short_text("name", self.name)?,
+            request,
+        })
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct SessionOpened {
+    session: Text<SessionId>,
+    ttl: Millis,
+    heartbeat_every: Millis,
+    revision: u64,
+}
+
+impl SessionOpened {
+    pub fn new(session: SessionId, ttl_ms: u64, revision: u64) -> Self {
+        Self {
+            session: Text(session),
+            ttl: Millis(ttl_ms),
+            heartbeat_every: heartbeat_every(ttl_ms),
+            revision,
+        }
+    }
+}
+
+/// A session with what hangs off it. Nothing adopts, locks or elects yet.
+#[derive(Serialize)]
+pub(crate) struct SessionView<'a> {
+    session: Text<SessionId>,
+    name: &'a str,
+    ttl: Millis,
+    adopted: BTreeMap<&'a str, u64>,
+    instances: Vec<Held<'a>>,
+    locks: [(); 0],
+    elections: [(); 0],
+}
+
+#[derive(Serialize)]
+struct Held<'a> {
+    app: &'a str,
+    id: &'a str,
+    incarnation: Option<u64>,
+}
+
+impl<'a> SessionView<'a> {
+    pub fn new(
+        id: SessionId,
+        session: &'a Session,
+        held: impl Iterator<Item = (&'a InstanceKey, Option<u64>)>,
+    ) -> Self {
+        let instances = held.map(|(key, incarnation)| Held {
+            app: key.app.as_str(),
+            id: key.id.as_str(),
+            incarnation,
+        });
+        Self {
+            session: Text(id),
+            name: &session.name,
+            ttl: Millis(session.ttl_ms),
+            adopted: BTreeMap::new(),
+            instances: instances.collect(),
+            locks: [],
+            elections: [],
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct SessionClosed {
+    pub session: Text<SessionId>,
+    pub instances: u64,
+    pub revision: u64,
+}
+
+/// What a session's heartbeat may bring: the ring epochs that its owner has adopted.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SessionBeatBody {
+    pub adopted: Option<BTreeMap<AppName, u64>>,
+}
