@@ -19,7 +19,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Sub {
     /// Run one node of a cluster
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Run a whole cluster in this terminal, to try things out
     Dev(dev::Dev),
     /// Measure a running cluster
@@ -47,7 +47,7 @@ pub fn main() -> ExitCode {
     };
     runtime.block_on(async {
         match cli.command {
-            Sub::Serve(serve) => run_node(serve).await,
+            Sub::Serve(serve) => run_node(*serve).await,
             Sub::Dev(dev) => {
                 dev::run(dev).await.map_or_else(|e| fail(1, &e), |()| ExitCode::SUCCESS)
             }

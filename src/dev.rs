@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use roster_storage::names::NodeId;
+use rustix::process::{Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Duration, Instant, sleep, timeout};
@@ -211,12 +212,9 @@ async fn all_ended(nodes: &mut [DevNode]) {
 /// Asks all to stop, and ends those that do not in time.
 async fn stop_all(mut nodes: Vec<DevNode>) {
     for node in &nodes {
-        if let Some(pid) =
-            node.process.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32))
-        {
-            if let Err(e) = rustix::process::kill_process(pid, rustix::process::Signal::TERM) {
-                eprintln!("node {}: {e}", node.id);
-            }
+        let pid = node.process.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32));
+        if let Some(Err(e)) = pid.map(|pid| kill_process(pid, Signal::TERM)) {
+            eprintln!("node {}: {e}", node.id);
         }
     }
     for node in &mut nodes {

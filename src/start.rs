@@ -31,7 +31,7 @@ use crate::serve::{bind, serve};
 const CHECKPOINT_TRANSFER: Duration = Duration::from_secs(600);
 
 /// How long a leader that stops waits for another one.
-const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a node does not start, or stopped by itself. Always an exit code other than 0.
 #[derive(Debug, thiserror::Error)]

@@ -175,6 +175,7 @@ pub(super) fn read(path: &Path, file: &File) -> Result<(Header, Version, Sum), D
     if catalog.state_hash() != header.state_hash {
         return Err(input.damaged("its records do not give the state that it says it holds"));
     }
+    catalog.verify().map_err(|e| input.damaged(e))?;
     let version =
         Version { catalog, applied: header.applied, membership: header.membership.clone() };
     Ok((header, version, sum))
