@@ -340,6 +340,10 @@ impl Content {
 }
 
 fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // serde would take an array for an object, field by field.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(Invalid::new("body", "must be a JSON object").into());
+    }
     serde_json::from_slice(bytes).map_err(|_| explain_json::<T>(bytes))
 }
 
@@ -354,12 +358,13 @@ fn explain_json<T: DeserializeOwned>(bytes: &[u8]) -> ApiError {
 }
 
 fn from_msgpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+    let mut rest = bytes;
+    let mut reader = rmp_serde::Deserializer::new(&mut rest);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|e| match e.inner() {
         rmp_serde::decode::Error::Syntax(why) => data_error(e.path(), why),
         why => ApiError::malformed(format!("this is not msgpack of the right shape: {why}")),
     })?;
-    if reader.get_ref().is_empty() {
+    if rest.is_empty() {
         Ok(value)
     } else {
         Err(ApiError::malformed("there is something after the end of the msgpack document"))
@@ -410,6 +415,10 @@ fn last_name(path: &serde_path_to_error::Path) -> Option<String> {
 
 /// One item of a batch, whose mistakes do not sink the others: the code and the detail.
 pub(crate) fn item_from_json<T: DeserializeOwned>(raw: &str) -> Result<T, (String, String)> {
+    if raw.starts_with('[') {
+        let invalid = Invalid::new("item", "must be a JSON object");
+        return Err((invalid.code(), invalid.detail()));
+    }
     let mut reader = serde_json::Deserializer::from_str(raw);
     serde_path_to_error::deserialize(&mut reader).map_err(|e| {
         match misfit(e.path(), &e.inner().to_string()) {

@@ -40,8 +40,9 @@ const PIN_IDLE: Duration = Duration::from_secs(60);
 /// Encoded lists kept. At the limit all are forgotten: those in use are back after one request.
 const CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Instances that a search looks at before it lets others run.
+/// Instances, and time, that a search takes before it lets others run.
 const SEARCH_STEP: usize = 500;
+const SEARCH_STEP_TIME: Duration = Duration::from_millis(5);
 
 /// Time that one page of a search may take; beyond, the request is refused as `invalid-filter`.
 const SEARCH_TIME_MAX: Duration = Duration::from_secs(5);
@@ -248,6 +249,7 @@ impl Page {
     ) -> Option<InstanceKey> {
         let mut last = None;
         let mut seen = 0;
+        let started = Instant::now();
         for (app, id, instance) in lines(self.catalog(), listed.app.as_ref(), after) {
             let key = InstanceKey::new(app.clone(), id.clone());
             seen += 1;
@@ -256,7 +258,9 @@ impl Page {
                 keys.push(key.clone());
             }
             last = Some(key);
-            if seen == SEARCH_STEP || keys.len() > self.limit {
+            let tired =
+                seen == SEARCH_STEP || (!wanted.is_all() && started.elapsed() > SEARCH_STEP_TIME);
+            if tired || keys.len() > self.limit {
                 return last;
             }
         }

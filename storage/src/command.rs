@@ -294,20 +294,20 @@ pub struct Registered {
 /// Why apply changed nothing. Every node says the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
-    #[error("there is no app {0:?}")]
+    #[error("there is no app \"{0}\"")]
     UnknownApp(AppName),
-    #[error("app {app:?} has no live instance {id:?}; register it again")]
+    #[error("app \"{app}\" has no live instance \"{id}\"; register it again")]
     UnknownInstance { app: AppName, id: InstanceId },
     #[error("there is no session {0}; it ended or was never opened")]
     UnknownSession(SessionId),
-    #[error("app {0:?} exists already")]
+    #[error("app \"{0}\" exists already")]
     AppExists(AppName),
-    #[error("instance {id:?} of app {app:?} exists already")]
+    #[error("instance \"{id}\" of app \"{app}\" exists already")]
     InstanceExists { app: AppName, id: InstanceId },
     /// `current` is 0 where there is nothing.
     #[error("{}", failed_precondition(*current))]
     PreconditionFailed { current: Revision },
-    #[error("app {app:?} has {instances} instances; delete them first or use ?cascade=true")]
+    #[error("app \"{app}\" has {instances} instances; delete them first or use ?cascade=true")]
     AppNotEmpty { app: AppName, instances: u64 },
     #[error("incarnation {current} took over; stay away")]
     StaleIncarnation { current: Incarnation },

@@ -1,6 +1,6 @@
 //! `POST /v1/instances:batch`: cut into log entries of bounded size, decided one after the other.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use axum::extract::State;
 use roster_storage::command::{Batch, BatchItem, Command, Refusal, Reply, Request};
@@ -118,12 +118,15 @@ async fn decide_one(
 }
 
 /// Takes as many items as one entry holds; the limits on an item see to it that one always fits.
+/// No instance comes twice: two lives that began in one entry would have one incarnation.
 fn next_entry(items: &mut VecDeque<BatchItem>) -> Vec<BatchItem> {
     let mut entry = Vec::new();
+    let mut keys = HashSet::new();
     let mut bytes = AROUND_BYTES;
     while let Some(item) = items.pop_front() {
         bytes += encoded_len(&item);
-        if bytes > COMMAND_BYTES_MAX && !entry.is_empty() {
+        let fits = bytes <= COMMAND_BYTES_MAX || entry.is_empty();
+        if !fits || !keys.insert(key_of(&item).clone()) {
             items.push_front(item);
             break;
         }

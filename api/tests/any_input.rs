@@ -1,0 +1,149 @@
+//! No input makes a 5xx or a panic.
+
+mod support;
+
+use axum::body::Body;
+use http::{HeaderValue, Request, Uri};
+use proptest::prelude::*;
+use support::Server;
+
+const PATHS: [&str; 16] = [
+    "/v1/apps",
+    "/v1/apps/{}",
+    "/v1/apps/{}/instances",
+    "/v1/apps/{}/instances/{}",
+    "/v1/apps/{}/instances/{}/heartbeat",
+    "/v1/apps/{}/instances/{}/override",
+    "/v1/instances",
+    "/v1/instances:batch",
+    "/v1/heartbeats",
+    "/v1/sessions",
+    "/v1/sessions/{}",
+    "/v1/sessions/{}/heartbeat",
+    "/v1/shards",
+    "/registry/machine",
+    "/app/{}/machines.json",
+    "/app/{}/machine/remove.json",
+];
+
+const METHODS: [&str; 6] = ["GET", "PUT", "POST", "PATCH", "DELETE", "HEAD"];
+
+/// Bytes as a path or a query may carry them, every one escaped.
+fn escaped(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+fn query() -> impl Strategy<Value = String> {
+    let name = prop::sample::select(vec![
+        "limit",
+        "cursor",
+        "filter",
+        "q",
+        "consistency",
+        "min_revision",
+        "incarnation",
+        "app",
+        "ip",
+        "port",
+        "version",
+        "heartbeats",
+        "verbose",
+        "other",
+    ]);
+    let value = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..12).prop_map(|bytes| escaped(&bytes)),
+        any::<i64>().prop_map(|number| number.to_string()),
+        Just("true".to_owned()),
+        Just("%zz%".to_owned()),
+    ];
+    prop::collection::vec((name, value), 0..4).prop_map(|pairs| {
+        pairs
+            .into_iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect::<Vec<_>>()
+            .join("&")
+    })
+}
+
+/// A JSON document that looks like what Roster takes, with wrong things in it.
+fn document() -> impl Strategy<Value = Vec<u8>> {
+    let value = prop_oneof![
+        Just("null".to_owned()),
+        Just("\"10s\"".to_owned()),
+        Just("\"1\"".to_owned()),
+        Just("\"register\"".to_owned()),
+        Just("\"18446744073709551615ms\"".to_owned()),
+        Just("\"draining\"".to_owned()),
+        Just("\"9999-12-31T23:59:59Z\"".to_owned()),
+        Just("{\"a\":\"b\",\"c\":null}".to_owned()),
+        Just("[{\"op\":\"register\",\"app\":\"a\",\"id\":\"b\"},{\"app\":\"a\"},7]".to_owned()),
+        any::<i64>().prop_map(|number| number.to_string()),
+    ];
+    let name = prop::sample::select(vec![
+        "ttl",
+        "ttl_min",
+        "ttl_max",
+        "remove_when_empty_after",
+        "kind",
+        "session",
+        "sessions",
+        "instances",
+        "items",
+        "metadata",
+        "payload",
+        "weight",
+        "port",
+        "ip",
+        "state",
+        "expires",
+        "reason",
+        "name",
+        "adopted",
+    ]);
+    prop::collection::vec((name, value), 0..4).prop_map(|fields| {
+        let fields: Vec<_> =
+            fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        format!("{{{}}}", fields.join(",")).into_bytes()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_500))]
+
+    #[test]
+    fn nothing_that_comes_in_makes_a_5xx_or_a_panic(
+        path in prop::sample::select(PATHS.to_vec()),
+        method in prop::sample::select(METHODS.to_vec()),
+        segment in prop_oneof![
+            Just("a".to_owned()),
+            Just("1".to_owned()),
+            prop::collection::vec(any::<u8>(), 1..8).prop_map(|bytes| escaped(&bytes)),
+        ],
+        query in query(),
+        body in prop_oneof![document(), prop::collection::vec(any::<u8>(), 0..64)],
+        kind in prop::sample::select(vec![
+            "application/json", "application/msgpack", "application/x-www-form-urlencoded", "",
+        ]),
+        header in prop::collection::vec(any::<u8>(), 0..16),
+        name in prop::sample::select(vec![
+            "if-match", "if-none-match", "idempotency-key", "request-id", "content-type", "accept",
+        ]),
+    ) {
+        let uri = format!("{}?{query}", path.replace("{}", &segment));
+        let uri: Uri = uri.parse().expect("escaped");
+        let mut request = Request::builder().method(method).uri(uri);
+        request = request.header("content-type", kind);
+        if let Ok(value) = HeaderValue::from_bytes(&header) {
+            request = request.header(name, value);
+        }
+        let request = request.body(Body::from(body)).expect("a request");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let reply = runtime.block_on(async {
+            let server = Server::new();
+            server.call("PUT /v1/apps/a/instances/a", "{}").await;
+            server.send(request).await
+        });
+        prop_assert!(reply.status.as_u16() < 500, "{}: {}", reply.status, reply.text());
+        prop_assert!(!reply.header("request-id").is_empty());
+    }
+}

@@ -1,0 +1,394 @@
+//! What holds for all calls: conditions, headers, problems, lists, at most once.
+
+mod support;
+
+use std::sync::atomic::Ordering;
+
+use axum::body::Body;
+use roster_api::ApiOptions;
+use roster_api::registry::Unavailable;
+use support::Server;
+
+const INSTANCE: &str = "/v1/apps/pay/instances/a";
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+#[tokio::test]
+async fn bad_input_gets_a_problem_that_names_the_field_and_nothing_in_the_log() {
+    let server = Server::with(ApiOptions { body_bytes_max: 200_000, ..ApiOptions::default() });
+    let put = format!("PUT {INSTANCE}");
+    let long = "x".repeat(1025);
+    let record = |field: &str, value: &str| format!("{{\"{field}\":{value}}}");
+    let payload = format!("\"{}\"", "A".repeat(100_000));
+    let metadata = format!("{{\"k\":\"{}\"}}", "v".repeat(17_000));
+    let text = format!("\"{long}\"");
+    for (line, body, status, code) in [
+        (put.as_str(), "{".to_owned(), 400, "malformed"),
+        (&put, "".into(), 400, "malformed"),
+        (&put, "{} {}".into(), 400, "malformed"),
+        (&put, "[]".into(), 400, "invalid-body"),
+        (&put, record("colour", "1"), 400, "unknown-field"),
+        (&put, record("ttl", "15"), 400, "invalid-ttl"),
+        (&put, record("ttl", "\"soon\""), 400, "invalid-ttl"),
+        (&put, record("ttl", "\"999ms\""), 400, "invalid-ttl"),
+        (&put, record("ttl", "\"25h\""), 400, "invalid-ttl"),
+        (&put, record("payload", "\"%%\""), 400, "invalid-payload"),
+        (&put, record("payload", &payload), 400, "invalid-payload"),
+        (&put, record("weight", "0"), 400, "invalid-weight"),
+        (&put, record("weight", "1025"), 400, "invalid-weight"),
+        (&put, record("weight", "-1"), 400, "invalid-weight"),
+        (&put, record("port", "65536"), 400, "invalid-port"),
+        (&put, record("port", "\"80\""), 400, "invalid-port"),
+        (&put, record("ip", &text), 400, "invalid-ip"),
+        (&put, record("hostname", "\"a\\nb\""), 400, "invalid-hostname"),
+        (&put, record("metadata", &metadata), 400, "invalid-metadata"),
+        (&put, record("metadata", "{\"a\":1}"), 400, "invalid-metadata"),
+        (&put, record("session", "\"x\""), 400, "invalid-session"),
+        (&put, "{\"session\":\"1\",\"ttl\":\"10s\"}".into(), 400, "invalid-ttl"),
+        (&put, record("zone", &format!("\"{}\"", "z".repeat(200_000))), 413, "too-large"),
+        ("PUT /v1/apps/%FF/instances/a", "{}".into(), 400, "invalid-app"),
+        ("PUT /v1/apps/pay/instances/%FF", "{}".into(), 400, "invalid-id"),
+        ("PUT /v1/apps/a%00b", "{}".into(), 400, "invalid-app"),
+        ("PUT /v1/apps/pay/instances/a%0Ab", "{}".into(), 400, "invalid-id"),
+        (&format!("PUT /v1/apps/{long}"), "{}".into(), 400, "invalid-app"),
+        (&format!("PUT /v1/apps/pay/instances/{long}"), "{}".into(), 400, "invalid-id"),
+        (
+            "PUT /v1/apps/pay",
+            "{\"ttl_min\":\"9s\",\"ttl_max\":\"8s\"}".into(),
+            400,
+            "invalid-ttl_min",
+        ),
+        ("PUT /v1/apps/pay", "{\"ttl\":\"9s\",\"ttl_max\":\"8s\"}".into(), 400, "invalid-ttl"),
+        ("PUT /v1/apps/pay?casade=true", "{}".into(), 400, "unknown-field"),
+        ("DELETE /v1/apps/pay?cascade=yes", "".into(), 400, "invalid-cascade"),
+        (
+            "PUT /v1/apps/pay/instances/a/override",
+            "{\"state\":\"up\"}".into(),
+            400,
+            "invalid-state",
+        ),
+        ("PUT /v1/apps/pay/instances/a/override", "{}".into(), 400, "invalid-state"),
+        (
+            "PUT /v1/apps/pay/instances/a/override",
+            "{\"state\":\"draining\",\"expires\":\"1999-01-01T00:00:00Z\"}".into(),
+            400,
+            "invalid-expires",
+        ),
+        ("POST /v1/sessions", "{\"ttl\":\"1ms\"}".into(), 400, "invalid-ttl"),
+        ("PUT /v1/sessions/x/heartbeat", "".into(), 400, "invalid-session"),
+        (
+            "POST /v1/heartbeats",
+            "{\"instances\":[{\"app\":\"\",\"id\":\"a\"}]}".into(),
+            400,
+            "invalid-app",
+        ),
+        ("POST /v1/heartbeats", "{\"instances\":[{\"app\":\"a\"}]}".into(), 400, "invalid-id"),
+        ("POST /v1/heartbeats", "{\"session\":[]}".into(), 400, "unknown-field"),
+        ("POST /v1/instances:batch", "{}".into(), 400, "invalid-items"),
+        ("GET /v1/apps?limit=0", "".into(), 400, "invalid-limit"),
+        ("GET /v1/apps?limit=10001", "".into(), 400, "invalid-limit"),
+        ("GET /v1/apps?cursor=x", "".into(), 400, "invalid-cursor"),
+        ("GET /v1/apps?consistency=maybe", "".into(), 400, "invalid-consistency"),
+        ("GET /v1/apps?min_revision=x", "".into(), 400, "invalid-min_revision"),
+        ("GET /v1/instances?filter=zone%20=", "".into(), 400, "invalid-filter"),
+        ("GET /v1/instances?q=%FF", "".into(), 400, "invalid-q"),
+        ("GET /v1/instances?q=a&q=b", "".into(), 400, "invalid-q"),
+        ("GET /v2/apps", "".into(), 404, "unknown-route"),
+        ("GET /v1/apps/", "".into(), 404, "unknown-route"),
+        ("POST /v1/apps/pay", "{}".into(), 405, "method-not-allowed"),
+    ] {
+        let reply = server.call(line, &body).await;
+        assert_eq!(reply.problem(), (status, code.to_owned()), "{line} {:.80}", body);
+        let json = reply.json();
+        assert_eq!(json["outcome"], "none");
+        if let Some(field) = code.strip_prefix("invalid-") {
+            assert_eq!(json["errors"][0]["field"], field, "{json}");
+        }
+    }
+    assert_eq!(server.registry.written(), 0);
+}
+
+#[tokio::test]
+async fn malformed_json_says_where() {
+    let reply = Server::new().call("PUT /v1/apps/pay", "{\n  \"kind\": ?}").await;
+    let detail = reply.json()["detail"].to_string();
+    assert!(detail.contains("line 2 column 11"), "{detail}");
+}
+
+#[tokio::test]
+async fn another_content_type_is_415() {
+    let server = Server::new();
+    for kind in ["text/plain", "application/x-www-form-urlencoded", "application/msgpack"] {
+        let line = format!("PUT {INSTANCE}");
+        let reply = server.call_with(&line, &[("content-type", kind)], "{}").await;
+        assert_eq!(reply.problem(), (415, "invalid-content-type".into()), "{kind}");
+    }
+    let merge = [("content-type", "application/merge-patch+json; charset=utf-8")];
+    let reply = server.call_with(&format!("PATCH {INSTANCE}"), &merge, "{}").await;
+    assert_eq!(reply.problem(), (404, "unknown-app".into()));
+}
+
+#[tokio::test]
+async fn a_percent_encoded_slash_stays_in_its_segment() {
+    let server = Server::new();
+    let path = "/v1/apps/a%2Fb/instances/c%2Fd%25";
+    assert_eq!(server.call(&format!("PUT {path}"), "{}").await.status.as_u16(), 201);
+    let json = server.get(path).await.json();
+    assert_eq!((&json["app"], &json["id"]), (&"a/b".into(), &"c/d%".into()));
+    let shards = server.get("/v1/shards?app=a/b").await.json();
+    assert_eq!(shards["shards"][0]["shard"], "a%2Fb/c/d%");
+}
+
+#[tokio::test]
+async fn every_answer_says_who_gave_it_and_at_which_revision() {
+    let server = Server::new();
+    server.call(&format!("PUT {INSTANCE}"), "{}").await;
+    for (path, consistency) in [
+        ("/v1/apps", "linearizable"),
+        ("/v1/apps?consistency=stale", "stale"),
+        ("/v1/apps/pay/instances?consistency=stale", "stale"),
+        ("/v1/nowhere", ""),
+    ] {
+        let reply = server.get(path).await;
+        assert_eq!(reply.header("roster-revision"), "1");
+        assert_eq!(reply.header("roster-node"), "1");
+        assert_eq!(reply.header("roster-term"), "1");
+        assert_eq!(reply.header("roster-consistency"), consistency);
+        assert!(!reply.header("request-id").is_empty());
+    }
+    let (a, b) = (server.get("/livez").await, server.get("/livez").await);
+    assert_ne!(a.header("request-id"), b.header("request-id"));
+    for (sent, echoed) in [("mine", true), ("a b", false), (&"x".repeat(129), false)] {
+        let reply = server.call_with("GET /livez", &[("request-id", sent)], "").await;
+        assert_eq!(reply.header("request-id") == sent, echoed, "{sent}");
+    }
+}
+
+#[tokio::test]
+async fn conditions_guard_writes() {
+    let server = Server::new();
+    let put = format!("PUT {INSTANCE}");
+    let create = [JSON, ("if-none-match", "*")];
+    assert_eq!(server.call_with(&put, &create, "{}").await.status.as_u16(), 201);
+    let reply = server.call_with(&put, &create, "{}").await;
+    assert_eq!(reply.problem(), (412, "instance-exists".into()));
+    let reply = server.call_with(&put, &[JSON, ("if-match", "\"r9\"")], "{}").await;
+    assert_eq!(reply.problem(), (412, "precondition-failed".into()));
+    assert_eq!(reply.header("roster-revision"), "3");
+    let tag = server.get(INSTANCE).await.header("etag").to_owned();
+    let reply = server.call_with(&put, &[JSON, ("if-match", &tag)], "{}").await;
+    assert_eq!((reply.status.as_u16(), reply.header("etag")), (200, "\"r4\""));
+    for (name, value) in [("if-match", "r4"), ("if-match", "*"), ("if-none-match", "\"r4\"")] {
+        let reply = server.call_with(&put, &[JSON, (name, value)], "{}").await;
+        assert_eq!(reply.problem(), (400, format!("invalid-{name}")));
+    }
+    let reply = server.call_with("PUT /v1/apps/pay", &create, "{}").await;
+    assert_eq!(reply.problem(), (412, "app-exists".into()));
+    let path = format!("PUT {INSTANCE}/override");
+    let headers = [JSON, ("if-match", "\"r4\"")];
+    let reply = server.call_with(&path, &headers, "{\"state\":\"draining\"}").await;
+    assert_eq!(reply.problem(), (400, "invalid-if-match".into()));
+}
+
+#[tokio::test]
+async fn an_old_incarnation_is_told_the_current_one() {
+    let server = Server::new();
+    server.call(&format!("PUT {INSTANCE}"), "{}").await;
+    server.call(&format!("PUT {INSTANCE}?takeover=true"), "{}").await;
+    for line in [
+        format!("PUT {INSTANCE}/heartbeat?incarnation=1"),
+        format!("DELETE {INSTANCE}?incarnation=1"),
+    ] {
+        let reply = server.call(&line, "").await;
+        assert_eq!(reply.problem(), (409, "stale-incarnation".into()));
+        assert_eq!(reply.json()["incarnation"], 2);
+    }
+}
+
+#[tokio::test]
+async fn a_heartbeat_registers_an_unknown_instance_only_with_its_record() {
+    let server = Server::new();
+    let beat = format!("PUT {INSTANCE}/heartbeat");
+    assert_eq!(server.call(&beat, "").await.status.as_u16(), 404);
+    assert_eq!(server.call(&beat, "{\"ttl\":\"30s\"}").await.status.as_u16(), 201);
+    let reply = server.call(&beat, "{\"ttl\":\"30s\"}").await;
+    assert_eq!((reply.status.as_u16(), server.registry.written()), (200, 1));
+    let unknown = "PUT /v1/apps/new/instances/a/heartbeat?create_app=false";
+    assert_eq!(server.call(unknown, "{}").await.problem(), (404, "unknown-app".into()));
+}
+
+#[tokio::test]
+async fn what_the_node_cannot_do_says_whether_something_may_have_happened() {
+    let server = Server::new();
+    let timeout = std::time::Duration::from_secs(1);
+    for (why, status, code, outcome) in [
+        (Unavailable::NoLeader("x".into()), 503, "no-leader", "none"),
+        (Unavailable::NotReady("x".into()), 503, "not-ready", "none"),
+        (Unavailable::Overloaded("x".into()), 503, "overloaded", "none"),
+        (Unavailable::ReadOnly("x".into()), 503, "read-only", "none"),
+        (Unavailable::Unknown("x".into()), 504, "timeout", "unknown"),
+        (Unavailable::Timeout(timeout), 504, "timeout", "unknown"),
+    ] {
+        *server.registry.fail.lock() = Some(why);
+        let write = server.call(&format!("PUT {INSTANCE}"), "{}").await;
+        assert_eq!(write.problem(), (status, code.into()));
+        assert_eq!(
+            (write.json()["outcome"].as_str(), write.json()["retryable"].as_bool()),
+            (Some(outcome), Some(true))
+        );
+        assert_eq!(write.header("retry-after") == "1", status == 503);
+        let read = server.get("/v1/apps").await;
+        assert_eq!((read.problem().0, read.json()["outcome"].as_str()), (status, Some("none")));
+    }
+    assert_eq!(server.get("/v1/apps?consistency=stale").await.status.as_u16(), 200);
+}
+
+#[tokio::test]
+async fn a_post_with_a_key_happens_once() {
+    let server = Server::new();
+    let headers = [JSON, ("idempotency-key", "k1")];
+    let open = "POST /v1/sessions";
+    let first = server.call_with(open, &headers, "{\"ttl\":\"9s\"}").await;
+    let again = server.call_with(open, &headers, "{\"ttl\":\"9s\"}").await;
+    assert_eq!((first.status.as_u16(), first.text()), (201, again.text()));
+    let other = server.call_with(open, &headers, "{\"ttl\":\"8s\"}").await;
+    assert_eq!(other.problem(), (422, "key-reused".into()));
+    let bad = server.call_with(open, &[JSON, ("idempotency-key", "")], "{}").await;
+    assert_eq!(bad.problem(), (400, "invalid-idempotency-key".into()));
+    let headers = [JSON, ("idempotency-key", "k2")];
+    let batch = "{\"items\":[{\"op\":\"register\",\"app\":\"a\",\"id\":\"1\"},
+        {\"op\":\"register\",\"app\":\"a\",\"id\":\"1\",\"takeover\":true}]}";
+    let first = server.call_with("POST /v1/instances:batch", &headers, batch).await;
+    let again = server.call_with("POST /v1/instances:batch", &headers, batch).await;
+    assert_eq!(first.text(), again.text());
+    let results = first.json()["results"].take();
+    assert_ne!(results[0]["incarnation"], results[1]["incarnation"]);
+}
+
+#[tokio::test]
+async fn a_large_batch_is_cut_and_a_failure_in_its_middle_is_told_item_by_item() {
+    let server = Server::new();
+    let payload = "A".repeat(40_000);
+    let item = |id| {
+        format!("{{\"op\":\"register\",\"app\":\"a\",\"id\":\"{id}\",\"payload\":\"{payload}\"}}")
+    };
+    let items = |ids: std::ops::Range<u32>| {
+        format!("{{\"items\":[{}]}}", ids.map(item).collect::<Vec<_>>().join(","))
+    };
+    let reply = server.call("POST /v1/instances:batch", &items(0..20)).await;
+    assert_eq!(reply.json()["results"].as_array().map(Vec::len), Some(20));
+    assert_eq!(server.registry.written(), 3);
+    assert_eq!(reply.json()["revision"], 3);
+    *server.registry.fail.lock() = Some(Unavailable::Unknown("broken".into()));
+    server.registry.fail_after.store(4, Ordering::Relaxed);
+    let json = server.call("POST /v1/instances:batch", &items(20..50)).await.json();
+    let outcome = |at: usize| json["results"][at]["outcome"].as_str();
+    assert_eq!((outcome(0), outcome(8), outcome(29)), (None, Some("unknown"), Some("none")));
+}
+
+#[tokio::test]
+async fn a_cursor_pins_its_revision() {
+    let server = Server::new();
+    for id in ["a", "b", "c", "d", "e"] {
+        server.call(&format!("PUT /v1/apps/pay/instances/{id}"), "{\"zone\":\"z\"}").await;
+        server.call(&format!("PUT /v1/apps/shop/instances/{id}"), "{}").await;
+    }
+    for (path, lines, wanted) in [
+        ("/v1/apps/pay/instances?limit=2", "instances", 5),
+        ("/v1/instances?limit=3", "instances", 10),
+        ("/v1/instances?limit=2&filter=zone=='z'", "instances", 5),
+        ("/v1/instances?limit=2&q=SHOP", "instances", 5),
+        ("/v1/shards?limit=3", "shards", 10),
+        ("/v1/apps?limit=1", "apps", 2),
+    ] {
+        let mut page = server.get(path).await.json();
+        let revision = page["revision"].clone();
+        server.call("PUT /v1/apps/pay/instances/zz", "{\"zone\":\"z\"}").await;
+        let mut seen = page[lines].as_array().expect("lines").len();
+        while let Some(cursor) = page["next_cursor"].as_str() {
+            page = server.get(&format!("{path}&cursor={cursor}")).await.json();
+            assert_eq!(page["revision"], revision, "{page}");
+            seen += page[lines].as_array().expect("lines").len();
+        }
+        assert_eq!(seen, wanted, "{path}");
+        server.call("DELETE /v1/apps/pay/instances/zz", "").await;
+    }
+    let page = server.get("/v1/instances?limit=1").await.json();
+    let cursor = page["next_cursor"].as_str().expect("a cursor");
+    let other = server.get(&format!("/v1/shards?cursor={cursor}")).await;
+    assert_eq!(other.problem(), (400, "invalid-cursor".into()));
+}
+
+#[tokio::test]
+async fn a_cursor_of_another_run_is_compacted() {
+    let first = Server::new();
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    let second = Server::new();
+    for id in ["a", "b"] {
+        first.call(&format!("PUT /v1/apps/pay/instances/{id}"), "{}").await;
+    }
+    let page = first.get("/v1/instances?limit=1").await.json();
+    let cursor = page["next_cursor"].as_str().expect("a cursor");
+    let reply = second.get(&format!("/v1/instances?cursor={cursor}")).await;
+    assert_eq!(reply.problem(), (410, "compacted".into()));
+    assert_eq!(reply.json()["restart_from"], 0);
+}
+
+#[tokio::test]
+async fn a_cached_list_is_never_old() {
+    let server = Server::new();
+    let list = "/v1/apps/pay/instances";
+    let path = format!("PUT {INSTANCE}");
+    server.call(&path, "{}").await;
+    let mut before = server.get(list).await.text();
+    for line in [
+        path.as_str(),
+        "PUT /v1/apps/pay/instances/c",
+        "DELETE /v1/apps/pay/instances/a",
+        "PUT /v1/apps/pay/instances/b",
+    ] {
+        if line.ends_with("/b") {
+            server.call("DELETE /v1/apps/pay?cascade=true", "").await;
+        }
+        server.call(line, "{}").await;
+        let reply = server.get(list).await;
+        assert_ne!(reply.text(), before, "{line}");
+        assert_eq!(reply.header("content-length"), reply.body.len().to_string());
+        assert_eq!(reply.text(), server.get(list).await.text());
+        before = reply.text();
+    }
+    server.call("PUT /v1/apps/pay/instances/b/override", "{\"state\":\"maintenance\"}").await;
+    assert_eq!(server.get(list).await.json()["instances"][0]["state"], "maintenance");
+}
+
+#[tokio::test]
+async fn heartbeats_of_many_come_as_msgpack_too() {
+    let server = Server::new();
+    server.call(&format!("PUT {INSTANCE}"), "{}").await;
+    let body = serde_json::json!({"instances": [{"app": "pay", "id": "a"}], "sessions": ["1"]});
+    let bytes = rmp_serde::to_vec_named(&body).expect("encodes");
+    let headers = [("content-type", "application/msgpack")];
+    let reply = server.call_with("POST /v1/heartbeats", &headers, bytes.clone()).await;
+    assert_eq!(reply.header("content-type"), "application/msgpack", "{}", reply.text());
+    let json: serde_json::Value = rmp_serde::from_slice(&reply.body).expect("msgpack");
+    assert_eq!(json, serde_json::json!({"renewed": 2, "heartbeat_every": "5s", "failed": []}));
+    for broken in [&bytes[1..], &bytes[..9], &b"\xc1"[..], b""] {
+        let reply =
+            server.call_with("POST /v1/heartbeats", &headers, Body::from(broken.to_vec())).await;
+        assert_eq!(reply.problem().0, 400);
+    }
+    let ids = vec!["\"1\""; 10_001].join(",");
+    let reply = server.call("POST /v1/heartbeats", &format!("{{\"sessions\":[{ids}]}}")).await;
+    assert_eq!(reply.problem(), (413, "too-large".into()));
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_ready_lives_all_the_same() {
+    let server = Server::new();
+    assert_eq!(server.get("/readyz").await.text(), "ok\n");
+    server.registry.not_ready.store(true, Ordering::Relaxed);
+    assert_eq!(server.get("/readyz").await.problem(), (503, "not-ready".into()));
+    let verbose = server.get("/readyz?verbose").await;
+    assert_eq!(verbose.status.as_u16(), 503);
+    assert!(verbose.text().contains("[-] leader: no leader is known"), "{}", verbose.text());
+    assert_eq!(server.get("/livez").await.text(), "ok\n");
+}

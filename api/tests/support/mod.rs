@@ -1,0 +1,275 @@
+//! A registry of one: the real state machine without a log, and a client that talks to the real
+//! router.
+
+#![allow(dead_code, reason = "each test file uses its part of it")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use roster_api::registry::*;
+use roster_api::{ApiOptions, router};
+use roster_storage::catalog::At;
+use roster_storage::command::{Command, EncodedCommand, Outcome, Stamp};
+use roster_storage::names::{NodeId, Revision, SessionId};
+use roster_storage::raft_types::LogId;
+use roster_storage::version::Version;
+use serde_json::Value;
+use tower::ServiceExt;
+
+pub const NODE: NodeId = 1;
+pub const STARTED_MS: u64 = 1_795_293_377_350;
+
+#[derive(Default)]
+pub struct Alone {
+    version: Mutex<Arc<Version>>,
+    heard: Mutex<BTreeMap<SessionId, Heard>>,
+    pub commands: Mutex<Vec<Command>>,
+    pub fail: Mutex<Option<Unavailable>>,
+    /// Only commands after so many fail.
+    pub fail_after: AtomicU64,
+    pub not_ready: AtomicBool,
+    pub ago_ms: AtomicU64,
+}
+
+impl Alone {
+    fn check(&self) -> Result<(), Unavailable> {
+        self.fail.lock().clone().map_or(Ok(()), Err)
+    }
+
+    pub fn version(&self) -> Arc<Version> {
+        self.version.lock().clone()
+    }
+
+    pub fn written(&self) -> usize {
+        self.commands.lock().len()
+    }
+}
+
+/// A place in the log; made as one comes off the wire, since openraft's own types stay in storage.
+fn log_id(index: u64) -> LogId {
+    let text = serde_json::json!({"leader_id": 1, "index": index});
+    serde_json::from_value(text).expect("a log id")
+}
+
+#[async_trait]
+impl Registry for Alone {
+    async fn propose(&self, command: Command) -> Result<Outcome, Unavailable> {
+        if self.written() as u64 >= self.fail_after.load(Ordering::Relaxed) {
+            self.check()?;
+        }
+        let command = EncodedCommand::new(&command)?.decode().expect("it was just encoded");
+        let mut current = self.version.lock();
+        let mut next = Version::clone(&current);
+        let index = next.revision().0 + 1;
+        let stamp = Stamp { cluster_ms: index * 10, wall_ms: STARTED_MS + index };
+        let at = At { revision: Revision(index), term: 1, stamp };
+        let (outcome, _) = next.catalog.apply(at, &command);
+        next.applied = Some(log_id(index));
+        *current = Arc::new(next);
+        self.commands.lock().push(command);
+        Ok(outcome)
+    }
+
+    async fn read(
+        &self,
+        consistency: Consistency,
+        _: Option<Revision>,
+    ) -> Result<Arc<Version>, Unavailable> {
+        match consistency {
+            Consistency::Linearizable => self.check()?,
+            Consistency::Stale => {}
+        }
+        Ok(self.version())
+    }
+
+    async fn heartbeat(
+        &self,
+        beats: Vec<Beat>,
+    ) -> Result<Vec<Result<Renewed, BeatRefused>>, Unavailable> {
+        self.check()?;
+        let version = self.version();
+        let catalog = &version.catalog;
+        let mut answers = Vec::new();
+        for Beat { target, mark } in beats {
+            let session = match &target {
+                BeatTarget::Session(session) => Ok(*session),
+                BeatTarget::Instance { key, incarnation } => match catalog.instance(key) {
+                    None => Err(BeatRefused::UnknownInstance),
+                    Some(live) if incarnation.is_some_and(|i| i != live.incarnation) => {
+                        Err(BeatRefused::StaleIncarnation { current: live.incarnation })
+                    }
+                    Some(live) => Ok(live.session),
+                },
+            };
+            answers.push(session.and_then(|session| {
+                let known = catalog.session(session).ok_or(BeatRefused::UnknownSession(session))?;
+                let heard = Heard { wall_ms: STARTED_MS + 500, ago_ms: 0, mark };
+                self.heard.lock().insert(session, heard);
+                Ok(Renewed { session, ttl_ms: known.ttl_ms })
+            }));
+        }
+        Ok(answers)
+    }
+
+    async fn last_heard(
+        &self,
+        sessions: Vec<SessionId>,
+    ) -> Result<Vec<Option<Heard>>, Unavailable> {
+        self.check()?;
+        let heard = self.heard.lock();
+        let fresh = Heard { wall_ms: STARTED_MS, ago_ms: 0, mark: None };
+        let ago_ms = self.ago_ms.load(Ordering::Relaxed);
+        let of = |id| Heard { ago_ms, ..heard.get(id).copied().unwrap_or(fresh) };
+        Ok(sessions.iter().map(|id| Some(of(id))).collect())
+    }
+
+    fn glance(&self) -> Glance {
+        let leader = if self.fail.lock().is_some() { None } else { Some(NODE) };
+        Glance { node: NODE, term: 1, leader, applied: self.version().revision() }
+    }
+
+    fn node(&self) -> NodeStatus {
+        let version = self.version();
+        let result = match self.not_ready.load(Ordering::Relaxed) {
+            true => Err("no leader is known".to_owned()),
+            false => Ok(()),
+        };
+        NodeStatus {
+            id: NODE,
+            cluster_id: Some("c1".into()),
+            role: Role::Leader,
+            leader: Some(NODE),
+            term: 1,
+            commit: version.revision().0,
+            applied: version.revision().0,
+            state_hash: 0xabc,
+            state_hashes: vec![(1024, 0xdef)],
+            version: "0.1.0",
+            checks: vec![Check { name: "disk", result: Ok(()) }, Check { name: "leader", result }],
+            cpu_seconds: 1.5,
+            memory_bytes: 4096,
+        }
+    }
+
+    async fn cluster(&self) -> ClusterStatus {
+        let answer = ClusterNodeAnswer {
+            role: Role::Leader,
+            commit: 9,
+            applied: 7,
+            state_hash: 0xabc,
+            version: "0.1.0".into(),
+        };
+        let node = |id, answer| ClusterNode {
+            id,
+            api: format!("127.0.0.1:740{id}"),
+            peer: format!("127.0.0.1:750{id}"),
+            answer,
+        };
+        ClusterStatus {
+            cluster_id: Some("c1".into()),
+            leader: Some(NODE),
+            term: 1,
+            nodes: vec![node(1, Some(answer)), node(2, None)],
+            alarms: vec![Alarm { code: "disk-full", since_ms: STARTED_MS, detail: "low".into() }],
+            heartbeats_per_second: Some(3),
+        }
+    }
+}
+
+/// The router around a registry of one.
+pub struct Server {
+    pub registry: Arc<Alone>,
+    router: Router,
+}
+
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Server {
+    pub fn new() -> Self {
+        Self::with(ApiOptions::default())
+    }
+
+    pub fn with(options: ApiOptions) -> Self {
+        let registry = Arc::new(Alone::default());
+        Self { router: router(registry.clone(), options), registry }
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Reply {
+        let response = self.router.clone().oneshot(request).await.expect("infallible");
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.expect("a body").to_bytes().to_vec();
+        Reply { status: parts.status, headers: parts.headers, body }
+    }
+
+    /// `call("PUT /v1/apps/a", "{}")`; an empty body is none.
+    pub async fn call(&self, line: &str, body: &str) -> Reply {
+        self.call_with(line, &[("content-type", "application/json")], body.to_owned()).await
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        self.call_with(&format!("GET {path}"), &[], "").await
+    }
+
+    pub async fn call_with(
+        &self,
+        line: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Reply {
+        let (method, path) = line.split_once(' ').expect("a method and a path");
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(body.into()).expect("a request")).await
+    }
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
+    }
+
+    /// Status and code of a problem, checked to be a whole one.
+    pub fn problem(&self) -> (u16, String) {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text());
+        let json = self.json();
+        for member in [
+            "type",
+            "title",
+            "status",
+            "detail",
+            "code",
+            "outcome",
+            "retryable",
+            "leader",
+            "revision",
+            "request_id",
+            "errors",
+        ] {
+            assert!(json.get(member).is_some(), "no {member} in {json}");
+        }
+        assert_eq!(json["request_id"], self.header("request-id"));
+        assert_eq!(json["status"], self.status.as_u16());
+        (self.status.as_u16(), json["code"].as_str().expect("a code").to_owned())
+    }
+}
