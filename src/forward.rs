@@ -22,7 +22,7 @@ use crate::raft::rpc::{
 use crate::raft::{Raft, leader_becomes};
 
 /// Rounds of writes under way at once: the next gathers while these are written.
-const WRITE_ROUNDS: usize = 4;
+const WRITE_ROUNDS: usize = 2;
 
 /// Writes of one round.
 const WRITES_PER_ROUND: usize = 256;

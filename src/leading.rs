@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use roster_api::registry::{Beat, BeatRefused, BeatTarget, Heard, Renewed};
 use roster_storage::catalog::Catalog;
 use roster_storage::command::{EncodedCommand, Proposal, Stamp};
-use roster_storage::names::{NodeId, SessionId};
+use roster_storage::names::{NodeId, Revision, SessionId};
 use roster_storage::raft_types::{LogId, TypeConfig};
 use roster_storage::version::Published;
 
@@ -29,6 +29,14 @@ const READ_ROUNDS: usize = 2;
 
 /// Reads that share one round.
 const READS_PER_ROUND: usize = 4_096;
+
+/// A leadership, confirmed at some moment after it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confirmed {
+    pub term: u64,
+    /// All that was committed at that moment has this revision or a lower one.
+    pub revision: Revision,
+}
 
 pub struct Leading {
     raft: Raft,
@@ -127,11 +135,12 @@ impl Leading {
 
     /// Confirms that this node leads *now*, and in which term. Whatever was received before this was
     /// called may be acknowledged once it returns.
-    pub async fn confirm(&self) -> Result<u64, String> {
+    pub async fn confirm(&self) -> Result<Confirmed, String> {
         let option =
             LinearizerOption::new(Some(self.confirm_within), true).with_wait_timeout(self.lease);
         let linearizer = self.raft.get_read_linearizer(option).await.map_err(|e| e.to_string())?;
-        Ok(linearizer.read_log_id().committed_leader_id().term)
+        let read = linearizer.read_log_id();
+        Ok(Confirmed { term: read.committed_leader_id().term, revision: Revision(read.index()) })
     }
 
     /// A read index of a new leadership, to be applied before its lease table opens.
@@ -142,15 +151,21 @@ impl Leading {
     /// Receive, confirm, renew, answer, in that order (invariant S4).
     pub async fn heartbeats(&self, beats: &[Beat]) -> HeartbeatsAnswer {
         let confirmed = match self.confirm().await {
-            Ok(term) => term,
+            Ok(confirmed) => confirmed,
             Err(why) => return HeartbeatsAnswer::NotLeader(why),
         };
-        let Some(table) = self.leases.table().filter(|table| table.term() == confirmed) else {
+        let Some(table) = self.leases.table().filter(|table| table.term() == confirmed.term) else {
             return HeartbeatsAnswer::NotLeader("the new leader is not ready yet".into());
         };
         let version = self.published.load();
         let now = self.leases.clock.now();
-        let answers = beats.iter().map(|beat| renew(&table, &version.catalog, beat, now)).collect();
+        let answers = beats
+            .iter()
+            .map(|beat| {
+                let (session, ttl_ms) = renew(&table, &version.catalog, beat, now)?;
+                Ok(Renewed { session, ttl_ms, revision: confirmed.revision })
+            })
+            .collect();
         self.leases.count_heartbeats(beats.len() as u64);
         HeartbeatsAnswer::Confirmed(answers)
     }
@@ -173,12 +188,13 @@ impl Leading {
     }
 }
 
+/// The session and its TTL.
 fn renew(
     table: &LeaseTable,
     catalog: &Catalog,
     beat: &Beat,
     now: u64,
-) -> Result<Renewed, BeatRefused> {
+) -> Result<(SessionId, u64), BeatRefused> {
     let session = match &beat.target {
         BeatTarget::Session(session) => *session,
         BeatTarget::Instance { key, incarnation } => {
@@ -193,7 +209,7 @@ fn renew(
         }
     };
     match table.renew(session, beat.mark, now) {
-        Ok(ttl_ms) => Ok(Renewed { session, ttl_ms }),
+        Ok(ttl_ms) => Ok((session, ttl_ms)),
         Err(NotRenewed::Ending) => Err(BeatRefused::Ending),
         Err(NotRenewed::Unknown) => Err(BeatRefused::UnknownSession(session)),
     }

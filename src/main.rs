@@ -1,3 +1,9 @@
+//! The binary: everything is in the library, so that tests can start the same program.
+
+/// Many small records are made and dropped on every node; see ARCHITECTURE.md for what it saves.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     roster::cli::main()
 }

@@ -359,15 +359,24 @@ fn explain_json<T: DeserializeOwned>(bytes: &[u8]) -> ApiError {
 
 fn from_msgpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut rest = bytes;
-    let mut reader = rmp_serde::Deserializer::new(&mut rest);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|e| match e.inner() {
-        rmp_serde::decode::Error::Syntax(why) => data_error(e.path(), why),
-        why => ApiError::malformed(format!("this is not msgpack of the right shape: {why}")),
-    })?;
-    if rest.is_empty() {
-        Ok(value)
-    } else {
-        Err(ApiError::malformed("there is something after the end of the msgpack document"))
+    match rmp_serde::from_read(&mut rest) {
+        Ok(value) if rest.is_empty() => Ok(value),
+        Ok(_) => {
+            Err(ApiError::malformed("there is something after the end of the msgpack document"))
+        }
+        Err(_) => Err(explain_msgpack::<T>(bytes)),
+    }
+}
+
+/// Reads once more, slowly, to say where it went wrong.
+fn explain_msgpack<T: DeserializeOwned>(bytes: &[u8]) -> ApiError {
+    let mut reader = rmp_serde::Deserializer::new(bytes);
+    match serde_path_to_error::deserialize::<_, T>(&mut reader) {
+        Ok(_) => ApiError::malformed("this is not msgpack of the right shape"),
+        Err(e) => match e.inner() {
+            rmp_serde::decode::Error::Syntax(why) => data_error(e.path(), why),
+            why => ApiError::malformed(format!("this is not msgpack of the right shape: {why}")),
+        },
     }
 }
 

@@ -84,6 +84,9 @@ pub enum BeatTarget {
 pub struct Renewed {
     pub session: SessionId,
     pub ttl_ms: u64,
+    /// What the leader knew to be committed when it confirmed the beat: at least as high as any
+    /// revision that was answered before (invariant S2), wherever the beat came in.
+    pub revision: Revision,
 }
 
 /// Why a beat was not acknowledged.

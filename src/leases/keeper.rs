@@ -51,7 +51,7 @@ async fn lead(running: &Arc<Running>, term: u64) {
         // Rule 5: while the leadership is not confirmed `last` stands still, so all that time
         // counts as our own delay once it is confirmed again.
         match running.leading.confirm().await {
-            Ok(confirmed) if confirmed == term => {}
+            Ok(confirmed) if confirmed.term == term => {}
             Ok(_) => return,
             Err(_) => continue,
         }

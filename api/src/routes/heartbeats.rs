@@ -27,7 +27,7 @@ pub(super) async fn one(
     let record = if content.is_empty() { None } else { Some(content.json()?) };
     let target = BeatTarget::Instance { key: key.clone(), incarnation };
     match (beat(&api, target, None).await?, record) {
-        (Ok(renewed), _) => Ok(renewed_answer(&api, renewed)),
+        (Ok(renewed), _) => Ok(renewed_answer(renewed)),
         (Err(BeatRefused::UnknownApp(_) | BeatRefused::UnknownInstance), Some(record)) => {
             let how = RegisterHow { create_app, takeover: false, condition: Condition::Any };
             instances::propose(&api, key, record, how).await
@@ -45,10 +45,9 @@ pub(super) async fn session(
     params.end()?;
     let body: SessionBeatBody = content.json_or_default()?;
     let renewed = beat(&api, BeatTarget::Session(session), None).await??;
-    let revision = api.registry.glance().applied;
-    let view = RenewedView::new(renewed, revision);
+    let view = RenewedView::new(renewed);
     let view = if body.adopted.is_some() { view.settled() } else { view };
-    Ok(Answer::json(&view).at(revision))
+    Ok(Answer::json(&view).at(renewed.revision))
 }
 
 /// One sign of life: the outer error is the node's, the inner one the leader's word on this beat.
@@ -61,9 +60,8 @@ pub(super) async fn beat(
     answers.pop().ok_or_else(|| ApiError::not_ready("the leader gave no answer to the beat"))
 }
 
-fn renewed_answer(api: &Api, renewed: Renewed) -> Answer {
-    let revision = api.registry.glance().applied;
-    Answer::json(&RenewedView::new(renewed, revision)).at(revision)
+fn renewed_answer(renewed: Renewed) -> Answer {
+    Answer::json(&RenewedView::new(renewed)).at(renewed.revision)
 }
 
 pub(super) async fn many(State(api): Shared, params: Params, content: Content) -> Answered {
@@ -75,8 +73,10 @@ pub(super) async fn many(State(api): Shared, params: Params, content: Content) -
     }
     let beats = body.into_beats()?;
     let answers = api.registry.heartbeat(beats.clone()).await?;
+    let confirmed = answers.iter().flatten().map(|renewed| renewed.revision).max();
     let view = summary(beats, answers);
-    Ok(if content.is_msgpack() { Answer::msgpack(&view) } else { Answer::json(&view) })
+    let answer = if content.is_msgpack() { Answer::msgpack(&view) } else { Answer::json(&view) };
+    Ok(confirmed.into_iter().fold(answer, Answer::at))
 }
 
 fn summary(beats: Vec<Beat>, answers: Vec<Result<Renewed, BeatRefused>>) -> HeartbeatsView {

@@ -112,7 +112,7 @@ impl Registry for Alone {
                 let known = catalog.session(session).ok_or(BeatRefused::UnknownSession(session))?;
                 let heard = Heard { wall_ms: STARTED_MS + 500, ago_ms: 0, mark };
                 self.heard.lock().insert(session, heard);
-                Ok(Renewed { session, ttl_ms: known.ttl_ms })
+                Ok(Renewed { session, ttl_ms: known.ttl_ms, revision: version.revision() })
             }));
         }
         Ok(answers)
