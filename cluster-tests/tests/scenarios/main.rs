@@ -1,7 +1,11 @@
 //! Scenarios over three real processes. Each test starts a cluster of its own, so they run beside
 //! each other. A failed test prints the ends of its nodes' logs.
 
+mod departures;
+mod leader_death;
+mod pauses;
 mod reads;
+mod restarts;
 
 use cluster_tests::cluster::Plan;
 
