@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Config, ConfigError};
 use crate::disk_guard::DiskGuard;
 use crate::forward::Forward;
-use crate::housekeeping::{hand_over, keep_house};
+use crate::housekeeping::{hand_over, keep_house, keep_members};
 use crate::identity::{DataDir, IdentityError};
 use crate::leading::{Leading, leading_term};
 use crate::leases::{Leases, keeper};
@@ -107,6 +107,7 @@ async fn take_part(node: &Arc<Node>) -> Result<std::convert::Infallible, StartEr
     tokio::spawn(keeper::keep(running.clone()));
     tokio::spawn(watch_leader(running.clone()));
     tokio::spawn(keep_house(running.clone()));
+    tokio::spawn(keep_members(running.clone()));
     initialize_if_new(node, &running).await?;
     let mut metrics = running.raft.metrics();
     loop {
