@@ -8,7 +8,7 @@ use std::sync::Arc;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use roster_storage::names::NodeId;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::disk_guard::LOOK_EVERY;
 use crate::leading::leading_term;
@@ -18,6 +18,12 @@ use crate::raft::rpc::{StatusAnswer, path};
 
 /// How long another node may take to say whether it has room.
 const STATUS_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// How often a node makes sure that a leader answers it.
+const SERVICE_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Election timeouts within which a leader must answer: an election is no reason to leave a node.
+const SERVICE_WITHIN: u32 = 4;
 
 /// How often a leader looks for learners to make voters.
 const MEMBERS_EVERY: std::time::Duration = std::time::Duration::from_millis(250);
@@ -89,6 +95,23 @@ pub async fn keep_members(running: Arc<Running>) {
         if let Err(e) = running.raft.change_membership(change, false).await {
             tracing::warn!("the members could not be changed: {e}");
         }
+    }
+}
+
+/// Runs until the node stops. Asks for a read index now and then: a leader that is known may be dead
+/// or without a majority, and a node that it does not answer should get no requests.
+pub async fn watch_service(running: Arc<Running>) {
+    let mut looks = interval(SERVICE_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let limit = running.config.timings.election_max * SERVICE_WITHIN;
+    loop {
+        looks.tick().await;
+        let answered = match timeout(limit, running.forward.read_index()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(why)) => Err(why.to_string()),
+            Err(_) => Err(format!("no leader with a majority has answered within {limit:?}")),
+        };
+        *running.leader_answers.write() = answered;
     }
 }
 

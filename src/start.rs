@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Config as RaftConfig, SnapshotPolicy};
+use parking_lot::RwLock;
 use roster_storage::disk::{Disk, DiskError, LOG_DIR, LogOptions};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Config, ConfigError};
 use crate::disk_guard::DiskGuard;
 use crate::forward::Forward;
-use crate::housekeeping::{hand_over, keep_house, keep_members};
+use crate::housekeeping::{hand_over, keep_house, keep_members, watch_service};
 use crate::identity::{DataDir, IdentityError};
 use crate::leading::{Leading, leading_term};
 use crate::leases::{Leases, keeper};
@@ -108,6 +109,7 @@ async fn take_part(node: &Arc<Node>) -> Result<std::convert::Infallible, StartEr
     tokio::spawn(watch_leader(running.clone()));
     tokio::spawn(keep_house(running.clone()));
     tokio::spawn(keep_members(running.clone()));
+    tokio::spawn(watch_service(running.clone()));
     initialize_if_new(node, &running).await?;
     let mut metrics = running.raft.metrics();
     loop {
@@ -190,6 +192,7 @@ async fn start_raft(
         peers,
         leading,
         forward,
+        leader_answers: RwLock::new(Err("no leader has answered yet".into())),
         since: Instant::now(),
     }))
 }
