@@ -208,7 +208,8 @@ fn raft_config(config: &Config) -> Result<Arc<RaftConfig>, ConfigError> {
         // Checkpoints are triggered by housekeeping, staggered by node.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: config.log_keep,
-        purge_batch_size: 1_024,
+        // No more at once than between two checkpoints, or nothing would go in a small log.
+        purge_batch_size: config.checkpoint_every.min(1_024),
         enable_pre_vote: Some(true),
         // A leader that restarts must win an election: its state machine is not the leader's yet.
         enable_leader_restore: Some(false),
