@@ -3,9 +3,13 @@
 
 mod departures;
 mod leader_death;
+mod minorities;
 mod pauses;
 mod reads;
+mod replaced_disks;
 mod restarts;
+mod sentinel;
+mod takeovers;
 
 use cluster_tests::cluster::Plan;
 
