@@ -236,7 +236,7 @@ async fn initialize_if_new(node: &Arc<Node>, running: &Running) -> Result<(), St
 
 /// Hands the leadership on and stops Raft.
 async fn leave(running: &Running) {
-    if leading_term(&running.raft).is_some() {
+    if leading_term(&running.raft).is_some() && !running.other_voters().is_empty() {
         hand_over(running).await;
         let id = running.config.node_id;
         let another =
