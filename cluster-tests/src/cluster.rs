@@ -168,11 +168,33 @@ impl Cluster {
 
     /// Starts a node that does not run, with `more` settings for this life.
     pub fn start(&mut self, id: u64, more: &[&str]) {
+        self.start_with(id, &self.usual(id), more);
+    }
+
+    /// Starts a node with another value of one of its usual settings.
+    pub fn start_instead(&mut self, id: u64, flag: &str, value: &str) {
+        let mut settings = self.usual(id);
+        let usual = settings.iter_mut().find(|(known, _)| *known == flag);
+        usual.expect("a usual setting").1 = value.to_owned();
+        self.start_with(id, &settings, &[]);
+    }
+
+    /// What every life of a node is started with.
+    fn usual(&self, id: u64) -> Vec<(&'static str, String)> {
+        let node = self.node(id);
+        vec![
+            ("--node-id", id.to_string()),
+            ("--cluster", self.list()),
+            ("--data-dir", node.data.display().to_string()),
+            ("--listen", node.api.to_string()),
+            ("--peer-listen", node.peer.to_string()),
+            ("--log-format", "json".into()),
+        ]
+    }
+
+    fn start_with(&mut self, id: u64, usual: &[(&str, String)], more: &[&str]) {
         let plan = self.plan.clone();
-        let mut settings = vec!["--cluster".to_owned(), self.list()];
-        settings.extend(plan.settings);
-        settings.extend(plan.own_settings.get(&id).cloned().unwrap_or_default());
-        settings.extend(more.iter().map(ToString::to_string));
+        let own = plan.own_settings.get(&id).cloned().unwrap_or_default();
         let log_dir = self.folder.path().to_owned();
         let node = self.node_mut(id);
         assert!(node.process.is_none(), "node {id} runs already");
@@ -180,13 +202,9 @@ impl Cluster {
         let file = File::create(&log).expect("a log file");
         let process = Command::new(&plan.binary)
             .arg("serve")
-            .args(["--node-id", &id.to_string()])
-            .args(["--listen", &node.api.to_string()])
-            .args(["--peer-listen", &node.peer.to_string()])
-            .args(["--log-format", "json"])
-            .arg("--data-dir")
-            .arg(&node.data)
-            .args(settings)
+            .args(usual.iter().flat_map(|(flag, value)| [flag, value.as_str()]))
+            .args(plan.settings.iter().chain(&own))
+            .args(more)
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("the log file again"))
             .stderr(file)

@@ -2,6 +2,7 @@
 //! each other. A failed test prints the ends of its nodes' logs.
 
 mod departures;
+mod full_disks;
 mod leader_death;
 mod minorities;
 mod pauses;
@@ -9,6 +10,7 @@ mod reads;
 mod replaced_disks;
 mod restarts;
 mod sentinel;
+mod start_up;
 mod takeovers;
 
 use cluster_tests::cluster::Plan;
