@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cluster_tests::client::Client;
-use cluster_tests::history::{History, departures};
+use cluster_tests::history::{History, Life, Sent, departures};
 use cluster_tests::load::{Load, Shape};
 use cluster_tests::seed::Seed;
 use cluster_tests::wait::{until, while_it_holds};
@@ -40,6 +40,12 @@ async fn a_leader_that_wakes_removes_nobody_and_serves_nothing_stale() {
     })
     .await;
 
+    // This one sends a single heartbeat, which the woken node gets in the middle of its TTL. If that
+    // is acknowledged, it counts.
+    let sent = Sent::now();
+    let late = client.at(leader).register("pay", "late", "2s").await.expect("registered");
+    let late = history.registered(&late, sent);
+
     // What is acknowledged before the reads are sent must show in them.
     let marker = client.at(leader).register("pay", "marker", "1m").await.expect("registered");
     let mut reads = JoinSet::new();
@@ -47,7 +53,13 @@ async fn a_leader_that_wakes_removes_nobody_and_serves_nothing_stale() {
         reads.spawn(read(client.clone(), paused));
     }
     until_sent(&mut reads).await;
+    let beat = tokio::spawn(beat(client.clone(), history.clone(), paused, late.clone()));
+    while_it_holds("a stopped node does not answer", Duration::from_millis(100), async || {
+        if beat.is_finished() { Err("it answered") } else { Ok(()) }
+    })
+    .await;
     cluster.wake(paused);
+    beat.await.expect("it was sent");
     let mut served = 0;
     while let Some(answer) = reads.join_next().await {
         let Some((revision, ids)) = answer.expect("it read") else { continue };
@@ -71,11 +83,27 @@ async fn a_leader_that_wakes_removes_nobody_and_serves_nothing_stale() {
     .await;
     while_it_holds("the woken leader removes nobody", TTL, async || {
         let departed = departures(&cluster);
-        if departed.is_empty() { Ok(()) } else { Err(format!("{departed:?}")) }
+        let others = departed.iter().filter(|departure| departure.life != late).count();
+        if others == 0 { Ok(()) } else { Err(format!("{departed:?}")) }
+    })
+    .await;
+    until("the late one is gone, too", TTL * 2, async || {
+        let nodes = departures(&cluster).iter().filter(|d| d.life == late).count();
+        if nodes == cluster.ids().len() { Ok(()) } else { Err(nodes) }
     })
     .await;
     load.stop().await;
     history.check(&cluster).await;
+}
+
+/// One heartbeat at one node; whether it is acknowledged is for that node to say.
+async fn beat(client: Client, history: History, node: u64, life: Life) {
+    let sent = Sent::now();
+    let said = client.at(node).beat(&life.app, &life.id, life.incarnation).await;
+    println!("the woken node said of a heartbeat: {:?}", said.as_ref().map(|answer| answer.status));
+    if said.is_ok() {
+        history.beaten(&life, sent);
+    }
 }
 
 /// A linearizable list at one node; a refusal is not a stale answer.
@@ -86,7 +114,7 @@ async fn read(client: Client, node: u64) -> Option<(u64, Vec<String>)> {
 
 /// The reads are on their way, and none is answered: the node is stopped.
 async fn until_sent(reads: &mut JoinSet<Option<(u64, Vec<String>)>>) {
-    while_it_holds("a stopped node does not answer", Duration::from_millis(300), async || {
+    while_it_holds("a stopped node does not answer", Duration::from_millis(1_000), async || {
         match reads.try_join_next() {
             None => Ok(()),
             Some(answer) => Err(format!("{answer:?}")),
