@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use roster_storage::limits::{SENTINEL_TTL_MS, TTL_MS_MAX, TTL_MS_MIN};
 use roster_storage::names::NodeId;
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +88,9 @@ pub struct Settings {
     /// Form of the log lines [default: text]
     #[arg(long, env = "ROSTER_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
+    /// Sentinel: a machine is removed so long after its last beat [default: 60s]
+    #[arg(long, env = "ROSTER_SENTINEL_TTL", value_name = "DURATION")]
+    pub sentinel_ttl: Option<Span>,
     /// Sentinel: a machine is unhealthy after so long without a beat [default: 60s, least 30s]
     #[arg(long, env = "ROSTER_SENTINEL_UNHEALTHY", value_name = "DURATION")]
     pub sentinel_unhealthy: Option<Span>,
@@ -255,6 +259,7 @@ impl Settings {
             body_limit_kib,
             log,
             log_format,
+            sentinel_ttl,
             sentinel_unhealthy,
             sentinel_dead,
             sentinel_hide_app,
@@ -315,7 +320,8 @@ impl Settings {
                 millis(self.sentinel_dead),
                 millis(self.sentinel_hide_app),
                 millis(self.sentinel_remove_app),
-            ),
+            )
+            .with_ttl(sentinel_ttl(self.sentinel_ttl)?),
         })
     }
 }
@@ -337,6 +343,14 @@ fn exposed(setting: &str, ip: IpAddr, allowed: bool) -> Result<(), ConfigError> 
 /// Sentinel's own form: 0 stands for its default.
 fn millis(span: Option<Span>) -> i64 {
     span.map_or(0, |span| i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn sentinel_ttl(given: Option<Span>) -> Result<u64, ConfigError> {
+    let ms = given.map_or(u128::from(SENTINEL_TTL_MS), |span| span.0.as_millis());
+    match u64::try_from(ms) {
+        Ok(ms) if (TTL_MS_MIN..=TTL_MS_MAX).contains(&ms) => Ok(ms),
+        Ok(_) | Err(_) => Err(wrong("--sentinel-ttl", "must be between 1s and 24h")),
+    }
 }
 
 fn timings(

@@ -12,6 +12,9 @@ use crate::leading::wall_ms;
 /// How often free space is looked at. At 500 MB/s a reserve of 256 MiB lasts for two looks.
 pub const LOOK_EVERY: Duration = Duration::from_millis(250);
 
+/// A large reserve must not ask for as much again.
+const BACK_AFTER_MAX: u64 = 32 << 20;
+
 #[derive(Debug)]
 pub struct DiskGuard {
     path: PathBuf,
@@ -44,8 +47,8 @@ impl DiskGuard {
         self.full.read().clone()
     }
 
-    /// Looks at the free space and switches over if need be. A tenth more than the reserve is
-    /// wanted to come back, so that it does not flap.
+    /// Looks at the free space and switches over if need be. A tenth more than the reserve, but
+    /// not more than [`BACK_AFTER_MAX`], is wanted to come back, so that it does not flap.
     pub fn look(&self) {
         let free = match rustix::fs::statvfs(&self.path) {
             Ok(fs) => fs.f_bavail.saturating_mul(fs.f_frsize),
@@ -54,7 +57,8 @@ impl DiskGuard {
             }
         };
         let mut full = self.full.write();
-        let wanted = if full.is_some() { self.reserve_bytes / 10 * 11 } else { self.reserve_bytes };
+        let more = if full.is_some() { (self.reserve_bytes / 10).min(BACK_AFTER_MAX) } else { 0 };
+        let wanted = self.reserve_bytes.saturating_add(more);
         match (free >= wanted, full.is_some()) {
             (true, true) => {
                 tracing::warn!(free_mib = free >> 20, "there is room again; taking writes");

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures::future::join_all;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use roster_api::registry::{
     Alarm, Beat, BeatRefused, Check, ClusterNode, ClusterNodeAnswer, ClusterStatus, Consistency,
     Glance, Heard, NodeStatus, Registry, Renewed, Role, Unavailable,
@@ -61,6 +61,8 @@ pub struct Running {
     pub peers: Arc<Peers>,
     pub leading: Arc<Leading>,
     pub forward: Forward,
+    /// Whether a leader with a majority answered this node lately; `Err` says why not.
+    pub leader_answers: RwLock<Result<(), String>>,
     pub since: Instant,
 }
 
@@ -304,7 +306,7 @@ impl Running {
 
     fn checks(&self) -> Vec<Check> {
         let leader = match known_leader(&self.raft) {
-            Some(_) => Ok(()),
+            Some(_) => self.leader_answers.read().clone(),
             None => Err("no leader is known".into()),
         };
         let (applied, commit) = (self.published.load().revision().0, self.commit());

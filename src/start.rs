@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Config as RaftConfig, SnapshotPolicy};
+use parking_lot::RwLock;
 use roster_storage::disk::{Disk, DiskError, LOG_DIR, LogOptions};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Config, ConfigError};
 use crate::disk_guard::DiskGuard;
 use crate::forward::Forward;
-use crate::housekeeping::{hand_over, keep_house};
+use crate::housekeeping::{hand_over, keep_house, keep_members, watch_service};
 use crate::identity::{DataDir, IdentityError};
 use crate::leading::{Leading, leading_term};
 use crate::leases::{Leases, keeper};
@@ -107,6 +108,8 @@ async fn take_part(node: &Arc<Node>) -> Result<std::convert::Infallible, StartEr
     tokio::spawn(keeper::keep(running.clone()));
     tokio::spawn(watch_leader(running.clone()));
     tokio::spawn(keep_house(running.clone()));
+    tokio::spawn(keep_members(running.clone()));
+    tokio::spawn(watch_service(running.clone()));
     initialize_if_new(node, &running).await?;
     let mut metrics = running.raft.metrics();
     loop {
@@ -189,6 +192,7 @@ async fn start_raft(
         peers,
         leading,
         forward,
+        leader_answers: RwLock::new(Err("no leader has answered yet".into())),
         since: Instant::now(),
     }))
 }
@@ -204,7 +208,8 @@ fn raft_config(config: &Config) -> Result<Arc<RaftConfig>, ConfigError> {
         // Checkpoints are triggered by housekeeping, staggered by node.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: config.log_keep,
-        purge_batch_size: 1_024,
+        // No more at once than between two checkpoints, or nothing would go in a small log.
+        purge_batch_size: config.checkpoint_every.min(1_024),
         enable_pre_vote: Some(true),
         // A leader that restarts must win an election: its state machine is not the leader's yet.
         enable_leader_restore: Some(false),
@@ -231,7 +236,7 @@ async fn initialize_if_new(node: &Arc<Node>, running: &Running) -> Result<(), St
 
 /// Hands the leadership on and stops Raft.
 async fn leave(running: &Running) {
-    if leading_term(&running.raft).is_some() {
+    if leading_term(&running.raft).is_some() && !running.other_voters().is_empty() {
         hand_over(running).await;
         let id = running.config.node_id;
         let another =

@@ -6,8 +6,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{ConfigError, LogFormat};
 
-/// openraft tells of every vote and every timeout; its warnings are enough.
-const QUIET: &str = "openraft=error,raft_log=warn,chunked_wal=warn,h2=warn,hyper=warn";
+/// openraft tells of every vote and every timeout; its errors are enough. chunked_wal warns at every
+/// start of a file that is ours.
+const QUIET: &str = "openraft=error,raft_log=warn,chunked_wal=error,h2=warn,hyper=warn";
 
 /// Starts logging. Once per process.
 pub fn start(filter: &str, format: LogFormat) -> Result<(), ConfigError> {

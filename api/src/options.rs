@@ -1,5 +1,7 @@
 //! What the binary may set about the API.
 
+use roster_storage::limits::SENTINEL_TTL_MS;
+
 /// How the API behaves; all of it is fixed at start.
 #[derive(Clone, Debug)]
 pub struct ApiOptions {
@@ -22,7 +24,7 @@ impl Default for ApiOptions {
 }
 
 /// The four settings of Sentinel's dashboard that shape what its paths say, in milliseconds. They
-/// remove nothing: in Roster only the TTL does.
+/// remove nothing: in Roster only the TTL does, which is a setting too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SentinelSettings {
     /// `sentinel.dashboard.unhealthyMachineMillis`
@@ -33,6 +35,8 @@ pub struct SentinelSettings {
     hide_app_no_machine_ms: u64,
     /// `sentinel.dashboard.removeAppNoMachineMillis`; 0 is off
     remove_app_no_machine_ms: u64,
+    /// The TTL of machines.
+    ttl_ms: u64,
 }
 
 impl Default for SentinelSettings {
@@ -55,7 +59,19 @@ impl SentinelSettings {
             auto_remove_machine_ms: setting(auto_remove_machine_ms, 0, 300_000),
             hide_app_no_machine_ms: setting(hide_app_no_machine_ms, 0, 60_000),
             remove_app_no_machine_ms: setting(remove_app_no_machine_ms, 0, 120_000),
+            ttl_ms: SENTINEL_TTL_MS,
         }
+    }
+
+    /// The same with another TTL of machines that register from now on.
+    #[must_use]
+    pub fn with_ttl(self, ttl_ms: u64) -> Self {
+        Self { ttl_ms, ..self }
+    }
+
+    /// How long a machine lives after its last beat.
+    pub fn ttl_ms(&self) -> u64 {
+        self.ttl_ms
     }
 
     /// Whether a machine that was heard `ago_ms` ago is healthy.

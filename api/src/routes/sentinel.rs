@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use http::Uri;
 use roster_storage::catalog::{App as AppEntry, Instance};
 use roster_storage::command::{Command, Condition, Deregister, Profile, Refusal, Register};
-use roster_storage::limits::{SENTINEL_TTL_MS, TEXT_BYTES_MAX};
+use roster_storage::limits::TEXT_BYTES_MAX;
 use roster_storage::names::{AppName, InstanceId, InstanceKey};
 use roster_storage::version::Version;
 use smol_str::{SmolStr, format_smolstr};
@@ -186,7 +186,7 @@ async fn register(
         profile: machine.profile(live.map(|live| &live.profile)),
         session: None,
         // A machine that came by REST keeps the TTL that it asked for.
-        ttl_ms: live.is_none().then_some(SENTINEL_TTL_MS),
+        ttl_ms: live.is_none().then_some(api.options.sentinel.ttl_ms()),
         takeover: false,
         create_app: Some(machine.app_type),
         condition: live.map_or(Condition::Any, |live| Condition::Unchanged(live.revision)),

@@ -1,0 +1,89 @@
+//! All three nodes die at once and come back.
+
+use std::time::{Duration, SystemTime};
+
+use cluster_tests::client::{Client, Registered};
+use cluster_tests::history::{History, Sent, departures};
+use cluster_tests::wait::{until, while_it_holds};
+
+use crate::three_nodes;
+
+const TTL: Duration = Duration::from_secs(3);
+const INSTANCES: usize = 30;
+
+#[tokio::test]
+async fn after_the_death_of_all_nodes_everything_is_there_and_has_a_full_ttl() {
+    let mut cluster =
+        three_nodes().set("--checkpoint-every", 20).set("--log-keep", 5).start().await;
+    let client = cluster.client();
+    let history = History::new();
+    let mut registered: Vec<Registered> = Vec::new();
+    for i in 0..INSTANCES {
+        let node = cluster.ids()[i % 3];
+        let sent = Sent::now();
+        let one =
+            client.at(node).register("pay", &format!("i{i}"), "3s").await.expect("registered");
+        history.registered(&one, sent);
+        registered.push(one);
+    }
+    let (revision, _) = client.at(2).list("pay").await.expect("listed");
+
+    cluster.kill_all();
+    let down_at = tokio::time::Instant::now();
+    while_it_holds("nobody answers", TTL, async || match client.at(1).ready().await {
+        Err(_) => Ok(()),
+        Ok(()) => Err("a dead node answered"),
+    })
+    .await;
+    println!("all nodes were dead for {:?}", down_at.elapsed());
+    cluster.start_all();
+    cluster.ready().await;
+
+    for node in cluster.ids() {
+        let (read_at, listed) = client.at(node).list("pay").await.expect("listed");
+        assert!(read_at >= revision, "S2: node {node} went back from {revision} to {read_at}");
+        let missing = history.missing(&listed);
+        assert!(missing.is_empty(), "S7: node {node} has lost {missing:?}");
+    }
+    let write = client.at(3).register("pay", "after", "1m").await.expect("registered");
+    assert!(write.revision > revision, "S2: a write went back");
+
+    // One half sends heartbeats again, the other stays silent.
+    let (live, silent) = registered.split_at(INSTANCES / 2);
+    let ready_at = SystemTime::now();
+    until("the silent half is gone", TTL * 3, async || {
+        beat_all(&client, &history, live).await;
+        let (_, listed) = client.at(1).list("pay").await.map_err(|e| e.to_string())?;
+        let left = listed.iter().filter(|i| silent.iter().any(|s| s.id == i.id)).count();
+        if left == 0 { Ok(()) } else { Err(format!("{left} are left")) }
+    })
+    .await;
+    cluster.settled().await;
+    let departed = departures(&cluster);
+    assert_eq!(departed.len(), silent.len() * 3, "S6: {departed:?}");
+    for departure in &departed {
+        // Ready means that a leader is known, so a node was ready no earlier than it could have
+        // been given a full TTL.
+        let lived = departure.at.duration_since(ready_at).unwrap_or_default();
+        let slack = Duration::from_millis(200);
+        assert!(lived + slack >= TTL, "S4: {departure:?} left {lived:?} after the restart");
+    }
+    let (_, listed) = client.at(1).list("pay").await.expect("listed");
+    assert_eq!(listed.len(), live.len() + 1);
+    history.check(&cluster).await;
+}
+
+async fn beat_all(client: &Client, history: &History, instances: &[Registered]) {
+    for (i, one) in instances.iter().enumerate() {
+        let node = 1 + i as u64 % 3;
+        let life = cluster_tests::history::Life {
+            app: one.app.clone(),
+            id: one.id.clone(),
+            incarnation: one.incarnation,
+        };
+        let sent = Sent::now();
+        let beaten = client.at(node).beat(&one.app, &one.id, one.incarnation).await;
+        beaten.unwrap_or_else(|e| panic!("{life:?} at node {node}: {e}"));
+        history.beaten(&life, sent);
+    }
+}
