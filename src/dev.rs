@@ -5,8 +5,10 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use futures::future::join_all;
 use roster_storage::names::NodeId;
 use rustix::process::{Signal, kill_process};
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Duration, Instant, sleep, timeout};
@@ -52,7 +54,7 @@ pub async fn run(dev: Dev) -> Result<(), String> {
     let folder = Folder::new(dev.data_dir.as_deref())?;
     let mut nodes = Vec::new();
     for id in 1..=dev.nodes {
-        nodes.push(start_node(&dev, id, &folder.path)?);
+        nodes.push(start_node(&dev, id, folder.path())?);
     }
     let ready = tokio::select! {
         ready = wait_ready(&dev, &mut nodes) => ready.map(|()| true),
@@ -69,32 +71,40 @@ pub async fn run(dev: Dev) -> Result<(), String> {
     ready.map(drop)
 }
 
-struct Folder {
-    path: PathBuf,
-    temporary: bool,
+/// Where the nodes' data is.
+enum Folder {
+    Kept(PathBuf),
+    /// Removed when this is dropped.
+    Temporary(TempDir),
 }
 
 impl Folder {
     fn new(given: Option<&Path>) -> Result<Self, String> {
-        let (path, temporary) = match given {
-            Some(path) => (path.to_owned(), false),
-            None => {
-                let name = format!("roster-dev-{}", std::process::id());
-                (std::env::temp_dir().join(name), true)
-            }
-        };
-        std::fs::create_dir_all(&path)
-            .map_err(|e| format!("--data-dir {}: {e}", path.display()))?;
-        Ok(Self { path, temporary })
+        match given {
+            Some(path) => std::fs::create_dir_all(path)
+                .map(|()| Self::Kept(path.to_owned()))
+                .map_err(|e| format!("--data-dir {}: {e}", path.display())),
+            None => tempfile::Builder::new()
+                .prefix("roster-dev-")
+                .tempdir()
+                .map(Self::Temporary)
+                .map_err(|e| format!("cannot make a temporary folder: {e}")),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Kept(path) => path,
+            Self::Temporary(folder) => folder.path(),
+        }
     }
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if self.temporary
-            && let Err(e) = std::fs::remove_dir_all(&self.path)
-        {
-            eprintln!("{} is left behind: {e}", self.path.display());
+impl std::fmt::Display for Folder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Kept(path) => path.display().fmt(f),
+            Self::Temporary(folder) => write!(f, "{} (temporary)", folder.path().display()),
         }
     }
 }
@@ -194,19 +204,19 @@ fn print_welcome(dev: &Dev, nodes: &[DevNode], folder: &Folder) {
          curl -X PUT http://{first}/v1/apps/pay/instances/a -H 'content-type: application/json' \
          -d '{{\"ip\":\"10.0.0.1\",\"port\":8080,\"ttl\":\"30s\"}}'\n  \
          curl http://{last}/v1/apps/pay/instances\n\n\
-         Data: {}{}. Stop with Ctrl-C.\n",
-        folder.path.display(),
-        if folder.temporary { " (temporary)" } else { "" }
+         Data: {folder}. Stop with Ctrl-C.\n"
     );
     println!("{text}");
 }
 
+/// Tells of each node that ends; returns when none is left.
 async fn all_ended(nodes: &mut [DevNode]) {
-    for node in nodes {
+    let ends = nodes.iter_mut().map(async |node| {
         if let Ok(status) = node.process.wait().await {
             eprintln!("node {} ended: {status}", node.id);
         }
-    }
+    });
+    join_all(ends).await;
 }
 
 /// Asks all to stop, and ends those that do not in time.

@@ -208,7 +208,9 @@ impl Running {
             ));
         }
         let from: NodeId = caller.from.parse().map_err(|_| "the caller has no node id")?;
-        match self.members().get(&from) {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        match metrics.membership_config.membership().get_node(&from) {
             Some(member) if member.disk_id != caller.from_disk => Err(format!(
                 "node {from} is known with disk {}, the caller has {}",
                 member.disk_id, caller.from_disk
