@@ -1,5 +1,6 @@
 //! SIGSTOP of the leader for longer than the TTL, then SIGCONT.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cluster_tests::client::Client;
@@ -12,6 +13,9 @@ use tokio::task::JoinSet;
 use crate::three_nodes;
 
 const TTL: Duration = Duration::from_secs(2);
+
+/// Heartbeats that wait there, too.
+const WAITING_BEATS: usize = 20;
 
 /// Reads that wait in the paused node's sockets and are answered at the moment it wakes.
 const WAITING_READS: usize = 20;
@@ -30,21 +34,28 @@ async fn a_leader_that_wakes_removes_nobody_and_serves_nothing_stale() {
     .await;
 
     let (paused, others) = cluster.leader_and_followers().await;
+    // These live while the leader sleeps, and send their last heartbeat to it. If that is
+    // acknowledged, it counts.
+    let mut late = BTreeSet::new();
+    for i in 0..WAITING_BEATS {
+        let sent = Sent::now();
+        let one = client.at(others[0]).register("late", &format!("l{i}"), "2s").await;
+        late.insert(history.registered(&one.expect("registered"), sent));
+    }
     cluster.pause(paused);
     let leader = cluster.leader_but(&[paused]).await;
     assert!(others.contains(&leader));
     while_it_holds("the others keep everybody", TTL * 2, async || {
+        for life in &late {
+            if !beat(client.clone(), history.clone(), leader, life.clone()).await {
+                return Err(format!("{life:?} is not renewed"));
+            }
+        }
         let (_, listed) = client.at(leader).list("pay").await.map_err(|e| e.to_string())?;
         let keepers = listed.iter().filter(|instance| instance.id.starts_with('k')).count();
         if keepers == shape.keepers { Ok(()) } else { Err(format!("{keepers} keepers are left")) }
     })
     .await;
-
-    // This one sends a single heartbeat, which the woken node gets in the middle of its TTL. If that
-    // is acknowledged, it counts.
-    let sent = Sent::now();
-    let late = client.at(leader).register("pay", "late", "2s").await.expect("registered");
-    let late = history.registered(&late, sent);
 
     // What is acknowledged before the reads are sent must show in them.
     let marker = client.at(leader).register("pay", "marker", "1m").await.expect("registered");
@@ -52,14 +63,17 @@ async fn a_leader_that_wakes_removes_nobody_and_serves_nothing_stale() {
     for _ in 0..WAITING_READS {
         reads.spawn(read(client.clone(), paused));
     }
-    until_sent(&mut reads).await;
-    let beat = tokio::spawn(beat(client.clone(), history.clone(), paused, late.clone()));
-    while_it_holds("a stopped node does not answer", Duration::from_millis(100), async || {
-        if beat.is_finished() { Err("it answered") } else { Ok(()) }
-    })
-    .await;
+    none_is_answered(&mut reads, Duration::from_millis(800)).await;
+    let mut beats = JoinSet::new();
+    for life in late.clone() {
+        beats.spawn(beat(client.clone(), history.clone(), paused, life));
+    }
+    none_is_answered(&mut beats, Duration::from_millis(200)).await;
     cluster.wake(paused);
-    beat.await.expect("it was sent");
+    let renewed = beats.join_all().await.into_iter().filter(|renewed| *renewed).count();
+    println!(
+        "{renewed} of {WAITING_BEATS} heartbeats that waited at the woken node were acknowledged"
+    );
     let mut served = 0;
     while let Some(answer) = reads.join_next().await {
         let Some((revision, ids)) = answer.expect("it read") else { continue };
@@ -83,13 +97,13 @@ async fn a_leader_that_wakes_removes_nobody_and_serves_nothing_stale() {
     .await;
     while_it_holds("the woken leader removes nobody", TTL, async || {
         let departed = departures(&cluster);
-        let others = departed.iter().filter(|departure| departure.life != late).count();
+        let others = departed.iter().filter(|departure| !late.contains(&departure.life)).count();
         if others == 0 { Ok(()) } else { Err(format!("{departed:?}")) }
     })
     .await;
-    until("the late one is gone, too", TTL * 2, async || {
-        let nodes = departures(&cluster).iter().filter(|d| d.life == late).count();
-        if nodes == cluster.ids().len() { Ok(()) } else { Err(nodes) }
+    until("the late ones are gone, too", TTL * 2, async || {
+        let gone = departures(&cluster).iter().filter(|d| late.contains(&d.life)).count();
+        if gone == late.len() * cluster.ids().len() { Ok(()) } else { Err(gone) }
     })
     .await;
     load.stop().await;
@@ -97,13 +111,13 @@ async fn a_leader_that_wakes_removes_nobody_and_serves_nothing_stale() {
 }
 
 /// One heartbeat at one node; whether it is acknowledged is for that node to say.
-async fn beat(client: Client, history: History, node: u64, life: Life) {
+async fn beat(client: Client, history: History, node: u64, life: Life) -> bool {
     let sent = Sent::now();
     let said = client.at(node).beat(&life.app, &life.id, life.incarnation).await;
-    println!("the woken node said of a heartbeat: {:?}", said.as_ref().map(|answer| answer.status));
     if said.is_ok() {
         history.beaten(&life, sent);
     }
+    said.is_ok()
 }
 
 /// A linearizable list at one node; a refusal is not a stale answer.
@@ -112,13 +126,10 @@ async fn read(client: Client, node: u64) -> Option<(u64, Vec<String>)> {
     Some((revision, listed.into_iter().map(|instance| instance.id).collect()))
 }
 
-/// The reads are on their way, and none is answered: the node is stopped.
-async fn until_sent(reads: &mut JoinSet<Option<(u64, Vec<String>)>>) {
-    while_it_holds("a stopped node does not answer", Duration::from_millis(1_000), async || {
-        match reads.try_join_next() {
-            None => Ok(()),
-            Some(answer) => Err(format!("{answer:?}")),
-        }
+/// The requests are on their way, and none is answered: the node is stopped.
+async fn none_is_answered<T: 'static>(requests: &mut JoinSet<T>, span: Duration) {
+    while_it_holds("a stopped node does not answer", span, async || {
+        if requests.try_join_next().is_none() { Ok(()) } else { Err("it did") }
     })
     .await;
 }
