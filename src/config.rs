@@ -40,7 +40,7 @@ pub struct Settings {
     /// Address for the other nodes [default: 127.0.0.1:7500]
     #[arg(long, env = "ROSTER_PEER_LISTEN", value_name = "ADDR")]
     pub peer_listen: Option<SocketAddr>,
-    /// How clients reach this API, HOST:PORT [default: the address of --listen]
+    /// How clients reach this API, HOST:PORT [default: the address of --listen, or the host of this node's entry on the --cluster list]
     #[arg(long, env = "ROSTER_ADVERTISE_API", value_name = "HOST:PORT")]
     pub advertise_api: Option<String>,
     /// How the other nodes reach this one, HOST:PORT [default: its entry on the --cluster list]
@@ -293,7 +293,7 @@ impl Settings {
         };
         let advertise_api = match self.advertise_api {
             Some(api) => host_and_port(&api).map_err(|e| wrong("--advertise-api", e))?,
-            None => listen.to_string(),
+            None => reachable(listen, &advertise_peer),
         };
         Ok(Config {
             node_id,
@@ -338,6 +338,15 @@ fn exposed(setting: &str, ip: IpAddr, allowed: bool) -> Result<(), ConfigError> 
              --allow-unauthenticated if the network is trusted, or use a loopback address"
         ),
     ))
+}
+
+/// The API's address for clients: an address that stands for all of the machine's is no use to them,
+/// so the host that the other nodes use takes its place.
+fn reachable(listen: SocketAddr, advertise_peer: &str) -> String {
+    match advertise_peer.rsplit_once(':') {
+        Some((host, _)) if listen.ip().is_unspecified() => format!("{host}:{}", listen.port()),
+        Some(_) | None => listen.to_string(),
+    }
 }
 
 /// Sentinel's own form: 0 stands for its default.

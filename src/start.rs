@@ -8,6 +8,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::{Config as RaftConfig, SnapshotPolicy};
 use parking_lot::RwLock;
 use roster_storage::disk::{Disk, DiskError, LOG_DIR, LogOptions};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,6 +31,9 @@ use crate::serve::{bind, serve};
 
 /// How long sending a whole checkpoint to a slow node may take.
 const CHECKPOINT_TRANSFER: Duration = Duration::from_secs(600);
+
+/// How long Raft's own reason may take to show after a task of the node ended.
+const RAFT_REASON_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long a leader that stops waits for another one.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -81,12 +85,18 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         () = stop.cancelled() => Ok(()),
     };
     stop.cancel();
-    if let Ok(running) = node.running() {
-        leave(running).await;
+    let running = node.running().ok();
+    if let Some(running) = running {
+        hand_leadership_on(running).await;
     }
     peers_stop.cancel();
     tasks.close();
     tasks.wait().await;
+    if let Some(running) = running
+        && let Err(e) = running.raft.shutdown().await
+    {
+        tracing::warn!("Raft did not stop cleanly: {e}");
+    }
     tracing::info!("stopped");
     ended
 }
@@ -105,19 +115,33 @@ async fn take_part(node: &Arc<Node>) -> Result<std::convert::Infallible, StartEr
     let (disk, leases) = open_disk(node).await?;
     let running = start_raft(node, disk, leases).await?;
     node.set_running(running.clone());
-    tokio::spawn(keeper::keep(running.clone()));
-    tokio::spawn(watch_leader(running.clone()));
-    tokio::spawn(keep_house(running.clone()));
-    tokio::spawn(keep_members(running.clone()));
-    tokio::spawn(watch_service(running.clone()));
+    // Dropped, and so ended, when the node is told to stop.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(keeper::keep(running.clone()));
+    tasks.spawn(watch_leader(running.clone()));
+    tasks.spawn(keep_house(running.clone()));
+    tasks.spawn(keep_members(running.clone()));
+    tasks.spawn(watch_service(running.clone()));
     initialize_if_new(node, &running).await?;
+    tokio::select! {
+        why = raft_ends(&running) => Err(StartError::Raft(why)),
+        ended = tasks.join_next() => {
+            // They go on while Raft does, so Raft's own reason comes first.
+            let why = timeout(RAFT_REASON_TIMEOUT, raft_ends(&running)).await;
+            Err(StartError::Raft(why.unwrap_or_else(|_| format!("a task ended: {ended:?}"))))
+        }
+    }
+}
+
+/// Returns when Raft cannot go on, with the reason.
+async fn raft_ends(running: &Running) -> String {
     let mut metrics = running.raft.metrics();
     loop {
         if let Err(fatal) = &metrics.borrow_and_update().running_state {
-            return Err(StartError::Raft(fatal.to_string()));
+            return fatal.to_string();
         }
         if metrics.changed().await.is_err() {
-            return Err(StartError::Raft("its core ended".into()));
+            return "its core ended".into();
         }
     }
 }
@@ -234,18 +258,15 @@ async fn initialize_if_new(node: &Arc<Node>, running: &Running) -> Result<(), St
     running.raft.initialize(members).await.map_err(|e| stopped(&e))
 }
 
-/// Hands the leadership on and stops Raft.
-async fn leave(running: &Running) {
-    if leading_term(&running.raft).is_some() && !running.other_voters().is_empty() {
-        hand_over(running).await;
-        let id = running.config.node_id;
-        let another =
-            leader_becomes(&running.raft, |leader| leader.is_some_and(|leader| leader != id));
-        if timeout(HAND_OVER_TIMEOUT, another).await.is_err() {
-            tracing::warn!("no other node took the leadership over");
-        }
+/// A leader that stops waits until another one is known, so that nobody waits for a timeout.
+async fn hand_leadership_on(running: &Running) {
+    if leading_term(&running.raft).is_none() || running.other_voters().is_empty() {
+        return;
     }
-    if let Err(e) = running.raft.shutdown().await {
-        tracing::warn!("Raft did not stop cleanly: {e}");
+    hand_over(running).await;
+    let id = running.config.node_id;
+    let another = leader_becomes(&running.raft, |leader| leader.is_some_and(|leader| leader != id));
+    if timeout(HAND_OVER_TIMEOUT, another).await.is_err() {
+        tracing::warn!("no other node took the leadership over");
     }
 }
