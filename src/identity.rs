@@ -24,16 +24,19 @@ pub struct Identity {
     pub disk_id: String,
     /// `None` until the cluster was made.
     pub cluster: Option<ClusterIdentity>,
-    /// Set before the first vote or entry is written: from then on a folder without a log has lost
-    /// it, and is not taken for a new one.
+    /// Set once the log's first file is durable and before a vote or an entry is in it: from then on
+    /// a folder without a log has lost it, and is not taken for a new one.
     pub log_begun: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterIdentity {
     pub id: String,
-    /// The list that it was made from.
+    /// The list that this node had when it was made or joined.
     pub made_from: ClusterList,
+    /// Whether this disk made it, and so may make its first entry. A disk that takes the maker's
+    /// place may not: the cluster has its entries from the old one.
+    pub made_here: bool,
 }
 
 /// The data folder, locked for this process.

@@ -44,6 +44,8 @@ pub struct Node {
     config: Config,
     data: Arc<DataDir>,
     identity: watch::Sender<Identity>,
+    /// Held while the identity is read, changed and written.
+    changing_identity: Mutex<()>,
     running: OnceLock<Arc<Running>>,
     /// Why it does not run yet.
     waiting: Mutex<String>,
@@ -72,6 +74,7 @@ impl Node {
             config,
             data,
             identity: watch::Sender::new(identity),
+            changing_identity: Mutex::default(),
             running: OnceLock::new(),
             waiting: Mutex::new("the node is starting".into()),
         }
@@ -130,21 +133,42 @@ impl Node {
         }
     }
 
-    /// Writes down which cluster this disk belongs to, for good.
+    /// Writes down which cluster this disk belongs to, for good. Nothing changes if it belongs to
+    /// that one already, and another one is refused.
     pub fn adopt_cluster(&self, cluster: ClusterIdentity) -> std::io::Result<()> {
-        self.change_identity(|identity| identity.cluster = Some(cluster))
+        self.change_identity(|identity| match &identity.cluster {
+            Some(known) if known.id == cluster.id => Ok(()),
+            Some(known) => Err(std::io::Error::other(format!(
+                "this disk belongs to cluster {} already",
+                known.id
+            ))),
+            None => {
+                identity.cluster = Some(cluster);
+                Ok(())
+            }
+        })
     }
 
     /// Writes down that there is a log from now on.
     pub fn log_begins(&self) -> std::io::Result<()> {
-        self.change_identity(|identity| identity.log_begun = true)
+        self.change_identity(|identity| {
+            identity.log_begun = true;
+            Ok(())
+        })
     }
 
-    fn change_identity(&self, change: impl FnOnce(&mut Identity)) -> std::io::Result<()> {
-        let mut identity = self.identity();
-        change(&mut identity);
-        self.data.save(&identity)?;
-        self.identity.send_replace(identity);
+    fn change_identity(
+        &self,
+        change: impl FnOnce(&mut Identity) -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
+        let _one_at_a_time = self.changing_identity.lock();
+        let known = self.identity();
+        let mut identity = known.clone();
+        change(&mut identity)?;
+        if identity != known {
+            self.data.save(&identity)?;
+            self.identity.send_replace(identity);
+        }
         Ok(())
     }
 
@@ -159,6 +183,7 @@ impl Node {
             member: self.member(),
             list: self.config.cluster.clone(),
             cluster_id: self.identity.borrow().cluster.as_ref().map(|c| c.id.clone()),
+            running: self.running.get().is_some(),
             members,
             leader: self.running.get().and_then(|running| known_leader(&running.raft)),
         }
@@ -166,20 +191,17 @@ impl Node {
 
     /// The maker of a new cluster tells this node to join. `Err` says why it does not.
     pub async fn answer_form(&self, form: Form) -> Result<(), String> {
-        let identity = self.identity();
-        match identity.cluster {
-            Some(cluster) if cluster.id == form.cluster_id => Ok(()),
-            Some(cluster) => Err(format!("this disk belongs to cluster {} already", cluster.id)),
-            None => {
-                let me = form.members.get(&self.config.node_id);
-                if me.map(|member| &member.disk_id) != Some(&identity.disk_id) {
-                    return Err("this node's disk changed while the cluster was made".into());
-                }
-                let cluster =
-                    ClusterIdentity { id: form.cluster_id, made_from: self.config.cluster.clone() };
-                self.adopt_cluster(cluster).map_err(|e| e.to_string())
-            }
+        let me = form.members.get(&self.config.node_id);
+        if me.is_none_or(|member| member.disk_id != self.identity.borrow().disk_id) {
+            return Err("this node's disk changed while the cluster was made".into());
         }
+        self.join_cluster(form.cluster_id).map_err(|e| e.to_string())
+    }
+
+    /// Belongs to a cluster that another node made.
+    pub fn join_cluster(&self, id: String) -> std::io::Result<()> {
+        let made_from = self.config.cluster.clone();
+        self.adopt_cluster(ClusterIdentity { id, made_from, made_here: false })
     }
 }
 

@@ -152,12 +152,14 @@ async fn open_disk(node: &Arc<Node>) -> Result<(Disk, Arc<Leases>), StartError> 
     if node.identity().log_begun && is_empty(&log_dir) {
         return Err(StartError::LogGone(log_dir.display().to_string()));
     }
-    node.log_begins()?;
     let leases = Arc::new(Leases::new());
     let observer = leases.clone();
     let opened =
         tokio::task::spawn_blocking(move || Disk::open(&folder, LogOptions::default(), observer));
     let disk = opened.await.map_err(|e| StartError::Raft(e.to_string()))??;
+    // Its first file is there and durable by now, and nothing was voted yet: a crash on either side
+    // of this leaves a folder that starts again.
+    node.log_begins()?;
     for repair in &disk.repairs {
         tracing::warn!(
             file = %repair.file.display(),
@@ -245,11 +247,10 @@ fn raft_config(config: &Config) -> Result<Arc<RaftConfig>, ConfigError> {
     })
 }
 
-/// The lowest node of the list makes a new cluster's first entry, once.
+/// The disk that made the cluster makes its first entry, once.
 async fn initialize_if_new(node: &Arc<Node>, running: &Running) -> Result<(), StartError> {
     let stopped = |e: &dyn std::fmt::Display| StartError::Raft(e.to_string());
-    let made_by = node.identity().cluster.and_then(|cluster| cluster.made_from.lowest());
-    if made_by != Some(node.config().node_id)
+    if !node.identity().cluster.is_some_and(|cluster| cluster.made_here)
         || running.raft.is_initialized().await.map_err(|e| stopped(&e))?
     {
         return Ok(());

@@ -57,13 +57,14 @@ pub enum BootstrapError {
     Identity(#[from] std::io::Error),
 }
 
+type Answers = BTreeMap<NodeId, HelloAnswer>;
+
 /// Returns when this node's identity has a cluster.
 pub async fn find_cluster(node: &Arc<Node>) -> Result<(), BootstrapError> {
     while node.identity().cluster.is_none() {
         let answers = ask_all(node).await?;
-        let formed = answers.values().find_map(|a| Some((a.cluster_id.clone()?, a.clone())));
-        match formed {
-            Some((cluster_id, answer)) => join(node, cluster_id, &answer).await?,
+        match formed(&answers) {
+            Some((cluster_id, answer)) => join(node, cluster_id, answer, &answers).await?,
             None => form(node, &answers).await?,
         }
         sleep(ASK_EVERY).await;
@@ -71,8 +72,16 @@ pub async fn find_cluster(node: &Arc<Node>) -> Result<(), BootstrapError> {
     Ok(())
 }
 
+/// The answer of the node that knows most of a cluster that was made, if one was.
+fn formed(answers: &Answers) -> Option<(&str, &HelloAnswer)> {
+    answers
+        .values()
+        .filter_map(|answer| Some((answer.cluster_id.as_deref()?, answer)))
+        .max_by_key(|(_, answer)| (!answer.members.is_empty(), answer.leader.is_some()))
+}
+
 /// Asks all other nodes of the list; whoever does not answer is left out.
-async fn ask_all(node: &Arc<Node>) -> Result<BTreeMap<NodeId, HelloAnswer>, BootstrapError> {
+async fn ask_all(node: &Arc<Node>) -> Result<Answers, BootstrapError> {
     let config = node.config();
     let question = Hello {
         node: config.node_id,
@@ -123,34 +132,36 @@ fn check_answer(
 }
 
 /// All are new: the lowest node makes the cluster when all have answered.
-async fn form(
-    node: &Arc<Node>,
-    answers: &BTreeMap<NodeId, HelloAnswer>,
-) -> Result<(), BootstrapError> {
+async fn form(node: &Arc<Node>, answers: &Answers) -> Result<(), BootstrapError> {
     let config = node.config();
-    let missing: Vec<_> = config
-        .cluster
-        .0
-        .keys()
-        .filter(|id| **id != config.node_id && !answers.contains_key(id))
-        .map(NodeId::to_string)
-        .collect();
-    if !missing.is_empty() {
-        node.wait_because(format!("a new cluster waits for node {}", missing.join(" and node ")));
+    if !all_answered(node, answers) {
         return Ok(());
     }
     if config.cluster.lowest() != Some(config.node_id) {
         node.wait_because("waiting for the lowest node to make the cluster".into());
         return Ok(());
     }
-    let cluster = ClusterIdentity { id: random_id()?, made_from: config.cluster.clone() };
+    let made_from = config.cluster.clone();
+    let cluster = ClusterIdentity { id: random_id()?, made_from, made_here: true };
     tracing::info!(cluster = %cluster.id, "making a new cluster");
     node.adopt_cluster(cluster)?;
     Ok(())
 }
 
-/// The lowest node, once its identity has a cluster whose Raft was never initialized: tells the
-/// others and returns the members when all have written it down.
+/// Says whom a new cluster waits for, if anybody is missing.
+fn all_answered(node: &Arc<Node>, answers: &Answers) -> bool {
+    let config = node.config();
+    let others = config.cluster.0.keys().filter(|id| **id != config.node_id);
+    let missing: Vec<_> =
+        others.filter(|id| !answers.contains_key(id)).map(NodeId::to_string).collect();
+    if !missing.is_empty() {
+        node.wait_because(format!("a new cluster waits for node {}", missing.join(" and node ")));
+    }
+    missing.is_empty()
+}
+
+/// The maker, once its identity has a cluster whose Raft was never initialized: tells the others and
+/// returns the members when all have written it down.
 pub async fn gather_members(
     node: &Arc<Node>,
 ) -> Result<BTreeMap<NodeId, PeerNode>, BootstrapError> {
@@ -161,10 +172,12 @@ pub async fn gather_members(
         {
             return Err(BootstrapError::LogLost(cluster.id));
         }
-        let mut members = BTreeMap::from([(node.config().node_id, node.member())]);
-        members.extend(answers.into_iter().map(|(id, answer)| (id, answer.member)));
-        if members.len() == node.config().cluster.0.len() && tell_all(node, &members).await {
-            return Ok(members);
+        if all_answered(node, &answers) {
+            let mut members = BTreeMap::from([(node.config().node_id, node.member())]);
+            members.extend(answers.into_iter().map(|(id, answer)| (id, answer.member)));
+            if tell_all(node, &members).await {
+                return Ok(members);
+            }
         }
         sleep(ASK_EVERY).await;
     }
@@ -186,20 +199,17 @@ async fn tell_all(node: &Arc<Node>, members: &BTreeMap<NodeId, PeerNode>) -> boo
 /// Some belong to a cluster: does it know this node with this disk?
 async fn join(
     node: &Arc<Node>,
-    cluster_id: String,
+    cluster_id: &str,
     answer: &HelloAnswer,
+    answers: &Answers,
 ) -> Result<(), BootstrapError> {
     let config = node.config();
     let disk_id = node.identity().disk_id;
     match answer.members.get(&config.node_id) {
         Some(member) if member.disk_id == disk_id => {
-            let cluster = ClusterIdentity { id: cluster_id, made_from: config.cluster.clone() };
-            node.adopt_cluster(cluster)?;
+            node.join_cluster(cluster_id.into())?;
         }
-        // The cluster is just being made; its maker will tell this node.
-        None if answer.members.is_empty() => {
-            node.wait_because(format!("cluster {cluster_id} is being made"));
-        }
+        None if answer.members.is_empty() => wait_for_members(node, cluster_id, answers),
         known if config.replace_disk => ask_to_be_replaced(node, known.is_some(), answer).await,
         Some(member) => node.refuse_because(format!(
             "this node's disk is empty, but cluster {cluster_id} knows node {} with disk {}. It \
@@ -213,6 +223,23 @@ async fn join(
         )),
     }
     Ok(())
+}
+
+/// The cluster is just being made and its maker will tell this node, or its nodes are just starting.
+/// Unless this node is the maker, with another disk: then nobody will make the first entry.
+fn wait_for_members(node: &Arc<Node>, cluster_id: &str, answers: &Answers) {
+    let config = node.config();
+    let all_are_new = config.cluster.0.len() == answers.len() + 1
+        && answers.values().all(|a| a.members.is_empty() && (a.running || a.cluster_id.is_none()));
+    if config.cluster.lowest() == Some(config.node_id) && all_are_new {
+        node.refuse_because(format!(
+            "this node was making cluster {cluster_id} when its disk was emptied, and no node has an \
+             entry of it, so there is nothing to join and nothing to lose. Stop all nodes, move \
+             their data folders away and start them again"
+        ));
+    } else {
+        node.wait_because(format!("cluster {cluster_id} is being made, or is just starting"));
+    }
 }
 
 async fn ask_to_be_replaced(node: &Arc<Node>, known: bool, answer: &HelloAnswer) {

@@ -57,6 +57,8 @@ pub struct HelloAnswer {
     pub list: ClusterList,
     /// The cluster that the answering node belongs to, if it was made.
     pub cluster_id: Option<String>,
+    /// Whether its Raft runs, so that it knows of members if its disk does.
+    pub running: bool,
     /// The members that it knows; empty before the first.
     pub members: BTreeMap<NodeId, PeerNode>,
     pub leader: Option<NodeId>,

@@ -2,6 +2,7 @@
 //! each other. A failed test prints the ends of its nodes' logs.
 
 mod departures;
+mod first_start;
 mod full_disks;
 mod leader_death;
 mod minorities;

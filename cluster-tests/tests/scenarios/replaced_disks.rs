@@ -84,6 +84,38 @@ async fn a_node_with_an_emptied_disk_does_not_vote_and_says_why() {
     }
 }
 
+/// The lowest node made the cluster. A new disk in its place did not, and joins like any other.
+#[tokio::test]
+async fn the_node_that_made_the_cluster_can_be_replaced() {
+    let mut cluster = three_nodes().start().await;
+    let client = cluster.client();
+    let history = History::new();
+    fill(&cluster.ids(), &client, &history, "pay").await;
+    cluster.kill(1);
+    cluster.wipe(1);
+    cluster.leader().await;
+    cluster.start(1, &["--replace-disk"]);
+    cluster.ready().await;
+    is_voter(&client, 2, 1).await;
+    let (_, listed) = client.at(1).list("pay").await.expect("listed");
+    assert!(history.missing(&listed).is_empty());
+    cluster.stop(1).await;
+    cluster.start(1, &[]);
+    cluster.ready().await;
+    history.check(&cluster).await;
+}
+
+async fn is_voter(client: &Client, asked: u64, id: u64) {
+    until("it is a voter", READY_WITHIN, async || {
+        let seen = role(client, asked, id).await;
+        match seen.as_deref() {
+            Some("follower" | "leader") => Ok(()),
+            _ => Err(format!("{seen:?}")),
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_replaced_disk_catches_up_by_a_checkpoint_and_votes_again() {
     let mut cluster = few_entries_kept().start().await;
@@ -98,11 +130,7 @@ async fn a_replaced_disk_catches_up_by_a_checkpoint_and_votes_again() {
     fill(&[leader, other], &client, &history, "orders").await;
 
     cluster.ready().await;
-    until("it is a voter again", READY_WITHIN, async || {
-        let seen = role(&client, leader, wiped).await;
-        if seen.as_deref() == Some("follower") { Ok(()) } else { Err(format!("{seen:?}")) }
-    })
-    .await;
+    is_voter(&client, leader, wiped).await;
     let log = cluster.last_log(wiped);
     assert!(log.contains("received a checkpoint"), "it caught up otherwise:\n{log}");
     history.check(&cluster).await;
