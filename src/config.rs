@@ -157,6 +157,14 @@ pub struct Config {
     pub sentinel: roster_api::SentinelSettings,
 }
 
+impl Config {
+    /// How many nodes of the list come before this one: what all nodes do at times, each does so
+    /// much later than the first.
+    pub fn place(&self) -> u64 {
+        self.cluster.0.keys().filter(|id| **id < self.node_id).count() as u64
+    }
+}
+
 /// Raft's timings. The leader's lease is `election_max`: no vote is granted against a leader that
 /// was heard within it, so the outage after a leader's death is at least that long.
 #[derive(Clone, Copy, Debug)]

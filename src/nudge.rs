@@ -69,8 +69,7 @@ async fn follow(running: &Running, leader: NodeId, link: &Link) {
 }
 
 async fn nudge(running: &Running, leader: NodeId, link: &Link) {
-    let place = running.config.cluster.0.keys().filter(|id| **id < running.config.node_id).count();
-    let step = STEP + STAGGER * place as u32;
+    let step = STEP + STAGGER * running.config.place() as u32;
     let begun = Instant::now();
     while begun.elapsed() < GIVE_UP_AFTER {
         match known_leader(&running.raft) {

@@ -1,4 +1,4 @@
-//! How openraft reaches the other nodes: a client per peer and purpose, each with a connection of its
+//! How openraft reaches the other nodes: a client per peer and lane, each with a connection of its
 //! own, so that a checkpoint or a backlog of entries never delays a heartbeat.
 
 use std::sync::Arc;
@@ -50,17 +50,18 @@ impl Network {
         Self { badge, sending: Arc::new(Semaphore::new(1)) }
     }
 
-    fn client(&self, target: NodeId, node: &PeerNode, purpose: Purpose) -> Client {
+    fn client(&self, target: NodeId, node: &PeerNode, lane: Lane) -> Client {
         Client {
             link: Link::new(target, node.clone(), self.badge.clone()),
             sending: self.sending.clone(),
-            purpose,
+            lane,
         }
     }
 }
 
+/// What a client's connection carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
+enum Lane {
     Log,
     Heartbeat,
     Snapshot,
@@ -70,24 +71,24 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Client;
 
     async fn new_client(&mut self, target: NodeId, node: &PeerNode) -> Client {
-        self.client(target, node, Purpose::Log)
+        self.client(target, node, Lane::Log)
     }
 
     async fn new_heartbeat_client(&mut self, target: NodeId, node: &PeerNode) -> Client {
-        self.client(target, node, Purpose::Heartbeat)
+        self.client(target, node, Lane::Heartbeat)
     }
 
     async fn new_snapshot_client(&mut self, target: NodeId, node: &PeerNode) -> Client {
-        self.client(target, node, Purpose::Snapshot)
+        self.client(target, node, Lane::Snapshot)
     }
 }
 
-/// One peer, one purpose, one connection.
+/// One peer, one lane, one connection.
 #[derive(Debug)]
 pub struct Client {
     link: Link,
     sending: Arc<Semaphore>,
-    purpose: Purpose,
+    lane: Lane,
 }
 
 impl Client {
@@ -119,9 +120,9 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let limit = match self.purpose {
-            Purpose::Log => APPEND_TIMEOUT.max(option.soft_ttl()),
-            Purpose::Heartbeat | Purpose::Snapshot => option.soft_ttl(),
+        let limit = match self.lane {
+            Lane::Log => APPEND_TIMEOUT.max(option.soft_ttl()),
+            Lane::Heartbeat | Lane::Snapshot => option.soft_ttl(),
         };
         self.call(RPCTypes::AppendEntries, path::APPEND, &rpc, limit).await
     }
