@@ -13,11 +13,6 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::disk_guard::LOOK_EVERY;
 use crate::leading::leading_term;
 use crate::node::Running;
-use crate::peers::Purpose;
-use crate::raft::rpc::{StatusAnswer, path};
-
-/// How long another node may take to say whether it has room.
-const STATUS_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// How often a node makes sure that a leader answers it.
 const SERVICE_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
@@ -52,11 +47,7 @@ pub async fn hand_over(running: &Running) {
         return;
     }
     for target in running.other_voters() {
-        let Some(link) = running.peers.link(&running.raft, target, Purpose::Status) else {
-            continue;
-        };
-        let answer: Result<StatusAnswer, _> = link.call(path::STATUS, &(), STATUS_TIMEOUT).await;
-        if answer.is_ok_and(|answer| answer.writable) {
+        if running.ask_status(target).await.is_some_and(|answer| answer.writable) {
             tracing::info!(to = target, "handing the leadership on");
             if let Err(fatal) = running.raft.trigger().transfer_leader(target).await {
                 tracing::error!("Raft stopped: {fatal}");
@@ -75,8 +66,7 @@ async fn checkpoint_if_due(running: &Running) {
         (index(metrics.last_applied), index(metrics.snapshot))
     };
     let every = running.config.checkpoint_every;
-    let place = running.config.cluster.0.keys().filter(|id| **id < running.config.node_id).count();
-    if applied.saturating_sub(last) >= every + every / 10 * place as u64
+    if applied.saturating_sub(last) >= every + every / 10 * running.config.place()
         && let Err(fatal) = running.raft.trigger().snapshot().await
     {
         tracing::error!("Raft stopped: {fatal}");

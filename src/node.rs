@@ -30,10 +30,12 @@ use crate::leases::Leases;
 use crate::peers::{Peers, Purpose};
 use crate::process;
 use crate::raft::Raft;
+use crate::raft::link::Badge;
+use crate::raft::refusals::Refusals;
 use crate::raft::routes::Caller;
 use crate::raft::rpc::{Form, Hello, HelloAnswer, Replace, StatusAnswer, path};
 
-/// How long another node may take to tell its status for `/v1/cluster`.
+/// How long another node may take to tell its status.
 const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The version of this binary.
@@ -47,8 +49,11 @@ pub struct Node {
     /// Held while the identity is read, changed and written.
     changing_identity: Mutex<()>,
     running: OnceLock<Arc<Running>>,
-    /// Why it does not run yet.
+    /// Why it does not run yet, or has no members yet.
     waiting: Mutex<String>,
+    /// A question with another list, from before there was a cluster.
+    other_list: Mutex<Option<Hello>>,
+    refusals: Arc<Refusals>,
 }
 
 /// A node whose Raft runs.
@@ -63,6 +68,7 @@ pub struct Running {
     pub peers: Arc<Peers>,
     pub leading: Arc<Leading>,
     pub forward: Forward,
+    pub refusals: Arc<Refusals>,
     /// Whether a leader with a majority answered this node lately; `Err` says why not.
     pub leader_answers: RwLock<Result<(), String>>,
     pub since: Instant,
@@ -77,6 +83,8 @@ impl Node {
             changing_identity: Mutex::default(),
             running: OnceLock::new(),
             waiting: Mutex::new("the node is starting".into()),
+            other_list: Mutex::default(),
+            refusals: Arc::default(),
         }
     }
 
@@ -92,8 +100,13 @@ impl Node {
         self.identity.borrow().clone()
     }
 
-    pub fn watch_identity(&self) -> watch::Receiver<Identity> {
-        self.identity.subscribe()
+    /// What this node shows when it calls others.
+    pub fn badge(&self) -> Badge {
+        Badge::new(self.identity.subscribe(), self.refusals.clone())
+    }
+
+    pub fn refusals(&self) -> &Arc<Refusals> {
+        &self.refusals
     }
 
     /// This node as a member of a cluster.
@@ -172,8 +185,11 @@ impl Node {
         Ok(())
     }
 
-    /// Says who this node is. The question's own list is checked by who asked.
-    pub fn answer_hello(&self, _question: &Hello) -> HelloAnswer {
+    /// Says who this node is. Before there is a cluster both nodes check the other's list.
+    pub fn answer_hello(&self, question: Hello) -> HelloAnswer {
+        if self.identity.borrow().cluster.is_none() && question.list != self.config.cluster {
+            *self.other_list.lock() = Some(question);
+        }
         let members = match self.running.get() {
             Some(running) => running.members(),
             None => BTreeMap::new(),
@@ -187,6 +203,10 @@ impl Node {
             members,
             leader: self.running.get().and_then(|running| known_leader(&running.raft)),
         }
+    }
+
+    pub fn hello_with_another_list(&self) -> Option<Hello> {
+        self.other_list.lock().clone()
     }
 
     /// The maker of a new cluster tells this node to join. `Err` says why it does not.
@@ -221,7 +241,10 @@ impl Running {
     pub fn check_caller(&self, caller: &Caller<'_>) -> Result<(), String> {
         let own = self.identity.cluster.as_ref().map_or("", |cluster| cluster.id.as_str());
         if caller.cluster != own {
-            return Err(format!("this node belongs to cluster {own:?}, not {:?}", caller.cluster));
+            return Err(format!(
+                "this node's data folder is of cluster {own:?}, the caller's of {:?}",
+                caller.cluster
+            ));
         }
         if caller.to_disk != self.identity.disk_id {
             return Err(format!(
@@ -234,7 +257,8 @@ impl Running {
         let metrics = metrics.borrow_watched();
         match metrics.membership_config.membership().get_node(&from) {
             Some(member) if member.disk_id != caller.from_disk => Err(format!(
-                "node {from} is known with disk {}, the caller has {}",
+                "node {from} is known with disk {}, the caller has {}: that disk was replaced. Put \
+                 the newer data folder back, or start with an empty one and --replace-disk",
                 member.disk_id, caller.from_disk
             )),
             // A member that this node has not heard of yet; its cluster id is right.
@@ -246,11 +270,22 @@ impl Running {
     /// becomes a voter once it has caught up.
     pub async fn replace_member(&self, replace: Replace) -> Result<(), String> {
         let id = replace.node;
+        let own = self.identity.cluster.as_ref().map_or("", |cluster| cluster.id.as_str());
+        if replace.cluster_id != own {
+            return Err(format!("this node belongs to cluster {own}, not {}", replace.cluster_id));
+        }
         if id == self.config.node_id {
             return Err("a leader cannot replace itself".into());
         }
         match self.members().get(&id) {
             Some(member) if *member == replace.member => return Ok(()),
+            Some(old) if self.answers(id, old).await => {
+                return Err(format!(
+                    "node {id} runs at {} with disk {}; stop it first, or see whether the --cluster \
+                     list and --node-id are meant for another cluster",
+                    old.peer, old.disk_id
+                ));
+            }
             Some(old) => {
                 tracing::warn!(node = id, old = %old, new = %replace.member, "replacing a member");
                 let ids = || [id].into();
@@ -267,6 +302,12 @@ impl Running {
         }
         let added = self.raft.add_learner(id, replace.member, false).await;
         added.map(drop).map_err(|e| e.to_string())
+    }
+
+    /// Whether a member runs with the disk that it is known with.
+    async fn answers(&self, id: NodeId, member: &PeerNode) -> bool {
+        let link = self.peers.link_to(id, member.clone(), Purpose::Status);
+        link.call::<_, StatusAnswer>(path::STATUS, &(), STATUS_TIMEOUT).await.is_ok()
     }
 
     pub fn status_answer(&self) -> StatusAnswer {
@@ -309,7 +350,7 @@ impl Running {
         self.raft.server_metrics().borrow_watched().vote.leader_id.term
     }
 
-    async fn ask_status(&self, id: NodeId) -> Option<StatusAnswer> {
+    pub async fn ask_status(&self, id: NodeId) -> Option<StatusAnswer> {
         if id == self.config.node_id {
             return Some(self.status_answer());
         }
@@ -328,7 +369,43 @@ impl Running {
         }
     }
 
-    fn checks(&self) -> Vec<Check> {
+    /// The members reach this node, and tell clients of it, as the membership says; `Err` if that
+    /// is not what this life was started with.
+    pub fn check_addresses(&self) -> Result<(), String> {
+        let members = self.members();
+        let known = members.get(&self.config.node_id);
+        let Some(known) = known.filter(|known| known.disk_id == self.identity.disk_id) else {
+            return Ok(());
+        };
+        let differs = |setting, known: &str, given: &str| {
+            Err(format!(
+                "{setting}: the cluster knows this node at {known}, it was started with {given}. \
+                 Start it with what is known; to give it another address, take it in anew with an \
+                 empty data folder and --replace-disk"
+            ))
+        };
+        if known.peer != self.config.advertise_peer {
+            return differs("--advertise-peer", &known.peer, &self.config.advertise_peer);
+        }
+        if known.api != self.config.advertise_api {
+            return differs("--advertise-api", &known.api, &self.config.advertise_api);
+        }
+        Ok(())
+    }
+
+    /// `waiting` is what the start waits for while there are no members.
+    fn check_cluster(&self, waiting: String, leader: &Result<(), String>) -> Result<(), String> {
+        if self.members().is_empty() {
+            return Err(waiting);
+        }
+        match (leader, self.refusals.lately()) {
+            // A node that has a leader is not the one that is wrong.
+            (Err(_), Some(refused)) => Err(refused),
+            (Ok(()), _) | (Err(_), None) => self.check_addresses(),
+        }
+    }
+
+    fn checks(&self, waiting: String) -> Vec<Check> {
         let leader = match known_leader(&self.raft) {
             Some(_) => self.leader_answers.read().clone(),
             None => Err("no leader is known".into()),
@@ -339,7 +416,7 @@ impl Running {
             lag => Err(format!("{lag} committed entries are not applied yet")),
         };
         vec![
-            Check { name: "cluster", result: Ok(()) },
+            Check { name: "cluster", result: self.check_cluster(waiting, &leader) },
             Check { name: "leader", result: leader },
             Check { name: "caught_up", result: caught_up },
             Check { name: "disk", result: self.disk.writable() },
@@ -437,7 +514,7 @@ impl Registry for Node {
                 status.applied = version.revision().0;
                 status.state_hash = version.catalog.state_hash();
                 status.state_hashes = version.catalog.hash_marks().collect();
-                status.checks = running.checks();
+                status.checks = running.checks(self.waiting.lock().clone());
             }
             Err(why) => status.checks = vec![Check { name: "cluster", result: Err(why) }],
         }

@@ -24,7 +24,6 @@ use crate::node::{Node, Running};
 use crate::nudge::watch_leader;
 use crate::peers::Peers;
 use crate::raft::bootstrap::{BootstrapError, find_cluster, gather_members};
-use crate::raft::link::Badge;
 use crate::raft::network::Network;
 use crate::raft::{Raft, leader_becomes, routes};
 use crate::serve::{bind, serve};
@@ -115,6 +114,7 @@ async fn take_part(node: &Arc<Node>) -> Result<std::convert::Infallible, StartEr
     let (disk, leases) = open_disk(node).await?;
     let running = start_raft(node, disk, leases).await?;
     node.set_running(running.clone());
+    say_what_changed(&running);
     // Dropped, and so ended, when the node is told to stop.
     let mut tasks = JoinSet::new();
     tasks.spawn(keeper::keep(running.clone()));
@@ -130,6 +130,21 @@ async fn take_part(node: &Arc<Node>) -> Result<std::convert::Infallible, StartEr
             let why = timeout(RAFT_REASON_TIMEOUT, raft_ends(&running)).await;
             Err(StartError::Raft(why.unwrap_or_else(|_| format!("a task ended: {ended:?}"))))
         }
+    }
+}
+
+/// Once a cluster is made its members are what the log says, whatever the settings say now.
+fn say_what_changed(running: &Running) {
+    if let Err(why) = running.check_addresses() {
+        tracing::error!("{why}");
+    }
+    let ours = &running.config.cluster;
+    if let Some(cluster) = running.identity.cluster.as_ref().filter(|c| c.made_from != *ours) {
+        tracing::warn!(
+            "--cluster: the list is {ours} and was {} when this node joined; its members are no \
+             longer taken from it",
+            cluster.made_from
+        );
     }
 }
 
@@ -183,12 +198,15 @@ async fn start_raft(
 ) -> Result<Arc<Running>, StartError> {
     let config = node.config().clone();
     let published = disk.state_machine.published();
-    let badge = Arc::new(Badge::new(node.watch_identity()));
+    let badge = Arc::new(node.badge());
     let raft_config = raft_config(&config)?;
     let network = Network::new(badge.clone());
+    let stopped = |e: &dyn std::fmt::Display| StartError::Raft(e.to_string());
     let raft = Raft::new(config.node_id, raft_config, network, disk.log, disk.state_machine)
         .await
-        .map_err(|e| StartError::Raft(e.to_string()))?;
+        .map_err(|e| stopped(&e))?;
+    // An answer of the core: from now on its metrics tell what the disk knows of the members.
+    raft.is_initialized().await.map_err(|e| stopped(&e))?;
     let lease = config.timings.election_max;
     let guard = Arc::new(DiskGuard::new(config.data_dir.clone(), config.disk_reserve_bytes));
     let peers = Arc::new(Peers::new(badge));
@@ -218,6 +236,7 @@ async fn start_raft(
         peers,
         leading,
         forward,
+        refusals: node.refusals().clone(),
         leader_answers: RwLock::new(Err("no leader has answered yet".into())),
         since: Instant::now(),
     }))

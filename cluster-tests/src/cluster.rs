@@ -252,16 +252,6 @@ impl Cluster {
         process.try_wait().expect("the state of a child")
     }
 
-    /// Waits until one of the nodes has ended by itself, and tells how and what it said.
-    pub async fn one_ends(&mut self, limit: Duration) -> (ExitStatus, String) {
-        let ids = self.ids();
-        let id = until("a node ends", limit, async || {
-            ids.iter().copied().find(|id| self.ended(*id).is_some()).ok_or("all run")
-        })
-        .await;
-        self.ends(id, limit).await
-    }
-
     /// Waits until a node has ended by itself, and tells how and what it said.
     pub async fn ends(&mut self, id: u64, limit: Duration) -> (ExitStatus, String) {
         let status = until(&format!("node {id} ends"), limit, async || {

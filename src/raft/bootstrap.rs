@@ -16,11 +16,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use roster_storage::names::NodeId;
 use roster_storage::raft_types::PeerNode;
 use tokio::time::sleep;
 
-use super::link::{Badge, Link};
+use super::link::Link;
 use super::rpc::{Form, Hello, HelloAnswer, Replace, path};
 use crate::config::ClusterList;
 use crate::identity::{ClusterIdentity, random_id};
@@ -63,6 +64,7 @@ type Answers = BTreeMap<NodeId, HelloAnswer>;
 pub async fn find_cluster(node: &Arc<Node>) -> Result<(), BootstrapError> {
     while node.identity().cluster.is_none() {
         let answers = ask_all(node).await?;
+        ensure_lists_agree(node)?;
         match formed(&answers) {
             Some((cluster_id, answer)) => join(node, cluster_id, answer, &answers).await?,
             None => form(node, &answers).await?,
@@ -88,22 +90,37 @@ async fn ask_all(node: &Arc<Node>) -> Result<Answers, BootstrapError> {
         disk_id: node.identity().disk_id,
         list: config.cluster.clone(),
     };
-    let mut answers = BTreeMap::new();
-    for (id, address) in config.cluster.0.iter().filter(|(id, _)| **id != config.node_id) {
+    let others = config.cluster.0.iter().filter(|(id, _)| **id != config.node_id);
+    let asked = others.map(async |(id, address)| {
         let link = link_to(node, *id, address);
-        let Ok(answer) = link.call::<_, HelloAnswer>(path::HELLO, &question, HELLO_TIMEOUT).await
-        else {
-            continue;
-        };
-        check_answer(&config.cluster, *id, address, &answer)?;
-        answers.insert(*id, answer);
+        let answer = link.call::<_, HelloAnswer>(path::HELLO, &question, HELLO_TIMEOUT).await;
+        answer.ok().map(|answer| (*id, address, answer))
+    });
+    // All are asked before an answer is judged, so that all hear of a list that differs.
+    let mut answers = BTreeMap::new();
+    for (id, address, answer) in join_all(asked).await.into_iter().flatten() {
+        check_answer(&config.cluster, id, address, &answer)?;
+        answers.insert(id, answer);
     }
     Ok(answers)
 }
 
+/// A node that has another list gives up when this one answers it; so this one does the same.
+fn ensure_lists_agree(node: &Arc<Node>) -> Result<(), BootstrapError> {
+    match node.hello_with_another_list() {
+        None => Ok(()),
+        Some(Hello { node: other, list: theirs, .. }) => Err(BootstrapError::ListsDiffer {
+            other,
+            address: theirs.0.get(&other).cloned().unwrap_or_default(),
+            theirs,
+            ours: node.config().cluster.clone(),
+        }),
+    }
+}
+
 fn link_to(node: &Arc<Node>, id: NodeId, address: &str) -> Link {
     let member = PeerNode { peer: address.into(), ..PeerNode::default() };
-    Link::new(id, member, Arc::new(Badge::new(node.watch_identity())))
+    Link::new(id, member, Arc::new(node.badge()))
 }
 
 fn check_answer(
@@ -210,7 +227,9 @@ async fn join(
             node.join_cluster(cluster_id.into())?;
         }
         None if answer.members.is_empty() => wait_for_members(node, cluster_id, answers),
-        known if config.replace_disk => ask_to_be_replaced(node, known.is_some(), answer).await,
+        known if config.replace_disk => {
+            ask_to_be_replaced(node, cluster_id, known.is_some(), answer).await;
+        }
         Some(member) => node.refuse_because(format!(
             "this node's disk is empty, but cluster {cluster_id} knows node {} with disk {}. It \
              takes no part, since it may have forgotten votes and entries. If the old disk is gone \
@@ -242,14 +261,18 @@ fn wait_for_members(node: &Arc<Node>, cluster_id: &str, answers: &Answers) {
     }
 }
 
-async fn ask_to_be_replaced(node: &Arc<Node>, known: bool, answer: &HelloAnswer) {
+async fn ask_to_be_replaced(node: &Arc<Node>, cluster_id: &str, known: bool, answer: &HelloAnswer) {
     let Some(leader) = answer.leader.and_then(|id| Some((id, answer.members.get(&id)?.clone())))
     else {
         return node.wait_because("the cluster has no leader that could take this node in".into());
     };
     tracing::info!(leader = leader.0, known, "asking to be taken in with this disk");
-    let link = Link::new(leader.0, leader.1, Arc::new(Badge::new(node.watch_identity())));
-    let question = Replace { node: node.config().node_id, member: node.member() };
+    let link = Link::new(leader.0, leader.1, Arc::new(node.badge()));
+    let question = Replace {
+        cluster_id: cluster_id.into(),
+        node: node.config().node_id,
+        member: node.member(),
+    };
     if let Err(e) = link.call::<_, ()>(path::REPLACE, &question, REPLACE_TIMEOUT).await {
         node.wait_because(format!("the leader does not take this node in: {e}"));
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::SendRequest;
@@ -17,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
+use super::refusals::Refusals;
 use super::rpc::header;
 use crate::identity::Identity;
 
@@ -42,15 +44,16 @@ pub enum CallError {
     Unanswered(String),
 }
 
-/// Who calls, as told in the headers of every call.
+/// Who calls, as told in the headers of every call, and who was refused for it.
 #[derive(Debug)]
 pub struct Badge {
     identity: watch::Receiver<Identity>,
+    refusals: Arc<Refusals>,
 }
 
 impl Badge {
-    pub fn new(identity: watch::Receiver<Identity>) -> Self {
-        Self { identity }
+    pub fn new(identity: watch::Receiver<Identity>, refusals: Arc<Refusals>) -> Self {
+        Self { identity, refusals }
     }
 
     fn sign(&self, request: http::request::Builder, to_disk: &str) -> http::request::Builder {
@@ -134,12 +137,21 @@ impl Link {
         .await;
         match answer {
             Ok(Ok((status, Ok(bytes)))) if status.is_success() => Ok(bytes),
-            Ok(Ok((_, Ok(bytes)))) => {
-                Err(CallError::Refused(format!("{self}: {}", String::from_utf8_lossy(&bytes))))
-            }
+            Ok(Ok((status, Ok(bytes)))) => Err(self.no_success(status, &bytes)),
             Ok(Ok((_, Err(e)))) => self.broken(format!("{self}: {e}")).await,
             Ok(Err(e)) => self.broken(format!("{self}: {e}")).await,
             Err(_) => self.broken(format!("{self} within {limit:?}")).await,
+        }
+    }
+
+    fn no_success(&self, status: StatusCode, bytes: &[u8]) -> CallError {
+        let why = String::from_utf8_lossy(bytes);
+        if status == StatusCode::FORBIDDEN {
+            self.badge.refusals.note(format!("{self} refuses this node: {why}"));
+        }
+        match nothing_was_done(status) {
+            true => CallError::Refused(format!("{self}: {why}")),
+            false => CallError::Unanswered(format!("{self}, only {status}: {why}")),
         }
     }
 
@@ -181,8 +193,67 @@ impl Link {
     }
 }
 
+/// A peer that refuses a call says so with one of these. Any other failure may come after the call
+/// was carried out.
+fn nothing_was_done(status: StatusCode) -> bool {
+    status.is_client_error()
+        || matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE)
+}
+
 impl std::fmt::Display for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "node {} at {}", self.target, self.node.peer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::routing::post;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::identity::DataDir;
+    use crate::serve::{bind, serve};
+
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    /// How a call fails that the peer answers with `status`.
+    async fn failure(status: StatusCode, refusals: Arc<Refusals>) -> CallError {
+        let listener = bind("--peer-listen", ([127, 0, 0, 1], 0).into()).await.expect("a port");
+        let peer = listener.local_addr().expect("its address").to_string();
+        let router = Router::new().route("/call", post(async move || (status, "because")));
+        let stop = CancellationToken::new();
+        let _stopped = stop.clone().drop_guard();
+        tokio::spawn(serve(listener, router, stop));
+        let folder = tempfile::tempdir().expect("a folder");
+        let identity = DataDir::open(folder.path()).expect("opens").identity(1).expect("is made");
+        let badge = Badge::new(watch::Sender::new(identity).subscribe(), refusals);
+        let link = Link::new(2, PeerNode { peer, ..PeerNode::default() }, Arc::new(badge));
+        link.call::<_, ()>("/call", &(), LIMIT).await.expect_err("it is no success")
+    }
+
+    #[tokio::test]
+    async fn only_a_refusal_promises_that_nothing_was_done() {
+        for status in [400, 403, 409, 503, 507] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let failed = failure(status, Arc::default()).await;
+            assert!(matches!(failed, CallError::Refused(_)), "{status}: {failed:?}");
+        }
+        for status in [500, 502, 504] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let failed = failure(status, Arc::default()).await;
+            assert!(matches!(failed, CallError::Unanswered(_)), "{status}: {failed:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_caller_can_say_why() {
+        let refusals = Arc::new(Refusals::default());
+        failure(StatusCode::SERVICE_UNAVAILABLE, refusals.clone()).await;
+        assert_eq!(refusals.lately(), None);
+        failure(StatusCode::FORBIDDEN, refusals.clone()).await;
+        let why = refusals.lately().expect("it was refused");
+        assert!(why.starts_with("node 2 at ") && why.ends_with("refuses this node: because"));
     }
 }

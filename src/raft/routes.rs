@@ -92,9 +92,11 @@ impl Peer {
 /// Holds the caller's headers against what this node knows (invariant S14).
 async fn members_only(State(peer): State<Peer>, request: Request, next: Next) -> Response {
     let checked = peer.running().and_then(|running| {
-        running
-            .check_caller(&Caller::of(request.headers()))
-            .map_err(|why| Refused(StatusCode::FORBIDDEN, why))
+        let caller = Caller::of(request.headers());
+        running.check_caller(&caller).map_err(|why| {
+            running.refusals.note(format!("this node refuses node {}: {why}", caller.from));
+            Refused(StatusCode::FORBIDDEN, why)
+        })
     });
     match checked {
         Ok(()) => next.run(request).await,
@@ -197,7 +199,7 @@ async fn receive(running: &Running, body: Body) -> Result<(SnapshotHead, Incomin
 }
 
 async fn hello(State(peer): State<Peer>, body: Bytes) -> Answer {
-    render(&peer.node.answer_hello(&parse(&body)?))
+    render(&peer.node.answer_hello(parse(&body)?))
 }
 
 async fn form(State(peer): State<Peer>, body: Bytes) -> Answer {

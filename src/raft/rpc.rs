@@ -74,6 +74,8 @@ pub struct Form {
 /// A node asks the leader to take it back with a new disk.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Replace {
+    /// The cluster that it means.
+    pub cluster_id: String,
     pub node: NodeId,
     pub member: PeerNode,
 }

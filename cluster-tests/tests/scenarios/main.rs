@@ -13,10 +13,33 @@ mod restarts;
 mod sentinel;
 mod start_up;
 mod takeovers;
+mod wrong_disks;
 
-use cluster_tests::cluster::Plan;
+use cluster_tests::client::Client;
+use cluster_tests::cluster::{Plan, READY_WITHIN};
+use cluster_tests::wait::until;
+use serde_json::Value;
 
 /// Three nodes with default settings.
 fn three_nodes() -> Plan {
     Plan::new(env!("CARGO_BIN_EXE_roster-under-test"))
+}
+
+/// Waits until `asked` sees another node vote.
+async fn wait_until_voter(client: &Client, asked: u64, id: u64) {
+    until("it is a voter", READY_WITHIN, async || {
+        let seen = role(client, asked, id).await;
+        match seen.as_deref() {
+            Some("follower" | "leader") => Ok(()),
+            _ => Err(format!("{seen:?}")),
+        }
+    })
+    .await;
+}
+
+async fn role(client: &Client, asked: u64, of: u64) -> Option<String> {
+    let cluster = client.at(asked).get("/v1/cluster").await.ok()?.json();
+    let nodes: &Vec<Value> = cluster["nodes"].as_array()?;
+    let node = nodes.iter().find(|node| node["id"] == of.to_string().as_str())?;
+    node["role"].as_str().map(str::to_owned)
 }

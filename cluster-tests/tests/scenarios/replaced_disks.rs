@@ -6,9 +6,8 @@ use cluster_tests::client::Client;
 use cluster_tests::cluster::{Plan, READY_WITHIN};
 use cluster_tests::history::{History, Sent};
 use cluster_tests::wait::{until, while_it_holds};
-use serde_json::Value;
 
-use crate::three_nodes;
+use crate::{three_nodes, wait_until_voter};
 
 const INSTANCES: usize = 200;
 
@@ -24,13 +23,6 @@ async fn fill(at: &[u64], client: &Client, history: &History, app: &str) {
         let one = client.at(node).register(app, &format!("i{i}"), "10m").await.expect("registered");
         history.registered(&one, sent);
     }
-}
-
-async fn role(client: &Client, asked: u64, of: u64) -> Option<String> {
-    let cluster = client.at(asked).get("/v1/cluster").await.ok()?.json();
-    let nodes: &Vec<Value> = cluster["nodes"].as_array()?;
-    let node = nodes.iter().find(|node| node["id"] == of.to_string().as_str())?;
-    node["role"].as_str().map(str::to_owned)
 }
 
 #[tokio::test]
@@ -96,24 +88,13 @@ async fn the_node_that_made_the_cluster_can_be_replaced() {
     cluster.leader().await;
     cluster.start(1, &["--replace-disk"]);
     cluster.ready().await;
-    is_voter(&client, 2, 1).await;
+    wait_until_voter(&client, 2, 1).await;
     let (_, listed) = client.at(1).list("pay").await.expect("listed");
     assert!(history.missing(&listed).is_empty());
     cluster.stop(1).await;
     cluster.start(1, &[]);
     cluster.ready().await;
     history.check(&cluster).await;
-}
-
-async fn is_voter(client: &Client, asked: u64, id: u64) {
-    until("it is a voter", READY_WITHIN, async || {
-        let seen = role(client, asked, id).await;
-        match seen.as_deref() {
-            Some("follower" | "leader") => Ok(()),
-            _ => Err(format!("{seen:?}")),
-        }
-    })
-    .await;
 }
 
 #[tokio::test]
@@ -130,7 +111,7 @@ async fn a_replaced_disk_catches_up_by_a_checkpoint_and_votes_again() {
     fill(&[leader, other], &client, &history, "orders").await;
 
     cluster.ready().await;
-    is_voter(&client, leader, wiped).await;
+    wait_until_voter(&client, leader, wiped).await;
     let log = cluster.last_log(wiped);
     assert!(log.contains("received a checkpoint"), "it caught up otherwise:\n{log}");
     history.check(&cluster).await;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use cluster_tests::cluster::{Cluster, Plan};
+use cluster_tests::cluster::{Cluster, Plan, READY_WITHIN};
 use cluster_tests::faults::{files_in, flip_a_bit};
 use cluster_tests::ports;
 use cluster_tests::wait::until;
@@ -142,12 +142,24 @@ async fn nodes_with_different_lists_do_not_make_a_cluster() {
     let mut cluster = three_nodes().lay_out();
     let longer = format!("{},4=127.0.0.1:9", cluster.list());
     cluster.start(1, &[]);
-    cluster.start(2, &[]);
+    let client = cluster.client();
+    until("node 1 waits for the others", READY_WITHIN, async || {
+        match client.at(1).ready().await.expect_err("it is not ready") {
+            e if e.problem().detail.contains("waits for node 2 and node 3") => Ok(()),
+            e => Err(e.to_string()),
+        }
+    })
+    .await;
     cluster.start_instead(3, "--cluster", &longer);
-    // Whoever sees it first ends, and then cannot tell the others any more.
-    let (status, log) = cluster.one_ends(ENDS_WITHIN).await;
-    assert!(!status.success());
-    assert!(log.contains("--cluster") && log.contains("was started with the list"), "{log}");
+    // Node 3 sees it first, and the node that it asked does not go on waiting for it.
+    for id in [3, 1] {
+        let (status, log) = cluster.ends(id, ENDS_WITHIN).await;
+        assert!(!status.success());
+        let error = log.lines().last().unwrap_or_default();
+        for word in ["--cluster", "was started with the list", &cluster.list(), &longer] {
+            assert!(error.contains(word), "{word:?} is not in: {error}");
+        }
+    }
 }
 
 #[tokio::test]
