@@ -1,5 +1,7 @@
 //! All three nodes die at once and come back.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::time::{Duration, SystemTime};
 
 use cluster_tests::client::{Client, Registered};
@@ -86,4 +88,31 @@ async fn beat_all(client: &Client, history: &History, instances: &[Registered]) 
         beaten.unwrap_or_else(|e| panic!("{life:?} at node {node}: {e}"));
         history.beaten(&life, sent);
     }
+}
+
+/// Whoever is told to stop needs to be told once, whatever its clients and peers do.
+#[tokio::test]
+async fn a_node_that_is_told_to_stop_ends_cleanly() {
+    let mut cluster = three_nodes().start().await;
+    let client = cluster.client();
+    client.at(1).register("pay", "i1", "1m").await.expect("registered");
+    let mut idle = Vec::new();
+    for id in cluster.ids() {
+        let mut half = TcpStream::connect(cluster.api(id)).expect("it takes connections");
+        half.write_all(b"GET /v1/apps HTTP/1.1\r\nhost: x\r\n").expect("sent");
+        idle.extend([half, TcpStream::connect(cluster.api(id)).expect("it takes connections")]);
+    }
+    let (leader, followers) = cluster.leader_and_followers().await;
+    // A follower, the leader, and then the last one without a majority.
+    let order = [followers[0], leader, followers[1]];
+    for id in order {
+        cluster.stop(id).await;
+    }
+    for id in order {
+        let log = cluster.last_log(id);
+        let errors: Vec<_> = log.lines().filter(|line| line.contains("\"ERROR\"")).collect();
+        assert!(errors.is_empty(), "node {id} ({order:?} stopped): {errors:#?}");
+        assert!(log.contains("\"stopped\""), "node {id} did not end as it should:\n{log}");
+    }
+    drop(idle);
 }
