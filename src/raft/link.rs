@@ -9,7 +9,7 @@ use http::StatusCode;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::SendRequest;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use roster_storage::names::NodeId;
 use roster_storage::raft_types::PeerNode;
 use serde::Serialize;
@@ -26,6 +26,11 @@ pub type Body = BoxBody<Bytes, std::io::Error>;
 
 /// How long a connection to a peer may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Each side asks the other so often whether it is still there, and ends the connection if it does
+/// not say so in time: a machine that lost its power or its network closes nothing.
+pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
+pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Largest answer of a peer: a batch of outcomes is far below.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -156,8 +161,13 @@ impl Link {
     }
 
     async fn broken<T>(&self, what: String) -> Result<T, CallError> {
-        self.connection.lock().await.take();
+        self.disconnect().await;
         Err(CallError::Unanswered(what))
+    }
+
+    /// The next call opens a new connection.
+    pub async fn disconnect(&self) {
+        self.connection.lock().await.take();
     }
 
     async fn sender(&self) -> Result<SendRequest<Body>, CallError> {
@@ -177,6 +187,10 @@ impl Link {
         let stream = TcpStream::connect(&self.node.peer).await.map_err(|e| not_sent(&e))?;
         stream.set_nodelay(true).map_err(|e| not_sent(&e))?;
         let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEP_ALIVE_EVERY)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(8 << 20)
             .max_frame_size(256 << 10)

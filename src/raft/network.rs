@@ -22,7 +22,8 @@ use roster_storage::names::NodeId;
 use roster_storage::raft_types::{PeerNode, TypeConfig, Vote, alias};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
+use tokio::time::timeout;
 
 use super::link::{Badge, CallError, Link};
 use super::rpc::{SnapshotHead, path};
@@ -36,6 +37,9 @@ const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 
 /// Pieces read ahead of the network while a checkpoint is sent.
 const SNAPSHOT_CHUNKS_AHEAD: usize = 4;
+
+/// How long a peer may take to take the next piece.
+const SNAPSHOT_STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Makes the clients that openraft asks for.
 #[derive(Clone, Debug)]
@@ -174,7 +178,7 @@ impl Client {
         limit: Duration,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let unreachable = |e: &CallError| StreamingError::Unreachable(Unreachable::new(e));
-        let Ok(_one_at_a_time) = self.sending.acquire().await else {
+        let Ok(one_at_a_time) = self.sending.acquire().await else {
             return Err(unreachable(&CallError::NotSent("the node stops".into())));
         };
         tracing::info!(peer = %self.link, bytes = checkpoint.bytes, "sending a checkpoint");
@@ -184,9 +188,18 @@ impl Client {
             bytes: checkpoint.bytes,
             checksum: checkpoint.checksum,
         };
-        let body = checkpoint_body(&head, checkpoint)
+        let (progress, taken) = watch::channel(());
+        let body = checkpoint_body(&head, checkpoint, progress)
             .map_err(|e| unreachable(&CallError::NotSent(e.to_string())))?;
-        let answer = self.link.send(path::SNAPSHOT, body, limit).await.map_err(|e| {
+        let answer = tokio::select! {
+            answer = self.link.send(path::SNAPSHOT, body, limit) => answer,
+            () = stalls(taken, SNAPSHOT_STALL_TIMEOUT, one_at_a_time) => {
+                self.link.disconnect().await;
+                let what = format!("{}, which takes no more of it", self.link);
+                Err(CallError::Unanswered(what))
+            }
+        };
+        let answer = answer.map_err(|e| {
             tracing::warn!(peer = %self.link, "the checkpoint did not arrive: {e}");
             match e {
                 CallError::NotSent(_) | CallError::Refused(_) => unreachable(&e),
@@ -202,10 +215,23 @@ impl Client {
     }
 }
 
+/// Returns when the peer takes no more although there is more. Once it has taken all, the next peer's
+/// turn comes; how long it may then take to install it is for the call itself to limit.
+async fn stalls(mut taken: watch::Receiver<()>, limit: Duration, turn: SemaphorePermit<'_>) {
+    while let Ok(changed) = timeout(limit, taken.changed()).await {
+        if changed.is_err() {
+            drop(turn);
+            return std::future::pending().await;
+        }
+    }
+}
+
 /// The head with its length before it, then the checkpoint's bytes, read in a thread of its own.
+/// `progress` is told of each piece that is taken, and dropped after the last.
 fn checkpoint_body(
     head: &SnapshotHead,
     checkpoint: Checkpoint,
+    progress: watch::Sender<()>,
 ) -> Result<super::link::Body, rmp_serde::encode::Error> {
     let head = rmp_serde::to_vec_named(head)?;
     let mut first = BytesMut::with_capacity(4 + head.len());
@@ -223,8 +249,45 @@ fn checkpoint_body(
             offset += next.as_ref().map_or(checkpoint.bytes, |piece| piece.len() as u64);
         }
     });
-    let frames = futures::stream::unfold(received, |mut received| async {
-        received.recv().await.map(|piece| (piece.map(Frame::data), received))
+    let frames = futures::stream::unfold((received, progress), |(mut received, progress)| async {
+        let piece = received.recv().await?;
+        progress.send_replace(());
+        Some((piece.map(Frame::data), (received, progress)))
     });
     Ok(BodyExt::boxed(StreamBody::new(frames)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(200);
+
+    #[tokio::test]
+    async fn a_peer_that_takes_no_more_is_given_up_and_a_slow_one_is_not() {
+        let sending = Semaphore::new(1);
+        let turn = sending.acquire().await.expect("it is open");
+        let (progress, taken) = watch::channel(());
+        let slow = async {
+            for _ in 0..4 {
+                tokio::time::sleep(LIMIT / 2).await;
+                progress.send_replace(());
+            }
+        };
+        let begun = tokio::time::Instant::now();
+        tokio::join!(slow, stalls(taken, LIMIT, turn));
+        assert!(begun.elapsed() >= LIMIT * 3, "it was given up after {:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn the_next_peer_has_its_turn_once_all_was_taken() {
+        let sending = Semaphore::new(1);
+        let turn = sending.acquire().await.expect("it is open");
+        let (progress, taken) = watch::channel(());
+        drop(progress);
+        let installs = timeout(LIMIT * 2, stalls(taken, LIMIT, turn));
+        let (installs, next) = tokio::join!(installs, timeout(LIMIT, sending.acquire()));
+        assert!(installs.is_err(), "it was given up while it installs");
+        drop(next.expect("in time").expect("it is open"));
+    }
 }

@@ -3,9 +3,10 @@
 //! reason.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
@@ -18,12 +19,16 @@ use roster_storage::disk::{CHECKPOINTS_DIR, Incoming};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::rpc::{SnapshotHead, header, path};
 use crate::node::{Node, Running};
 
 /// Largest body of a peer's call but for checkpoints, which are streamed.
 const BODY_BYTES_MAX: usize = 64 << 20;
+
+/// How long the sender of a checkpoint may take for the next piece.
+const SNAPSHOT_PIECE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Largest head of a checkpoint: a membership of some nodes.
 const SNAPSHOT_HEAD_BYTES_MAX: usize = 1 << 20;
@@ -185,17 +190,30 @@ async fn receive(running: &Running, body: Body) -> Result<(SnapshotHead, Incomin
                 break head;
             }
         }
-        match stream.next().await {
-            Some(piece) => start.extend_from_slice(&piece.map_err(|e| broken(&e))?),
+        match next_piece(&mut stream).await? {
+            Some(piece) => start.extend_from_slice(&piece),
             None => return Err(broken(&"the checkpoint ended within its head")),
         }
     };
     incoming.write(&start).map_err(|e| broken(&e))?;
-    while let Some(piece) = stream.next().await {
-        let piece = piece.map_err(|e| broken(&e))?;
+    while let Some(piece) = next_piece(&mut stream).await? {
         tokio::task::block_in_place(|| incoming.write(&piece)).map_err(|e| broken(&e))?;
     }
     Ok((head, incoming))
+}
+
+/// A sender that died without closing its connection must not keep the others from sending.
+async fn next_piece(stream: &mut BodyDataStream) -> Result<Option<Bytes>, Refused> {
+    match timeout(SNAPSHOT_PIECE_TIMEOUT, stream.next()).await {
+        Ok(None) => Ok(None),
+        Ok(Some(Ok(piece))) => Ok(Some(piece)),
+        Ok(Some(Err(e))) => Err(Refused(StatusCode::BAD_REQUEST, e.to_string())),
+        Err(_) => {
+            let why = format!("no piece of the checkpoint within {SNAPSHOT_PIECE_TIMEOUT:?}");
+            tracing::warn!("{why}");
+            Err(Refused(StatusCode::REQUEST_TIMEOUT, why))
+        }
+    }
 }
 
 async fn hello(State(peer): State<Peer>, body: Bytes) -> Answer {
