@@ -70,6 +70,9 @@ pub struct Settings {
     /// Log entries between two checkpoints [default: 100000]
     #[arg(long, env = "ROSTER_CHECKPOINT_EVERY", value_name = "ENTRIES")]
     pub checkpoint_every: Option<u64>,
+    /// And so much log at most between two checkpoints, MiB [default: 128]
+    #[arg(long, env = "ROSTER_CHECKPOINT_EVERY_MIB", value_name = "MIB")]
+    pub checkpoint_every_mib: Option<u64>,
     /// Log entries kept behind a checkpoint for slow nodes [default: 10000]
     #[arg(long, env = "ROSTER_LOG_KEEP", value_name = "ENTRIES")]
     pub log_keep: Option<u64>,
@@ -150,6 +153,7 @@ pub struct Config {
     pub timings: Timings,
     pub lease_reads: bool,
     pub checkpoint_every: u64,
+    pub checkpoint_every_bytes: u64,
     pub log_keep: u64,
     pub disk_reserve_bytes: u64,
     pub request_timeout: Duration,
@@ -261,6 +265,7 @@ impl Settings {
             election_timeout_max,
             lease_reads,
             checkpoint_every,
+            checkpoint_every_mib,
             log_keep,
             disk_reserve_mib,
             request_timeout,
@@ -319,6 +324,12 @@ impl Settings {
             )?,
             lease_reads: self.lease_reads.unwrap_or(true),
             checkpoint_every: at_least("--checkpoint-every", self.checkpoint_every, 100_000, 10)?,
+            checkpoint_every_bytes: at_least(
+                "--checkpoint-every-mib",
+                self.checkpoint_every_mib,
+                128,
+                1,
+            )? << 20,
             log_keep: self.log_keep.unwrap_or(10_000),
             disk_reserve_bytes: self.disk_reserve_mib.unwrap_or(256) << 20,
             request_timeout: request_timeout(self.request_timeout)?,

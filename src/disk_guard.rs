@@ -1,6 +1,6 @@
 //! Keeps the node from filling its disk: below a reserve of free space it takes no more writes, says
 //! so, hands the leadership on, and comes back by itself when there is room (invariant L6). What
-//! Raft must still write then (votes, a checkpoint under way) fits into the reserve.
+//! Raft must still write then (votes, a checkpoint) fits into the reserve.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -47,11 +47,17 @@ impl DiskGuard {
         self.full.read().clone()
     }
 
+    /// Free bytes for this user on the disk.
+    pub fn free_bytes(&self) -> std::io::Result<u64> {
+        let fs = rustix::fs::statvfs(&self.path)?;
+        Ok(fs.f_bavail.saturating_mul(fs.f_frsize))
+    }
+
     /// Looks at the free space and switches over if need be. A tenth more than the reserve, but
     /// not more than [`BACK_AFTER_MAX`], is wanted to come back, so that it does not flap.
     pub fn look(&self) {
-        let free = match rustix::fs::statvfs(&self.path) {
-            Ok(fs) => fs.f_bavail.saturating_mul(fs.f_frsize),
+        let free = match self.free_bytes() {
+            Ok(free) => free,
             Err(e) => {
                 return tracing::warn!("cannot see the free space of {}: {e}", self.path.display());
             }

@@ -8,11 +8,14 @@ use std::sync::Arc;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use roster_storage::names::NodeId;
+use roster_storage::raft_types::{LogId, TypeConfig};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::disk_guard::LOOK_EVERY;
 use crate::leading::leading_term;
 use crate::node::Running;
+
+type Fatal = openraft::errors::Fatal<TypeConfig>;
 
 /// How often a node makes sure that a leader answers it.
 const SERVICE_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
@@ -26,17 +29,66 @@ const MEMBERS_EVERY: std::time::Duration = std::time::Duration::from_millis(250)
 /// A learner that lacks fewer entries has caught up: a busy leader writes as many in under a second.
 const CAUGHT_UP_WITHIN: u64 = 2_000;
 
+/// Of the room that is left to a node that takes no writes, so much is not for a checkpoint: votes
+/// are written too.
+const VOTES_ROOM: u64 = 16 << 20;
+
 /// Runs until the node stops.
 pub async fn keep_house(running: Arc<Running>) {
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut growth = Growth::default();
+    let mut was_writable = true;
     loop {
         looks.tick().await;
         running.disk.look();
-        if running.disk.writable().is_err() {
-            hand_over(&running).await;
+        growth.look(running.log.bytes());
+        let writable = running.disk.writable().is_ok();
+        let done = if writable {
+            checkpoint_if_due(&running, &mut growth).await
         } else {
-            checkpoint_if_due(&running).await;
+            hand_over(&running).await;
+            make_room(&running, &mut growth, was_writable).await
+        };
+        was_writable = writable;
+        if let Err(fatal) = done {
+            // The node ends with this reason; see the start.
+            tracing::debug!("Raft stopped: {fatal}");
+        }
+    }
+}
+
+/// What the log grew by since a checkpoint was asked for, added up look by look: a purge takes off
+/// what is older.
+#[derive(Debug, Default)]
+struct Growth {
+    bytes: u64,
+    seen: u64,
+}
+
+impl Growth {
+    fn look(&mut self, log_bytes: u64) {
+        self.bytes += log_bytes.saturating_sub(self.seen);
+        self.seen = log_bytes;
+    }
+}
+
+/// Indexes that say what a checkpoint would hold and what a purge would remove.
+struct Progress {
+    applied: u64,
+    checkpoint: u64,
+    purged: u64,
+}
+
+impl Progress {
+    fn of(running: &Running) -> Self {
+        let metrics = running.raft.data_metrics();
+        let metrics = metrics.borrow_watched();
+        let index = |id: Option<LogId>| id.map_or(0, |id| id.index);
+        Self {
+            applied: index(metrics.last_applied),
+            checkpoint: index(metrics.snapshot),
+            purged: index(metrics.purged),
         }
     }
 }
@@ -57,20 +109,56 @@ pub async fn hand_over(running: &Running) {
     }
 }
 
-/// Each node a little later than the one before it, so that they do not all write at once.
-async fn checkpoint_if_due(running: &Running) {
-    let (applied, last) = {
-        let metrics = running.raft.data_metrics();
-        let metrics = metrics.borrow_watched();
-        let index = |id: Option<_>| id.map_or(0, |id: roster_storage::raft_types::LogId| id.index);
-        (index(metrics.last_applied), index(metrics.snapshot))
-    };
-    let every = running.config.checkpoint_every;
-    if applied.saturating_sub(last) >= every + every / 10 * running.config.place()
-        && let Err(fatal) = running.raft.trigger().snapshot().await
+/// After so many entries or so much log, each node a little later than the one before it, so that
+/// they do not all write at once. Entries that are kept behind a checkpoint for slow nodes go too if
+/// they alone are larger than what is written between two.
+async fn checkpoint_if_due(running: &Running, growth: &mut Growth) -> Result<(), Fatal> {
+    let progress = Progress::of(running);
+    let staggered = |every: u64| every + every / 10 * running.config.place();
+    let limit = running.config.checkpoint_every_bytes;
+    let new = progress.applied.saturating_sub(progress.checkpoint);
+    if new >= staggered(running.config.checkpoint_every)
+        || (new > 0 && growth.bytes >= staggered(limit))
     {
-        tracing::error!("Raft stopped: {fatal}");
+        growth.bytes = 0;
+        running.raft.trigger().snapshot().await?;
     }
+    if growth.seen >= limit.saturating_mul(2) {
+        purge(running, &progress).await?;
+    }
+    Ok(())
+}
+
+/// A node that takes no writes: one checkpoint if there is room for it, and no log behind it.
+async fn make_room(
+    running: &Running,
+    growth: &mut Growth,
+    was_writable: bool,
+) -> Result<(), Fatal> {
+    let progress = Progress::of(running);
+    if was_writable && progress.applied > progress.checkpoint {
+        let newest = running.checkpoints.newest().map_or(0, |checkpoint| checkpoint.bytes);
+        // The state is the last checkpoint and what the log added to it, or less.
+        let needed = newest.saturating_add(growth.bytes).saturating_add(VOTES_ROOM);
+        if running.disk.free_bytes().is_ok_and(|free| free >= needed) {
+            growth.bytes = 0;
+            running.raft.trigger().snapshot().await?;
+        } else {
+            tracing::warn!(
+                needed_mib = needed >> 20,
+                "there is no room for a checkpoint, so the log cannot be made shorter"
+            );
+        }
+    }
+    purge(running, &progress).await
+}
+
+/// Removes the log up to the checkpoint.
+async fn purge(running: &Running, progress: &Progress) -> Result<(), Fatal> {
+    if progress.purged < progress.checkpoint {
+        running.raft.trigger().purge_log(progress.checkpoint).await?;
+    }
+    Ok(())
 }
 
 /// Runs until the node stops. A loop of its own, since a change waits for a majority.
@@ -123,4 +211,22 @@ fn voters_to_add(running: &Running) -> Option<BTreeSet<NodeId>> {
     let learners: BTreeSet<_> = membership.learner_ids().filter_map(|id| caught_up(&id)).collect();
     let half_done = membership.get_joint_config().len() > 1;
     (half_done || !learners.is_empty()).then_some(learners)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Growth;
+
+    #[test]
+    fn a_purge_takes_nothing_off_what_was_written_since() {
+        let mut growth = Growth::default();
+        growth.look(100);
+        assert_eq!(growth.bytes, 100);
+        growth.bytes = 0;
+        growth.look(150);
+        // The 100 from before the checkpoint go.
+        growth.look(50);
+        growth.look(70);
+        assert_eq!(growth.bytes, 70);
+    }
 }

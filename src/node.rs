@@ -15,6 +15,7 @@ use roster_api::registry::{
     Glance, Heard, NodeStatus, Registry, Renewed, Role, Unavailable,
 };
 use roster_storage::command::{Command, EncodedCommand, Outcome};
+use roster_storage::disk::{Checkpoints, LogStore};
 use roster_storage::names::{NodeId, Revision, SessionId};
 use roster_storage::raft_types::PeerNode;
 use roster_storage::version::{Published, Version};
@@ -62,6 +63,8 @@ pub struct Running {
     pub data: Arc<DataDir>,
     pub identity: Identity,
     pub raft: Raft,
+    pub log: LogStore,
+    pub checkpoints: Checkpoints,
     pub published: Published,
     pub leases: Arc<Leases>,
     pub disk: Arc<DiskGuard>,

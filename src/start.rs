@@ -198,6 +198,7 @@ async fn start_raft(
 ) -> Result<Arc<Running>, StartError> {
     let config = node.config().clone();
     let published = disk.state_machine.published();
+    let (log, checkpoints) = (disk.log.clone(), disk.state_machine.checkpoints());
     let badge = Arc::new(node.badge());
     let raft_config = raft_config(&config)?;
     let network = Network::new(badge.clone());
@@ -230,6 +231,8 @@ async fn start_raft(
         data: node.data().clone(),
         identity: node.identity(),
         raft,
+        log,
+        checkpoints,
         published,
         leases,
         disk: guard,

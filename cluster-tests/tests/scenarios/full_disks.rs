@@ -10,7 +10,7 @@ use cluster_tests::load::{Load, Shape};
 use cluster_tests::seed::Seed;
 use cluster_tests::wait::until;
 
-use crate::three_nodes;
+use crate::{has_checkpoint, three_nodes};
 
 const MIB: u64 = 1 << 20;
 
@@ -65,6 +65,16 @@ async fn a_node_with_a_nearly_full_disk_takes_no_writes_and_comes_back_by_itself
     assert!(not_ready.problem().detail.contains("disk"), "{not_ready}");
     let cluster_view = client.at(1).get("/v1/cluster").await.expect("answered").json();
     assert_eq!(cluster_view["alarms"][0]["code"], "disk-full");
+
+    // It writes a checkpoint, so that it can make its log shorter.
+    let checkpoints = cluster.data_dir(1).join("checkpoints");
+    until("it has a checkpoint", Duration::from_secs(10), async || {
+        if has_checkpoint(&checkpoints) { Ok(()) } else { Err("it has none") }
+    })
+    .await;
+    for node in [2, 3] {
+        assert!(!has_checkpoint(&cluster.data_dir(node).join("checkpoints")), "it is due anyway");
+    }
 
     // The others write; if it led, it does no longer. It still serves reads and heartbeats.
     until("another node leads", Duration::from_secs(10), async || {

@@ -1,6 +1,7 @@
 //! Scenarios over three real processes. Each test starts a cluster of its own, so they run beside
 //! each other. A failed test prints the ends of its nodes' logs.
 
+mod checkpoints;
 mod departures;
 mod first_start;
 mod full_disks;
@@ -15,8 +16,11 @@ mod start_up;
 mod takeovers;
 mod wrong_disks;
 
+use std::path::Path;
+
 use cluster_tests::client::Client;
 use cluster_tests::cluster::{Plan, READY_WITHIN};
+use cluster_tests::faults::files_in;
 use cluster_tests::wait::until;
 use serde_json::Value;
 
@@ -42,4 +46,10 @@ async fn role(client: &Client, asked: u64, of: u64) -> Option<String> {
     let nodes: &Vec<Value> = cluster["nodes"].as_array()?;
     let node = nodes.iter().find(|node| node["id"] == of.to_string().as_str())?;
     node["role"].as_str().map(str::to_owned)
+}
+
+/// Whether there is a whole checkpoint in the folder.
+fn has_checkpoint(folder: &Path) -> bool {
+    let whole = |file: &Path| file.extension().is_none_or(|extension| extension != "tmp");
+    folder.exists() && files_in(folder).iter().any(|file| whole(file))
 }

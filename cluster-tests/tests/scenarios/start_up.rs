@@ -14,7 +14,7 @@ use cluster_tests::ports;
 use cluster_tests::wait::until;
 use tempfile::TempDir;
 
-use crate::three_nodes;
+use crate::{has_checkpoint, three_nodes};
 
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -189,11 +189,7 @@ async fn with_data() -> Cluster {
     }
     let checkpoints = cluster.data_dir(1).join("checkpoints");
     until("there is a checkpoint", ENDS_WITHIN, async || {
-        let whole = |file: &Path| file.extension().is_none_or(|extension| extension != "tmp");
-        match checkpoints.exists() && files_in(&checkpoints).iter().any(|file| whole(file)) {
-            true => Ok(()),
-            false => Err("there is none"),
-        }
+        if has_checkpoint(&checkpoints) { Ok(()) } else { Err("there is none") }
     })
     .await;
     cluster.stop(1).await;
