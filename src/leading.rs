@@ -18,17 +18,14 @@ use roster_storage::raft_types::{LogId, TypeConfig};
 use roster_storage::version::Published;
 
 use crate::disk_guard::DiskGuard;
-use crate::gather::Gatherer;
+use crate::gather::{Gatherer, Rounds};
 use crate::leases::{LeaseTable, Leases, NotRenewed};
 use crate::raft::Raft;
 use crate::raft::rpc::{HeartbeatsAnswer, LastHeardAnswer, NotAppended, Proposed, ReadIndex};
 
-/// Rounds of read indexes under way at once. A second one lets reads that came during the first go
-/// ahead without waiting for it.
-const READ_ROUNDS: usize = 2;
-
-/// Reads that share one round.
-const READS_PER_ROUND: usize = 4_096;
+/// Read indexes: all that wait share one; a second one lets reads that came during the first go ahead
+/// without waiting for it.
+const READS: Rounds = Rounds { at_once: 2, bytes: 8 << 20, pause: Duration::ZERO };
 
 /// A leadership, confirmed at some moment after it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +57,7 @@ impl Leading {
         lease_reads: bool,
     ) -> Self {
         let reader = raft.clone();
-        let read_rounds = Gatherer::start(READ_ROUNDS, READS_PER_ROUND, move |asked: Vec<()>| {
+        let read_rounds = Gatherer::start(READS, move |asked: Vec<()>, _| {
             let reader = reader.clone();
             async move {
                 let answer = reader
@@ -126,7 +123,9 @@ impl Leading {
     /// A log id such that a state that has applied it reflects all that was acknowledged before
     /// this was asked. Confirmed by a majority, never by the lease; shared by all who ask together.
     pub async fn read_index(&self) -> ReadIndex {
-        match self.read_rounds.ask(()).await {
+        // A round takes a lease at most; whoever waits for longer has asked elsewhere by then.
+        let deadline = tokio::time::Instant::now() + self.lease * 2;
+        match self.read_rounds.ask((), 0, deadline).await {
             Ok(Ok(log_id)) => ReadIndex::At(log_id),
             Ok(Err(why)) => ReadIndex::NotLeader(why),
             Err(stopped) => ReadIndex::NotLeader(format!("{stopped:?}")),
