@@ -23,14 +23,13 @@ use crate::raft::{Raft, leader_becomes};
 
 /// Writes: the next round gathers while one is written. A second one goes ahead when the first is
 /// held up by a node that does not answer.
-const WRITES: Rounds = Rounds { at_once: 2, bytes: 8 << 20, pause: Duration::ZERO };
+const WRITES: Rounds = Rounds { at_once: 2, bytes: 8 << 20 };
 
-/// Heartbeats: nobody waits for their answer, so they may wait a little for others, which saves most
-/// of what passing them on costs.
-const HEARTBEATS: Rounds = Rounds { at_once: 2, bytes: 8 << 20, pause: Duration::from_millis(2) };
+/// Heartbeats: one round at a time, since what a round costs hardly depends on how many it carries.
+const HEARTBEATS: Rounds = Rounds { at_once: 1, bytes: 8 << 20 };
 
 /// Read indexes: all that wait share one.
-const READS: Rounds = Rounds { at_once: 2, bytes: 8 << 20, pause: Duration::ZERO };
+const READS: Rounds = Rounds { at_once: 2, bytes: 8 << 20 };
 
 /// What a heartbeat weighs on the way to the leader, about, in bytes.
 const BEAT_BYTES: usize = 128;
@@ -338,6 +337,9 @@ fn settle(proposed: Proposed) -> Try<Result<Outcome, Unavailable>> {
         Proposed::Unknown(why) => Try::Done(Err(Unavailable::Unknown(why))),
         Proposed::NotAppended(NotAppended::ReadOnly(why)) => {
             Try::Done(Err(Unavailable::ReadOnly(why)))
+        }
+        Proposed::NotAppended(NotAppended::Overloaded) => {
+            Try::Done(Err(Unavailable::Overloaded("writes wait for the leader".into())))
         }
         Proposed::NotAppended(NotAppended::NotLeader(leader)) => Try::Again(match leader {
             Some(leader) => format!("node {leader} may lead now"),

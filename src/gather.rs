@@ -6,10 +6,9 @@
 //! nothing is done for clients that have long gone.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 /// Weight of all questions that wait or are being answered, in bytes; more are refused.
 const WAITING_BYTES_MAX: usize = 64 << 20;
@@ -22,10 +21,8 @@ const QUESTION_BYTES: usize = 256;
 pub struct Rounds {
     /// Rounds under way at once.
     pub at_once: usize,
-    /// A round is full when its questions weigh this, or one more question would not count.
+    /// A round is full when its questions weigh this.
     pub bytes: usize,
-    /// How long the first question of a round waits for others. Costs latency, saves rounds.
-    pub pause: Duration,
 }
 
 /// Asks; cloning shares the queue.
@@ -77,9 +74,6 @@ impl<Q: Send + 'static, A: Send + 'static> Gatherer<Q, A> {
             loop {
                 let Ok(permit) = permits.clone().acquire_owned().await else { return };
                 let Some(first) = waiting.recv().await else { return };
-                if !rounds.pause.is_zero() {
-                    sleep(rounds.pause).await;
-                }
                 let round = fill(first, &mut waiting, rounds.bytes);
                 let run = run.clone();
                 tokio::spawn(async move {
@@ -154,10 +148,11 @@ where
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use super::*;
 
-    const ONE_AT_ONCE: Rounds = Rounds { at_once: 1, bytes: 1 << 20, pause: Duration::ZERO };
+    const ONE_AT_ONCE: Rounds = Rounds { at_once: 1, bytes: 1 << 20 };
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(60)
