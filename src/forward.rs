@@ -23,13 +23,13 @@ use crate::raft::{Raft, leader_becomes};
 
 /// Writes: the next round gathers while one is written. A second one goes ahead when the first is
 /// held up by a node that does not answer.
-const WRITES: Rounds = Rounds { at_once: 2, bytes: 8 << 20 };
+const WRITES: Rounds = Rounds { at_once: 2, bytes: 8 << 20, pause: Duration::ZERO };
 
 /// Heartbeats: one round at a time, since what a round costs hardly depends on how many it carries.
-const HEARTBEATS: Rounds = Rounds { at_once: 1, bytes: 8 << 20 };
+const HEARTBEATS: Rounds = Rounds { at_once: 1, bytes: 8 << 20, pause: Duration::ZERO };
 
 /// Read indexes: all that wait share one.
-const READS: Rounds = Rounds { at_once: 2, bytes: 8 << 20 };
+const READS: Rounds = Rounds { at_once: 2, bytes: 8 << 20, pause: Duration::ZERO };
 
 /// What a heartbeat weighs on the way to the leader, about, in bytes.
 const BEAT_BYTES: usize = 128;

@@ -6,15 +6,19 @@
 //! nothing is done for clients that have long gone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// Weight of all questions that wait or are being answered, in bytes; more are refused.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 
 /// Every question weighs this at least, for what surrounds it.
 const QUESTION_BYTES: usize = 256;
+
+/// A round that carried so many questions is expected to be followed by another such one.
+const BUSY: usize = 4;
 
 /// How rounds are made.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +27,9 @@ pub struct Rounds {
     pub at_once: usize,
     /// A round is full when its questions weigh this.
     pub bytes: usize,
+    /// How long the first question waits for others if the round before carried several: their
+    /// askers are about to ask again. Alone a question waits for nobody.
+    pub pause: Duration,
 }
 
 /// Asks; cloning shares the queue.
@@ -71,10 +78,15 @@ impl<Q: Send + 'static, A: Send + 'static> Gatherer<Q, A> {
         let permits = Arc::new(Semaphore::new(rounds.at_once));
         let run = Arc::new(run);
         tokio::spawn(async move {
+            let mut busy = false;
             loop {
                 let Ok(permit) = permits.clone().acquire_owned().await else { return };
                 let Some(first) = waiting.recv().await else { return };
+                if busy {
+                    sleep(rounds.pause).await;
+                }
                 let round = fill(first, &mut waiting, rounds.bytes);
+                busy = round.len() >= BUSY && !rounds.pause.is_zero();
                 let run = run.clone();
                 tokio::spawn(async move {
                     answer(round, &*run).await;
@@ -148,11 +160,10 @@ where
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     use super::*;
 
-    const ONE_AT_ONCE: Rounds = Rounds { at_once: 1, bytes: 1 << 20 };
+    const ONE_AT_ONCE: Rounds = Rounds { at_once: 1, bytes: 1 << 20, pause: Duration::ZERO };
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(60)

@@ -27,14 +27,14 @@ use crate::raft::rpc::{HeartbeatsAnswer, LastHeardAnswer, NotAppended, Proposed,
 
 /// Writes: one round at a time, so that the batches of all nodes share its fsyncs; the next one gathers
 /// meanwhile.
-const WRITES: Rounds = Rounds { at_once: 1, bytes: 8 << 20 };
+const WRITES: Rounds = Rounds { at_once: 1, bytes: 8 << 20, pause: Duration::ZERO };
 
 /// How long a batch may wait for its round, beyond any request's own timeout.
 const PROPOSAL_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Read indexes: all that wait share one; a second one lets reads that came during the first go ahead
 /// without waiting for it.
-const READS: Rounds = Rounds { at_once: 2, bytes: 8 << 20 };
+const READS: Rounds = Rounds { at_once: 2, bytes: 8 << 20, pause: Duration::ZERO };
 
 /// A leadership, confirmed at some moment after it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
