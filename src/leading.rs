@@ -2,7 +2,7 @@
 //! first makes sure that it leads; if not, it says so and has done nothing.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt;
 use openraft::async_runtime::WatchReceiver;
@@ -17,20 +17,11 @@ use roster_storage::names::{NodeId, Revision, SessionId};
 use roster_storage::raft_types::{LogId, TypeConfig};
 use roster_storage::version::Published;
 
-use tokio::time::Instant;
-
 use crate::disk_guard::DiskGuard;
-use crate::gather::{Gatherer, NotGathered, Rounds};
+use crate::gather::{Gatherer, Rounds};
 use crate::leases::{LeaseTable, Leases, NotRenewed};
 use crate::raft::Raft;
 use crate::raft::rpc::{HeartbeatsAnswer, LastHeardAnswer, NotAppended, Proposed, ReadIndex};
-
-/// Writes: one round at a time, so that the batches of all nodes share its fsyncs; the next one gathers
-/// meanwhile.
-const WRITES: Rounds = Rounds { at_once: 1, bytes: 8 << 20, pause: Duration::ZERO };
-
-/// How long a batch may wait for its round, beyond any request's own timeout.
-const PROPOSAL_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Read indexes: all that wait share one; a second one lets reads that came during the first go ahead
 /// without waiting for it.
@@ -48,8 +39,8 @@ pub struct Leading {
     raft: Raft,
     published: Published,
     leases: Arc<Leases>,
-    writing: Arc<Writing>,
-    write_rounds: Gatherer<Vec<EncodedCommand>, Vec<Proposed>>,
+    disk: Arc<DiskGuard>,
+    cluster_clock: ClusterClock,
     read_rounds: Gatherer<(), Result<LogId, String>>,
     /// The age up to which a majority's acknowledgement confirms a batch of heartbeats.
     confirm_within: Duration,
@@ -77,23 +68,12 @@ impl Leading {
                 vec![answer; asked.len()]
             }
         });
-        let writing = Arc::new(Writing {
-            raft: raft.clone(),
-            published: published.clone(),
-            disk,
-            cluster_clock: ClusterClock::default(),
-        });
-        let writer = writing.clone();
-        let write_rounds = Gatherer::start(WRITES, move |batches, _| {
-            let writer = writer.clone();
-            async move { writer.append_all(batches).await }
-        });
         Self {
             raft,
             published,
             leases,
-            writing,
-            write_rounds,
+            disk,
+            cluster_clock: ClusterClock::default(),
             read_rounds,
             confirm_within: if lease_reads { lease / 2 } else { Duration::ZERO },
             lease,
@@ -106,31 +86,45 @@ impl Leading {
         leading_term(&self.raft)
     }
 
-    /// The times for a command proposed now; `None` if this node does not lead.
+    /// The times for a command proposed now.
     pub fn stamp(&self) -> Option<Stamp> {
-        self.writing.stamp()
+        let term = self.term()?;
+        let applied_ms = || self.published.load().catalog.clock().cluster_ms;
+        Some(Stamp { cluster_ms: self.cluster_clock.now(term, applied_ms), wall_ms: wall_ms() })
     }
 
     /// Appends the commands in order and waits for what becomes of each.
     pub async fn propose(&self, commands: Vec<EncodedCommand>) -> Vec<Proposed> {
         let count = commands.len();
-        let bytes = commands.iter().map(EncodedCommand::len).sum();
-        match self.write_rounds.ask(commands, bytes, Instant::now() + PROPOSAL_WAIT_MAX).await {
-            Ok(proposed) => proposed,
-            Err(NotGathered::Full | NotGathered::Late) => {
-                vec![Proposed::NotAppended(NotAppended::Overloaded); count]
-            }
-            Err(NotGathered::Stopped) => {
-                vec![Proposed::Unknown("this node is stopping".into()); count]
-            }
+        let none = |why: NotAppended| vec![Proposed::NotAppended(why); count];
+        let Some(stamp) = self.stamp() else {
+            return none(NotAppended::NotLeader(self.raft.current_leader().await));
+        };
+        if let Err(why) = self.disk.writable() {
+            return none(NotAppended::ReadOnly(why));
         }
+        let proposals = commands.into_iter().map(|command| Proposal { stamp, command });
+        let mut results = match self.raft.client_write_many(proposals).await {
+            Ok(results) => results,
+            Err(fatal) => return vec![Proposed::Unknown(fatal.to_string()); count],
+        };
+        let mut proposed = Vec::with_capacity(count);
+        while let Some(result) = results.next().await {
+            proposed.push(match result {
+                Ok(Ok(written)) => Proposed::Decided(written.response),
+                Ok(Err(error)) => not_written(error),
+                Err(fatal) => Proposed::Unknown(fatal.to_string()),
+            });
+        }
+        proposed.resize(count, Proposed::Unknown("this node is stopping".into()));
+        proposed
     }
 
     /// A log id such that a state that has applied it reflects all that was acknowledged before
     /// this was asked. Confirmed by a majority, never by the lease; shared by all who ask together.
     pub async fn read_index(&self) -> ReadIndex {
         // A round takes a lease at most; whoever waits for longer has asked elsewhere by then.
-        let deadline = Instant::now() + self.lease * 2;
+        let deadline = tokio::time::Instant::now() + self.lease * 2;
         match self.read_rounds.ask((), 0, deadline).await {
             Ok(Ok(log_id)) => ReadIndex::At(log_id),
             Ok(Err(why)) => ReadIndex::NotLeader(why),
@@ -217,55 +211,6 @@ fn renew(
         Ok(ttl_ms) => Ok((session, ttl_ms)),
         Err(NotRenewed::Ending) => Err(BeatRefused::Ending),
         Err(NotRenewed::Unknown) => Err(BeatRefused::UnknownSession(session)),
-    }
-}
-
-/// What it takes to append.
-struct Writing {
-    raft: Raft,
-    published: Published,
-    disk: Arc<DiskGuard>,
-    cluster_clock: ClusterClock,
-}
-
-impl Writing {
-    fn stamp(&self) -> Option<Stamp> {
-        let term = leading_term(&self.raft)?;
-        let applied_ms = || self.published.load().catalog.clock().cluster_ms;
-        Some(Stamp { cluster_ms: self.cluster_clock.now(term, applied_ms), wall_ms: wall_ms() })
-    }
-
-    /// One round: all batches go into the log together, so that they share its fsyncs.
-    async fn append_all(&self, batches: Vec<Vec<EncodedCommand>>) -> Vec<Vec<Proposed>> {
-        let sizes: Vec<_> = batches.iter().map(Vec::len).collect();
-        let mut proposed = self.append(batches.into_iter().flatten().collect()).await.into_iter();
-        sizes.into_iter().map(|size| proposed.by_ref().take(size).collect()).collect()
-    }
-
-    async fn append(&self, commands: Vec<EncodedCommand>) -> Vec<Proposed> {
-        let count = commands.len();
-        let none = |why: NotAppended| vec![Proposed::NotAppended(why); count];
-        let Some(stamp) = self.stamp() else {
-            return none(NotAppended::NotLeader(known_leader(&self.raft)));
-        };
-        if let Err(why) = self.disk.writable() {
-            return none(NotAppended::ReadOnly(why));
-        }
-        let proposals = commands.into_iter().map(|command| Proposal { stamp, command });
-        let mut results = match self.raft.client_write_many(proposals).await {
-            Ok(results) => results,
-            Err(fatal) => return vec![Proposed::Unknown(fatal.to_string()); count],
-        };
-        let mut proposed = Vec::with_capacity(count);
-        while let Some(result) = results.next().await {
-            proposed.push(match result {
-                Ok(Ok(written)) => Proposed::Decided(written.response),
-                Ok(Err(error)) => not_written(error),
-                Err(fatal) => Proposed::Unknown(fatal.to_string()),
-            });
-        }
-        proposed.resize(count, Proposed::Unknown("this node is stopping".into()));
-        proposed
     }
 }
 

@@ -96,8 +96,6 @@ pub enum NotAppended {
     /// The asked node does not lead (any more); the one that may.
     NotLeader(Option<NodeId>),
     ReadOnly(String),
-    /// Too much waits for the leader.
-    Overloaded,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
