@@ -17,9 +17,6 @@ use super::{Due, LeaseTable, SLOT_MS};
 use crate::leading::leading_term;
 use crate::node::Running;
 
-/// A tick that comes so much later than it should is a delay of our own, milliseconds.
-const LATE_MS: u64 = 50;
-
 /// Leases looked at by one judgement of the time, so that a long tick is not judged by an old one.
 const PIECE: usize = 1_024;
 
@@ -41,15 +38,18 @@ pub async fn keep(running: Arc<Running>) {
 
 /// One leadership, from its first read index to its end.
 async fn lead(running: &Arc<Running>, term: u64) {
-    let Some(table) = open(running, term).await else { return };
+    if !first_read_index_applied(running, term).await {
+        return;
+    }
+    let mut clock = running.leases.clock.ticks();
+    let lease_ms = running.config.timings.election_max.as_millis() as u64;
+    let table = running.leases.open(term, &running.published, lease_ms);
     tracing::info!(term, sessions = table.len(), "leading; leases are open");
-    let clock = &running.leases.clock;
     let mut ticks = interval(Duration::from_millis(SLOT_MS));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut last = clock.running_ms();
     while leading_term(&running.raft) == Some(term) {
         ticks.tick().await;
-        // Rule 5: while the leadership is not confirmed `last` stands still, so all that time
+        // Rule 5: while the leadership is not confirmed the clock does not tick, so all that time
         // counts as our own delay once it is confirmed again.
         match running.leading.confirm().await {
             Ok(confirmed) if confirmed.term == term => {}
@@ -60,38 +60,24 @@ async fn lead(running: &Arc<Running>, term: u64) {
             let version = running.published.load();
             version.catalog.session(session).map_or(0, |session| session.things as usize)
         };
-        let judged_now = || judged_now(running, &mut last);
-        expire_due(&table, judged_now, things_of, |due| propose(running, &table, due)).await;
+        let propose = |due| propose(running, &table, due);
+        expire_due(&table, || clock.tick(), things_of, propose).await;
         let_time_pass(running, term).await;
     }
 }
 
-async fn open(running: &Running, term: u64) -> Option<Arc<LeaseTable>> {
+/// Returns whether the node still leads once it is.
+async fn first_read_index_applied(running: &Running, term: u64) -> bool {
     while leading_term(&running.raft) == Some(term) {
         if let Ok(linearizer) = running.leading.first_read_index().await
             && linearizer.read_log_id().committed_leader_id().term == term
             && linearizer.await_ready(&running.raft).await.is_ok()
         {
-            let lease_ms = running.config.timings.election_max.as_millis() as u64;
-            return Some(running.leases.open(term, &running.published, lease_ms));
+            return true;
         }
         sleep(OPENING_RETRY).await;
     }
-    None
-}
-
-/// The lease time to judge by, from one look at the clock, with what passed since `last` beyond a
-/// tick left out. A stall after this cannot make anybody late.
-fn judged_now(running: &Running, last: &mut u64) -> u64 {
-    let clock = &running.leases.clock;
-    let now = clock.running_ms();
-    let late = now.saturating_sub(*last).saturating_sub(SLOT_MS);
-    if late > LATE_MS {
-        clock.hold(late);
-        tracing::debug!(late_ms = late, "own delay is left out of the leases");
-    }
-    *last = now;
-    clock.at(now)
+    false
 }
 
 /// Proposes what is due, entry by entry, until nothing is or until one is not appended: what hinders
