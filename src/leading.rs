@@ -225,9 +225,10 @@ fn not_written(error: ClientWriteError<TypeConfig>) -> Proposed {
     }
 }
 
-/// The term that the node leads, if it does.
+/// The term that the node leads, if it does. From the server metrics, as all who wait for a change
+/// of it wait for those: Raft sends its other metrics later, and they may not tell of it yet.
 pub fn leading_term(raft: &Raft) -> Option<u64> {
-    let metrics = raft.metrics();
+    let metrics = raft.server_metrics();
     let metrics = metrics.borrow_watched();
     metrics.state.is_leader().then_some(metrics.vote.leader_id.term)
 }
