@@ -92,7 +92,7 @@ impl Leading {
     /// The times for a command proposed now.
     pub fn stamp(&self) -> Option<Stamp> {
         let term = self.term()?;
-        let applied_ms = || self.published.load().catalog.clock().cluster_ms;
+        let applied_ms = self.published.load().catalog.clock().cluster_ms;
         Some(Stamp { cluster_ms: self.cluster_clock.now(term, applied_ms), wall_ms: wall_ms() })
     }
 
@@ -243,25 +243,56 @@ pub fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
-/// Cluster time: what was applied when the leadership began, plus the monotonic time since then.
+/// Cluster time: what was applied, plus the monotonic time since then under one leadership.
 #[derive(Debug, Default)]
-struct ClusterClock(Mutex<Option<Leadership>>);
+struct ClusterClock(Mutex<Option<Base>>);
 
 #[derive(Clone, Copy, Debug)]
-struct Leadership {
+struct Base {
     term: u64,
-    began: Instant,
+    since: Instant,
     applied_ms: u64,
 }
 
+impl Base {
+    fn now(&self) -> u64 {
+        self.applied_ms + self.since.elapsed().as_millis() as u64
+    }
+}
+
 impl ClusterClock {
-    fn now(&self, term: u64, applied_ms: impl FnOnce() -> u64) -> u64 {
+    /// A new leader may not have applied all that earlier ones stamped when it is first asked, so
+    /// it goes on from what was applied whenever that is ahead.
+    fn now(&self, term: u64, applied_ms: u64) -> u64 {
         let mut known = self.0.lock();
-        let leadership = match *known {
-            Some(leadership) if leadership.term == term => leadership,
-            _ => Leadership { term, began: Instant::now(), applied_ms: applied_ms() },
+        let base = match *known {
+            Some(base) if base.term == term && base.now() >= applied_ms => base,
+            Some(_) | None => Base { term, since: Instant::now(), applied_ms },
         };
-        *known = Some(leadership);
-        leadership.applied_ms + leadership.began.elapsed().as_millis() as u64
+        *known = Some(base);
+        base.now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cluster_time_goes_on_from_what_earlier_leaders_stamped_though_it_is_applied_late() {
+        let clock = ClusterClock::default();
+        let before_the_backlog = clock.now(2, 100);
+        assert!((100..5_000).contains(&before_the_backlog));
+        let after = clock.now(2, 5_000);
+        assert!(after >= 5_000);
+        assert!(clock.now(2, 5_000) >= after, "it went back");
+    }
+
+    #[test]
+    fn time_without_this_leader_is_not_counted_by_it() {
+        let clock = ClusterClock::default();
+        assert!(clock.now(2, 900_000) >= 900_000);
+        // What another leader has applied since counts.
+        assert!((100..900_000).contains(&clock.now(4, 100)));
     }
 }
