@@ -10,7 +10,7 @@ use openraft::errors::ClientWriteError;
 use openraft::raft::ReadPolicy;
 use openraft::raft::linearizable_read::{Linearizer, LinearizerOption};
 use parking_lot::Mutex;
-use roster_api::registry::{Beat, BeatRefused, BeatTarget, Heard, Renewed};
+use roster_api::registry::{Beat, BeatAnswers, BeatRefused, BeatTarget, Heard, Renewed};
 use roster_storage::catalog::Catalog;
 use roster_storage::command::{EncodedCommand, Proposal, Stamp};
 use roster_storage::names::{NodeId, Revision, SessionId};
@@ -159,15 +159,11 @@ impl Leading {
         };
         let version = self.published.load();
         let now = self.leases.clock.now();
-        let answers = beats
-            .iter()
-            .map(|beat| {
-                let (session, ttl_ms) = renew(&table, &version.catalog, beat, now)?;
-                Ok(Renewed { session, ttl_ms, revision: confirmed.revision })
-            })
-            .collect();
+        let each = beats.iter().map(|beat| renew(&table, &version.catalog, beat, now)).collect();
         self.leases.count_heartbeats(beats.len() as u64);
-        HeartbeatsAnswer::Confirmed(answers)
+        // What a refusal is based on may be newer than what was confirmed.
+        let revision = confirmed.revision.max(version.revision());
+        HeartbeatsAnswer::Confirmed(BeatAnswers { revision, each })
     }
 
     /// What this leader knows of the sessions' last heartbeats; for display, so not confirmed.
@@ -188,13 +184,12 @@ impl Leading {
     }
 }
 
-/// The session and its TTL.
 fn renew(
     table: &LeaseTable,
     catalog: &Catalog,
     beat: &Beat,
     now: u64,
-) -> Result<(SessionId, u64), BeatRefused> {
+) -> Result<Renewed, BeatRefused> {
     let session = match &beat.target {
         BeatTarget::Session(session) => *session,
         BeatTarget::Instance { key, incarnation } => {
@@ -209,8 +204,10 @@ fn renew(
         }
     };
     match table.renew(session, beat.mark, now) {
-        Ok(ttl_ms) => Ok((session, ttl_ms)),
+        Ok(ttl_ms) => Ok(Renewed { session, ttl_ms }),
         Err(NotRenewed::Ending) => Err(BeatRefused::Ending),
+        // Apply publishes a version before it makes the leases of that.
+        Err(NotRenewed::Unknown) if catalog.session(session).is_some() => Err(BeatRefused::Ending),
         Err(NotRenewed::Unknown) => Err(BeatRefused::UnknownSession(session)),
     }
 }
@@ -276,7 +273,26 @@ impl ClusterClock {
 
 #[cfg(test)]
 mod tests {
+    use roster_storage::catalog::At;
+    use roster_storage::command::{Command, OpenSession};
+
     use super::*;
+
+    #[test]
+    fn a_session_that_is_published_and_has_no_lease_yet_is_not_told_to_be_unknown() {
+        let mut catalog = Catalog::default();
+        let at = At { revision: Revision(1), term: 1, stamp: Stamp { cluster_ms: 0, wall_ms: 0 } };
+        let open = OpenSession { ttl_ms: None, name: "s".into(), request: None };
+        catalog.apply(at, &Command::OpenSession(open));
+        let table = LeaseTable::new(1);
+        let beat = |session| Beat { target: BeatTarget::Session(session), mark: None };
+        let (published, none) = (SessionId(1), SessionId(2));
+        let renewed = |session| renew(&table, &catalog, &beat(session), 0);
+        assert_eq!(renewed(published), Err(BeatRefused::Ending));
+        assert_eq!(renewed(none), Err(BeatRefused::UnknownSession(none)));
+        table.touch(published, 1_000, Revision(1), 0);
+        assert_eq!(renewed(published), Ok(Renewed { session: published, ttl_ms: 1_000 }));
+    }
 
     #[test]
     fn cluster_time_goes_on_from_what_earlier_leaders_stamped_though_it_is_applied_late() {
