@@ -111,7 +111,9 @@ impl Forward {
 fn not_gathered(why: NotGathered) -> Unavailable {
     match why {
         NotGathered::Full => Unavailable::Overloaded("requests wait for the leader".into()),
-        NotGathered::Stopped => Unavailable::Unknown("this node is stopping".into()),
+        NotGathered::Stopped => {
+            Unavailable::Unknown("this node is stopping, or failed at it".into())
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! Gathers questions that arrive while an earlier round is under way and has them answered by one
 //! round: under load the rounds get larger instead of more, and alone a question waits for nobody.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Questions that wait for a round; more are refused.
@@ -25,7 +27,7 @@ impl<Q, A> Clone for Gatherer<Q, A> {
 pub enum NotGathered {
     /// It was never taken up.
     Full,
-    /// The node is stopping; it may have been taken up.
+    /// The node is stopping, or the round broke off; it may have been taken up.
     Stopped,
 }
 
@@ -50,7 +52,11 @@ impl<Q: Send + 'static, A: Send + 'static> Gatherer<Q, A> {
                 let run = run.clone();
                 tokio::spawn(async move {
                     let (questions, askers): (Vec<_>, Vec<_>) = round.into_iter().unzip();
-                    for (answer, asker) in run(questions).await.into_iter().zip(askers) {
+                    let Ok(answers) = AssertUnwindSafe(run(questions)).catch_unwind().await else {
+                        tracing::error!(requests = askers.len(), "a round of requests panicked");
+                        return;
+                    };
+                    for (answer, asker) in answers.into_iter().zip(askers) {
                         // Who hung up needs no answer.
                         drop(asker.send(answer));
                     }
@@ -76,6 +82,17 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_round_that_panics_ends_alone() {
+        let gatherer = Gatherer::start(1, 16, |round: Vec<u32>| async move {
+            assert!(!round.contains(&13), "a bug");
+            round
+        });
+        assert_eq!(gatherer.ask(1).await, Ok(1));
+        assert_eq!(gatherer.ask(13).await, Err(NotGathered::Stopped));
+        assert_eq!(gatherer.ask(2).await, Ok(2));
+    }
 
     #[tokio::test]
     async fn what_arrives_during_a_round_is_answered_by_the_next_one() {
