@@ -1,16 +1,19 @@
 //! The loop that keeps the leases of a leader: opens the table when a leadership begins, looks at
 //! what is due, proposes expiries, and lets cluster time pass where nobody writes.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
+use parking_lot::Mutex;
 use roster_storage::command::{Command, EncodedCommand, Expire, Proposal};
 use roster_storage::limits::{EXPIRY_SESSIONS_MAX, EXPIRY_THINGS_MAX};
 use roster_storage::names::SessionId;
 use roster_storage::raft_types::{TypeConfig, alias};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::{Due, LeaseTable, SLOT_MS};
@@ -47,8 +50,12 @@ async fn lead(running: &Arc<Running>, term: u64) {
     tracing::info!(term, sessions = table.len(), "leading; leases are open");
     let mut ticks = interval(Duration::from_millis(SLOT_MS));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let answers = Mutex::new(JoinSet::new());
     while leading_term(&running.raft) == Some(term) {
         ticks.tick().await;
+        while let Some(ended) = answers.lock().try_join_next() {
+            ended.unwrap_or_else(|e| resume_unwind(e.into_panic()));
+        }
         // Rule 5: while the leadership is not confirmed the clock does not tick, so all that time
         // counts as our own delay once it is confirmed again.
         match running.leading.confirm().await {
@@ -60,7 +67,7 @@ async fn lead(running: &Arc<Running>, term: u64) {
             let version = running.published.load();
             version.catalog.session(session).map_or(0, |session| session.things as usize)
         };
-        let propose = |due| propose(running, &table, due);
+        let propose = |due| propose(running, &table, &answers, due);
         expire_due(&table, || clock.tick(), things_of, propose).await;
         let_time_pass(running, term).await;
     }
@@ -129,8 +136,13 @@ impl Entry {
 
 /// Proposes under this very leadership, never forwarded (invariant S5). Who is named stays marked
 /// until apply tells, unless nothing was appended. Returns whether something was, as far as is known
-/// at once.
-async fn propose(running: &Arc<Running>, table: &Arc<LeaseTable>, due: Vec<Due>) -> bool {
+/// at once; the rest is awaited beside, for as long as the leadership lasts.
+async fn propose(
+    running: &Arc<Running>,
+    table: &Arc<LeaseTable>,
+    answers: &Mutex<JoinSet<()>>,
+    due: Vec<Due>,
+) -> bool {
     let sessions = due.iter().map(|due| (*due).into()).collect();
     let command = Command::Expire(Expire { term: table.term(), sessions });
     let Some(answer) = submit(running, table.term(), &command).await else {
@@ -138,7 +150,7 @@ async fn propose(running: &Arc<Running>, table: &Arc<LeaseTable>, due: Vec<Due>)
         return false;
     };
     let (running, table) = (running.clone(), table.clone());
-    tokio::spawn(async move {
+    answers.lock().spawn(async move {
         match answer.await {
             Ok(Err(ClientWriteError::ForwardToLeader(_))) => {
                 table.spare(due, running.leases.clock.now());

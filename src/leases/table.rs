@@ -478,7 +478,7 @@ mod tests {
             while !self.over.load(Ordering::Acquire) {
                 let now = self.now.load(Ordering::Acquire);
                 // Not at all times, or nobody would ever be late.
-                if now % 8 == 0 && self.table.renew(S, None, now).is_ok() {
+                if now.is_multiple_of(8) && self.table.renew(S, None, now).is_ok() {
                     self.acknowledged.fetch_max(now, Ordering::AcqRel);
                 }
             }
@@ -510,7 +510,8 @@ mod tests {
                 for due in proposals.try_iter() {
                     self.expire(due, touched, registered);
                 }
-                (touched, registered) = (Revision(round), if round % 3 == 0 { stale } else { now });
+                (touched, registered) =
+                    (Revision(round), if round.is_multiple_of(3) { stale } else { now });
                 self.table.touch(S, Self::TTL, touched, registered);
             }
             (touched, registered)
