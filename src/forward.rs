@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use roster_api::registry::{Beat, BeatRefused, Heard, Renewed, Unavailable};
+use roster_api::registry::{Beat, BeatAnswers, Heard, Unavailable};
 use roster_storage::command::{EncodedCommand, Outcome};
 use roster_storage::names::{NodeId, SessionId};
 use serde::Serialize;
@@ -45,13 +45,11 @@ const OLD_LEADER_GRACE: Duration = Duration::from_millis(200);
 /// A Sentinel transport gives up after 3 s; it should see the answer before.
 const HEARTBEAT_TIMEOUT_MAX: Duration = Duration::from_millis(2_500);
 
-type BeatAnswers = Result<Vec<Result<Renewed, BeatRefused>>, Unavailable>;
-
 /// The way to the leader.
 pub struct Forward {
     way: Arc<Way>,
     writes: Gatherer<EncodedCommand, Result<Outcome, Unavailable>>,
-    heartbeats: Gatherer<Vec<Beat>, BeatAnswers>,
+    heartbeats: Gatherer<Vec<Beat>, Result<BeatAnswers, Unavailable>>,
     read_indexes: Gatherer<(), Result<u64, Unavailable>>,
 }
 
@@ -100,7 +98,7 @@ impl Forward {
         self.read_indexes.ask((), 0, self.way.deadline()).await.map_err(not_gathered)?
     }
 
-    pub async fn heartbeat(&self, beats: Vec<Beat>) -> BeatAnswers {
+    pub async fn heartbeat(&self, beats: Vec<Beat>) -> Result<BeatAnswers, Unavailable> {
         let bytes = beats.len() * BEAT_BYTES;
         let deadline = Instant::now() + self.way.timeout.min(HEARTBEAT_TIMEOUT_MAX);
         self.heartbeats.ask(beats, bytes, deadline).await.map_err(not_gathered)?
@@ -118,7 +116,9 @@ fn not_gathered(why: NotGathered) -> Unavailable {
     match why {
         NotGathered::Full => Unavailable::Overloaded("requests wait for the leader".into()),
         NotGathered::Late => Unavailable::NoLeader("no leader took it in time".into()),
-        NotGathered::Stopped => Unavailable::Unknown("this node is stopping".into()),
+        NotGathered::Stopped => {
+            Unavailable::Unknown("this node is stopping, or failed at it".into())
+        }
     }
 }
 
@@ -279,20 +279,30 @@ impl Way {
         Err(tries.given_up())
     }
 
-    async fn heartbeat(&self, requests: Vec<Vec<Beat>>, deadline: Instant) -> Vec<BeatAnswers> {
+    async fn heartbeat(
+        &self,
+        requests: Vec<Vec<Beat>>,
+        deadline: Instant,
+    ) -> Vec<Result<BeatAnswers, Unavailable>> {
         let sizes: Vec<_> = requests.iter().map(Vec::len).collect();
         let question = rpc::Heartbeats { beats: requests.into_iter().flatten().collect() };
         match self.renew(&question, deadline).await {
-            Ok(answers) => {
-                let mut answers = answers.into_iter();
-                sizes.iter().map(|&size| Ok(answers.by_ref().take(size).collect())).collect()
+            Ok(BeatAnswers { revision, each }) => {
+                let mut each = each.into_iter();
+                let share =
+                    |size| BeatAnswers { revision, each: each.by_ref().take(size).collect() };
+                sizes.into_iter().map(share).map(Ok).collect()
             }
             Err(e) => vec![Err(e); sizes.len()],
         }
     }
 
     /// Renewing twice is harmless, so a broken call is simply made again.
-    async fn renew(&self, question: &rpc::Heartbeats, deadline: Instant) -> BeatAnswers {
+    async fn renew(
+        &self,
+        question: &rpc::Heartbeats,
+        deadline: Instant,
+    ) -> Result<BeatAnswers, Unavailable> {
         let mut tries = self.tries(deadline);
         while let Some((leader, left)) = tries.next().await {
             let answer = if leader == self.id {

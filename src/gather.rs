@@ -5,9 +5,11 @@
 //! a question whose deadline passed, or whose asker hung up, before its round began is left out, so
 //! nothing is done for clients that have long gone.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 
@@ -151,7 +153,11 @@ where
         }
     }
     let Some(deadline) = deadline else { return };
-    for (answer, (asker, room)) in run(questions, deadline).await.into_iter().zip(askers) {
+    // The askers of a round that panics are told so by their closed channel; the next rounds go on.
+    let Ok(answers) = AssertUnwindSafe(run(questions, deadline)).catch_unwind().await else {
+        return tracing::error!(requests = askers.len(), "a round of requests panicked");
+    };
+    for (answer, (asker, room)) in answers.into_iter().zip(askers) {
         drop(asker.send(Ok(answer)));
         drop(room);
     }
@@ -253,6 +259,17 @@ mod tests {
         assert_eq!(refused, Err(NotGathered::Full));
         doubling.go.add_permits(1);
         assert_eq!(first.await.expect("ran"), Ok(2));
+    }
+
+    #[tokio::test]
+    async fn a_round_that_panics_ends_alone() {
+        let gatherer = Gatherer::start(ONE_AT_ONCE, |round: Vec<u32>, _| async move {
+            assert!(!round.contains(&13), "a bug");
+            round
+        });
+        assert_eq!(gatherer.ask(1, 0, soon()).await, Ok(1));
+        assert_eq!(gatherer.ask(13, 0, soon()).await, Err(NotGathered::Stopped));
+        assert_eq!(gatherer.ask(2, 0, soon()).await, Ok(2));
     }
 
     #[tokio::test]
