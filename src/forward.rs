@@ -5,14 +5,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use roster_api::registry::{Beat, BeatRefused, Heard, Renewed, Unavailable};
+use roster_api::registry::{Beat, BeatAnswers, Heard, Unavailable};
 use roster_storage::command::{EncodedCommand, Outcome};
 use roster_storage::names::{NodeId, SessionId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::gather::{Gatherer, NotGathered};
+use crate::gather::{Gatherer, NotGathered, Rounds};
 use crate::leading::{Leading, known_leader};
 use crate::peers::{Peers, Purpose};
 use crate::raft::link::CallError;
@@ -21,36 +21,35 @@ use crate::raft::rpc::{
 };
 use crate::raft::{Raft, leader_becomes};
 
-/// Rounds of writes under way at once: the next gathers while these are written.
-const WRITE_ROUNDS: usize = 2;
+/// Writes: one round at a time, and a busy one waits a little for the next: larger rounds share an
+/// fsync on each node. With 64 writers over three nodes a write costs a sixth less CPU this way than
+/// with two rounds at once and no pause, and no fewer go through.
+const WRITES: Rounds = Rounds { at_once: 1, bytes: 8 << 20, pause: Duration::from_millis(1) };
 
-/// Writes of one round.
-const WRITES_PER_ROUND: usize = 256;
+/// Heartbeats: one round at a time, since what a round costs hardly depends on how many it carries.
+const HEARTBEATS: Rounds = Rounds { at_once: 1, bytes: 8 << 20, pause: Duration::ZERO };
 
-/// Rounds of heartbeats under way at once.
-const HEARTBEAT_ROUNDS: usize = 2;
+/// Read indexes: all that wait share one.
+const READS: Rounds = Rounds { at_once: 2, bytes: 8 << 20, pause: Duration::ZERO };
 
-/// Heartbeat requests of one round.
-const HEARTBEATS_PER_ROUND: usize = 4_096;
-
-/// Rounds of read indexes that a follower has under way at once.
-const READ_ROUNDS: usize = 2;
-
-const READS_PER_ROUND: usize = 4_096;
+/// What a heartbeat weighs on the way to the leader, about, in bytes.
+const BEAT_BYTES: usize = 128;
 
 /// Between two tries to find a leader that takes a request.
 const RETRY: Duration = Duration::from_millis(10);
 
+/// How long a write that was sent to a leader is waited for once another one leads: its answer may
+/// be on the way, but a leader that hangs must not hold up those who come after.
+const OLD_LEADER_GRACE: Duration = Duration::from_millis(200);
+
 /// A Sentinel transport gives up after 3 s; it should see the answer before.
 const HEARTBEAT_TIMEOUT_MAX: Duration = Duration::from_millis(2_500);
-
-type BeatAnswers = Result<Vec<Result<Renewed, BeatRefused>>, Unavailable>;
 
 /// The way to the leader.
 pub struct Forward {
     way: Arc<Way>,
     writes: Gatherer<EncodedCommand, Result<Outcome, Unavailable>>,
-    heartbeats: Gatherer<Vec<Beat>, BeatAnswers>,
+    heartbeats: Gatherer<Vec<Beat>, Result<BeatAnswers, Unavailable>>,
     read_indexes: Gatherer<(), Result<u64, Unavailable>>,
 }
 
@@ -74,46 +73,52 @@ impl Forward {
         let (for_writes, for_beats, for_reads) = (way.clone(), way.clone(), way.clone());
         Self {
             way,
-            writes: Gatherer::start(WRITE_ROUNDS, WRITES_PER_ROUND, move |commands| {
+            writes: Gatherer::start(WRITES, move |commands, deadline| {
                 let way = for_writes.clone();
-                async move { way.write(commands).await }
+                async move { way.write(commands, deadline).await }
             }),
-            heartbeats: Gatherer::start(HEARTBEAT_ROUNDS, HEARTBEATS_PER_ROUND, move |beats| {
+            heartbeats: Gatherer::start(HEARTBEATS, move |beats, deadline| {
                 let way = for_beats.clone();
-                async move { way.heartbeat(beats).await }
+                async move { way.heartbeat(beats, deadline).await }
             }),
-            read_indexes: Gatherer::start(READ_ROUNDS, READS_PER_ROUND, move |asked: Vec<()>| {
+            read_indexes: Gatherer::start(READS, move |asked: Vec<()>, deadline| {
                 let way = for_reads.clone();
-                async move { vec![way.read_index().await; asked.len()] }
+                async move { vec![way.read_index(deadline).await; asked.len()] }
             }),
         }
     }
 
     pub async fn propose(&self, command: EncodedCommand) -> Result<Outcome, Unavailable> {
-        self.writes.ask(command).await.map_err(not_gathered)?
+        let (bytes, deadline) = (command.len(), self.way.deadline());
+        self.writes.ask(command, bytes, deadline).await.map_err(not_gathered)?
     }
 
     /// The index that this node must have applied before a linearizable read.
     pub async fn read_index(&self) -> Result<u64, Unavailable> {
-        self.read_indexes.ask(()).await.map_err(not_gathered)?
+        self.read_indexes.ask((), 0, self.way.deadline()).await.map_err(not_gathered)?
     }
 
-    pub async fn heartbeat(&self, beats: Vec<Beat>) -> BeatAnswers {
-        self.heartbeats.ask(beats).await.map_err(not_gathered)?
+    pub async fn heartbeat(&self, beats: Vec<Beat>) -> Result<BeatAnswers, Unavailable> {
+        let bytes = beats.len() * BEAT_BYTES;
+        let deadline = Instant::now() + self.way.timeout.min(HEARTBEAT_TIMEOUT_MAX);
+        self.heartbeats.ask(beats, bytes, deadline).await.map_err(not_gathered)?
     }
 
     pub async fn last_heard(
         &self,
         sessions: Vec<SessionId>,
     ) -> Result<Vec<Option<Heard>>, Unavailable> {
-        self.way.last_heard(sessions).await
+        self.way.last_heard(sessions, self.way.deadline()).await
     }
 }
 
 fn not_gathered(why: NotGathered) -> Unavailable {
     match why {
         NotGathered::Full => Unavailable::Overloaded("requests wait for the leader".into()),
-        NotGathered::Stopped => Unavailable::Unknown("this node is stopping".into()),
+        NotGathered::Late => Unavailable::NoLeader("no leader took it in time".into()),
+        NotGathered::Stopped => {
+            Unavailable::Unknown("this node is stopping, or failed at it".into())
+        }
     }
 }
 
@@ -159,10 +164,14 @@ impl Tries {
 }
 
 impl Way {
-    fn tries(&self, timeout: Duration) -> Tries {
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    fn tries(&self, deadline: Instant) -> Tries {
         Tries {
             raft: self.raft.clone(),
-            deadline: Instant::now() + timeout,
+            deadline,
             begun: false,
             why: "no node has won an election".into(),
         }
@@ -180,25 +189,34 @@ impl Way {
             .peers
             .link(&self.raft, leader, purpose)
             .ok_or_else(|| CallError::NotSent(format!("node {leader}, which is no member")))?;
-        let call = link.call(path, question, left);
-        if purpose == Purpose::Writes {
-            return call.await;
-        }
-        // A leader that hangs is not waited for once another one is known; for a write its answer
-        // is worth the wait.
+        let grace = match purpose {
+            Purpose::Writes => OLD_LEADER_GRACE,
+            Purpose::Reads | Purpose::Heartbeats | Purpose::Status => Duration::ZERO,
+        };
+        let no_longer_leads = async {
+            // An error means that Raft stopped; the call tells more about that.
+            if leader_becomes(&self.raft, |known| known != Some(leader)).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            sleep(grace).await;
+        };
         tokio::select! {
-            answer = call => answer,
-            _ = leader_becomes(&self.raft, |known| known != Some(leader)) => {
+            answer = link.call(path, question, left) => answer,
+            () = no_longer_leads => {
                 Err(CallError::Unanswered(format!("{link}, which no longer leads")))
             }
         }
     }
 
-    async fn write(&self, commands: Vec<EncodedCommand>) -> Vec<Result<Outcome, Unavailable>> {
+    async fn write(
+        &self,
+        commands: Vec<EncodedCommand>,
+        deadline: Instant,
+    ) -> Vec<Result<Outcome, Unavailable>> {
         let mut answers: Vec<Option<Result<Outcome, Unavailable>>> = vec![None; commands.len()];
         // The places of the commands that certainly were not appended yet.
         let mut open: Vec<usize> = (0..commands.len()).collect();
-        let mut tries = self.tries(self.timeout);
+        let mut tries = self.tries(deadline);
         while !open.is_empty()
             && let Some((leader, left)) = tries.next().await
         {
@@ -244,8 +262,8 @@ impl Way {
         }
     }
 
-    async fn read_index(&self) -> Result<u64, Unavailable> {
-        let mut tries = self.tries(self.timeout);
+    async fn read_index(&self, deadline: Instant) -> Result<u64, Unavailable> {
+        let mut tries = self.tries(deadline);
         while let Some((leader, left)) = tries.next().await {
             let answer = if leader == self.id {
                 Ok(self.leading.read_index().await)
@@ -261,21 +279,31 @@ impl Way {
         Err(tries.given_up())
     }
 
-    async fn heartbeat(&self, requests: Vec<Vec<Beat>>) -> Vec<BeatAnswers> {
+    async fn heartbeat(
+        &self,
+        requests: Vec<Vec<Beat>>,
+        deadline: Instant,
+    ) -> Vec<Result<BeatAnswers, Unavailable>> {
         let sizes: Vec<_> = requests.iter().map(Vec::len).collect();
         let question = rpc::Heartbeats { beats: requests.into_iter().flatten().collect() };
-        match self.renew(&question).await {
-            Ok(answers) => {
-                let mut answers = answers.into_iter();
-                sizes.iter().map(|&size| Ok(answers.by_ref().take(size).collect())).collect()
+        match self.renew(&question, deadline).await {
+            Ok(BeatAnswers { revision, each }) => {
+                let mut each = each.into_iter();
+                let share =
+                    |size| BeatAnswers { revision, each: each.by_ref().take(size).collect() };
+                sizes.into_iter().map(share).map(Ok).collect()
             }
             Err(e) => vec![Err(e); sizes.len()],
         }
     }
 
     /// Renewing twice is harmless, so a broken call is simply made again.
-    async fn renew(&self, question: &rpc::Heartbeats) -> BeatAnswers {
-        let mut tries = self.tries(self.timeout.min(HEARTBEAT_TIMEOUT_MAX));
+    async fn renew(
+        &self,
+        question: &rpc::Heartbeats,
+        deadline: Instant,
+    ) -> Result<BeatAnswers, Unavailable> {
+        let mut tries = self.tries(deadline);
         while let Some((leader, left)) = tries.next().await {
             let answer = if leader == self.id {
                 Ok(self.leading.heartbeats(&question.beats).await)
@@ -294,9 +322,10 @@ impl Way {
     async fn last_heard(
         &self,
         sessions: Vec<SessionId>,
+        deadline: Instant,
     ) -> Result<Vec<Option<Heard>>, Unavailable> {
         let question = rpc::LastHeard { sessions };
-        let mut tries = self.tries(self.timeout);
+        let mut tries = self.tries(deadline);
         while let Some((leader, left)) = tries.next().await {
             let answer = if leader == self.id {
                 Ok(self.leading.last_heard(&question.sessions).await)

@@ -10,7 +10,7 @@ use openraft::errors::ClientWriteError;
 use openraft::raft::ReadPolicy;
 use openraft::raft::linearizable_read::{Linearizer, LinearizerOption};
 use parking_lot::Mutex;
-use roster_api::registry::{Beat, BeatRefused, BeatTarget, Heard, Renewed};
+use roster_api::registry::{Beat, BeatAnswers, BeatRefused, BeatTarget, Heard, Renewed};
 use roster_storage::catalog::Catalog;
 use roster_storage::command::{EncodedCommand, Proposal, Stamp};
 use roster_storage::names::{NodeId, Revision, SessionId};
@@ -18,17 +18,14 @@ use roster_storage::raft_types::{LogId, TypeConfig};
 use roster_storage::version::Published;
 
 use crate::disk_guard::DiskGuard;
-use crate::gather::Gatherer;
+use crate::gather::{Gatherer, Rounds};
 use crate::leases::{LeaseTable, Leases, NotRenewed};
 use crate::raft::Raft;
 use crate::raft::rpc::{HeartbeatsAnswer, LastHeardAnswer, NotAppended, Proposed, ReadIndex};
 
-/// Rounds of read indexes under way at once. A second one lets reads that came during the first go
-/// ahead without waiting for it.
-const READ_ROUNDS: usize = 2;
-
-/// Reads that share one round.
-const READS_PER_ROUND: usize = 4_096;
+/// Read indexes: all that wait share one; a second one lets reads that came during the first go ahead
+/// without waiting for it.
+const READS: Rounds = Rounds { at_once: 2, bytes: 8 << 20, pause: Duration::ZERO };
 
 /// A leadership, confirmed at some moment after it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +57,7 @@ impl Leading {
         lease_reads: bool,
     ) -> Self {
         let reader = raft.clone();
-        let read_rounds = Gatherer::start(READ_ROUNDS, READS_PER_ROUND, move |asked: Vec<()>| {
+        let read_rounds = Gatherer::start(READS, move |asked: Vec<()>, _| {
             let reader = reader.clone();
             async move {
                 let answer = reader
@@ -92,7 +89,7 @@ impl Leading {
     /// The times for a command proposed now.
     pub fn stamp(&self) -> Option<Stamp> {
         let term = self.term()?;
-        let applied_ms = || self.published.load().catalog.clock().cluster_ms;
+        let applied_ms = self.published.load().catalog.clock().cluster_ms;
         Some(Stamp { cluster_ms: self.cluster_clock.now(term, applied_ms), wall_ms: wall_ms() })
     }
 
@@ -126,7 +123,9 @@ impl Leading {
     /// A log id such that a state that has applied it reflects all that was acknowledged before
     /// this was asked. Confirmed by a majority, never by the lease; shared by all who ask together.
     pub async fn read_index(&self) -> ReadIndex {
-        match self.read_rounds.ask(()).await {
+        // A round takes a lease at most; whoever waits for longer has asked elsewhere by then.
+        let deadline = tokio::time::Instant::now() + self.lease * 2;
+        match self.read_rounds.ask((), 0, deadline).await {
             Ok(Ok(log_id)) => ReadIndex::At(log_id),
             Ok(Err(why)) => ReadIndex::NotLeader(why),
             Err(stopped) => ReadIndex::NotLeader(format!("{stopped:?}")),
@@ -159,15 +158,11 @@ impl Leading {
         };
         let version = self.published.load();
         let now = self.leases.clock.now();
-        let answers = beats
-            .iter()
-            .map(|beat| {
-                let (session, ttl_ms) = renew(&table, &version.catalog, beat, now)?;
-                Ok(Renewed { session, ttl_ms, revision: confirmed.revision })
-            })
-            .collect();
+        let each = beats.iter().map(|beat| renew(&table, &version.catalog, beat, now)).collect();
         self.leases.count_heartbeats(beats.len() as u64);
-        HeartbeatsAnswer::Confirmed(answers)
+        // What a refusal is based on may be newer than what was confirmed.
+        let revision = confirmed.revision.max(version.revision());
+        HeartbeatsAnswer::Confirmed(BeatAnswers { revision, each })
     }
 
     /// What this leader knows of the sessions' last heartbeats; for display, so not confirmed.
@@ -188,13 +183,12 @@ impl Leading {
     }
 }
 
-/// The session and its TTL.
 fn renew(
     table: &LeaseTable,
     catalog: &Catalog,
     beat: &Beat,
     now: u64,
-) -> Result<(SessionId, u64), BeatRefused> {
+) -> Result<Renewed, BeatRefused> {
     let session = match &beat.target {
         BeatTarget::Session(session) => *session,
         BeatTarget::Instance { key, incarnation } => {
@@ -209,8 +203,10 @@ fn renew(
         }
     };
     match table.renew(session, beat.mark, now) {
-        Ok(ttl_ms) => Ok((session, ttl_ms)),
+        Ok(ttl_ms) => Ok(Renewed { session, ttl_ms }),
         Err(NotRenewed::Ending) => Err(BeatRefused::Ending),
+        // Apply publishes a version before it makes the leases of that.
+        Err(NotRenewed::Unknown) if catalog.session(session).is_some() => Err(BeatRefused::Ending),
         Err(NotRenewed::Unknown) => Err(BeatRefused::UnknownSession(session)),
     }
 }
@@ -225,9 +221,10 @@ fn not_written(error: ClientWriteError<TypeConfig>) -> Proposed {
     }
 }
 
-/// The term that the node leads, if it does.
+/// The term that the node leads, if it does. From the server metrics, as all who wait for a change
+/// of it wait for those: Raft sends its other metrics later, and they may not tell of it yet.
 pub fn leading_term(raft: &Raft) -> Option<u64> {
-    let metrics = raft.metrics();
+    let metrics = raft.server_metrics();
     let metrics = metrics.borrow_watched();
     metrics.state.is_leader().then_some(metrics.vote.leader_id.term)
 }
@@ -242,25 +239,75 @@ pub fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
-/// Cluster time: what was applied when the leadership began, plus the monotonic time since then.
+/// Cluster time: what was applied, plus the monotonic time since then under one leadership.
 #[derive(Debug, Default)]
-struct ClusterClock(Mutex<Option<Leadership>>);
+struct ClusterClock(Mutex<Option<Base>>);
 
 #[derive(Clone, Copy, Debug)]
-struct Leadership {
+struct Base {
     term: u64,
-    began: Instant,
+    since: Instant,
     applied_ms: u64,
 }
 
+impl Base {
+    fn now(&self) -> u64 {
+        self.applied_ms + self.since.elapsed().as_millis() as u64
+    }
+}
+
 impl ClusterClock {
-    fn now(&self, term: u64, applied_ms: impl FnOnce() -> u64) -> u64 {
+    /// A new leader may not have applied all that earlier ones stamped when it is first asked, so
+    /// it goes on from what was applied whenever that is ahead.
+    fn now(&self, term: u64, applied_ms: u64) -> u64 {
         let mut known = self.0.lock();
-        let leadership = match *known {
-            Some(leadership) if leadership.term == term => leadership,
-            _ => Leadership { term, began: Instant::now(), applied_ms: applied_ms() },
+        let base = match *known {
+            Some(base) if base.term == term && base.now() >= applied_ms => base,
+            Some(_) | None => Base { term, since: Instant::now(), applied_ms },
         };
-        *known = Some(leadership);
-        leadership.applied_ms + leadership.began.elapsed().as_millis() as u64
+        *known = Some(base);
+        base.now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use roster_storage::catalog::At;
+    use roster_storage::command::{Command, OpenSession};
+
+    use super::*;
+
+    #[test]
+    fn a_session_that_is_published_and_has_no_lease_yet_is_not_told_to_be_unknown() {
+        let mut catalog = Catalog::default();
+        let at = At { revision: Revision(1), term: 1, stamp: Stamp { cluster_ms: 0, wall_ms: 0 } };
+        let open = OpenSession { ttl_ms: None, name: "s".into(), request: None };
+        catalog.apply(at, &Command::OpenSession(open));
+        let table = LeaseTable::new(1);
+        let beat = |session| Beat { target: BeatTarget::Session(session), mark: None };
+        let (published, none) = (SessionId(1), SessionId(2));
+        let renewed = |session| renew(&table, &catalog, &beat(session), 0);
+        assert_eq!(renewed(published), Err(BeatRefused::Ending));
+        assert_eq!(renewed(none), Err(BeatRefused::UnknownSession(none)));
+        table.touch(published, 1_000, Revision(1), 0);
+        assert_eq!(renewed(published), Ok(Renewed { session: published, ttl_ms: 1_000 }));
+    }
+
+    #[test]
+    fn cluster_time_goes_on_from_what_earlier_leaders_stamped_though_it_is_applied_late() {
+        let clock = ClusterClock::default();
+        let before_the_backlog = clock.now(2, 100);
+        assert!((100..5_000).contains(&before_the_backlog));
+        let after = clock.now(2, 5_000);
+        assert!(after >= 5_000);
+        assert!(clock.now(2, 5_000) >= after, "it went back");
+    }
+
+    #[test]
+    fn time_without_this_leader_is_not_counted_by_it() {
+        let clock = ClusterClock::default();
+        assert!(clock.now(2, 900_000) >= 900_000);
+        // What another leader has applied since counts.
+        assert!((100..900_000).contains(&clock.now(4, 100)));
     }
 }

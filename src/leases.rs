@@ -110,30 +110,12 @@ impl Observer for Leases {
                 }
             }
         }
-        log_departures(changes);
         self.applied.send_replace(version.revision().0);
     }
 
     /// Only a follower gets here; a leader's state is never replaced.
     fn replaced(&self, version: &Arc<Version>) {
         self.applied.send_replace(version.revision().0);
-    }
-}
-
-fn log_departures(changes: &[Change]) {
-    for change in changes {
-        for event in &change.events {
-            if let Event::InstanceDeleted { key, incarnation, reason } = event {
-                tracing::info!(
-                    revision = change.at.revision.0,
-                    instance = %key,
-                    %incarnation,
-                    reason = reason.word(),
-                    detail = %reason.detail(),
-                    "departed, with its shard"
-                );
-            }
-        }
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod bench;
 pub mod cli;
 pub mod config;
+mod departures;
 pub mod dev;
 mod disk_guard;
 mod forward;

@@ -11,8 +11,8 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use parking_lot::{Mutex, RwLock};
 use roster_api::registry::{
-    Alarm, Beat, BeatRefused, Check, ClusterNode, ClusterNodeAnswer, ClusterStatus, Consistency,
-    Glance, Heard, NodeStatus, Registry, Renewed, Role, Unavailable,
+    Alarm, Beat, BeatAnswers, Check, ClusterNode, ClusterNodeAnswer, ClusterStatus, Consistency,
+    Glance, Heard, NodeStatus, Registry, Role, Unavailable,
 };
 use roster_storage::command::{Command, EncodedCommand, Outcome};
 use roster_storage::disk::{Checkpoints, LogStore};
@@ -463,10 +463,7 @@ impl Registry for Node {
         Ok(running.published.load())
     }
 
-    async fn heartbeat(
-        &self,
-        beats: Vec<Beat>,
-    ) -> Result<Vec<Result<Renewed, BeatRefused>>, Unavailable> {
+    async fn heartbeat(&self, beats: Vec<Beat>) -> Result<BeatAnswers, Unavailable> {
         self.serving()?.forward.heartbeat(beats).await
     }
 

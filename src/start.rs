@@ -5,15 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
+use openraft::storage::RaftLogStorage;
 use openraft::{Config as RaftConfig, SnapshotPolicy};
 use parking_lot::RwLock;
 use roster_storage::disk::{Disk, DiskError, LOG_DIR, LogOptions};
+use roster_storage::names::Revision;
+use roster_storage::version::{Change, Observer, Version};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, ConfigError};
+use crate::departures::Departures;
 use crate::disk_guard::DiskGuard;
 use crate::forward::Forward;
 use crate::housekeeping::{hand_over, keep_house, keep_members, watch_service};
@@ -161,6 +165,23 @@ async fn raft_ends(running: &Running) -> String {
     }
 }
 
+/// All that watch apply, in their order.
+struct Watching {
+    leases: Arc<Leases>,
+    departures: Arc<Departures>,
+}
+
+impl Observer for Watching {
+    fn applied(&self, version: &Arc<Version>, changes: &[Change]) {
+        Observer::applied(&*self.leases, version, changes);
+        self.departures.tell(changes);
+    }
+
+    fn replaced(&self, version: &Arc<Version>) {
+        self.leases.replaced(version);
+    }
+}
+
 async fn open_disk(node: &Arc<Node>) -> Result<(Disk, Arc<Leases>), StartError> {
     let folder = node.data().path().to_owned();
     let log_dir = folder.join(LOG_DIR);
@@ -168,13 +189,16 @@ async fn open_disk(node: &Arc<Node>) -> Result<(Disk, Arc<Leases>), StartError> 
         return Err(StartError::LogGone(log_dir.display().to_string()));
     }
     let leases = Arc::new(Leases::new());
-    let observer = leases.clone();
+    let departures = Arc::new(Departures::default());
+    let observer = Arc::new(Watching { leases: leases.clone(), departures: departures.clone() });
     let opened =
         tokio::task::spawn_blocking(move || Disk::open(&folder, LogOptions::default(), observer));
-    let disk = opened.await.map_err(|e| StartError::Raft(e.to_string()))??;
+    let mut disk = opened.await.map_err(|e| StartError::Raft(e.to_string()))??;
     // Its first file is there and durable by now, and nothing was voted yet: a crash on either side
     // of this leaves a folder that starts again.
     node.log_begins()?;
+    let end = disk.log.get_log_state().await?.last_log_id;
+    departures.replayed_to(Revision(end.map_or(0, |id| id.index)));
     for repair in &disk.repairs {
         tracing::warn!(
             file = %repair.file.display(),

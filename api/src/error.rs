@@ -173,6 +173,11 @@ impl ApiError {
         if self.0.unknown { "unknown" } else { "none" }
     }
 
+    /// Says what the refusal is based on.
+    pub fn at(self, revision: Revision) -> Self {
+        self.with(|p| p.revision = Some(revision))
+    }
+
     pub fn revision(&self) -> Option<Revision> {
         self.0.revision
     }
@@ -329,6 +334,6 @@ pub(crate) fn decided(outcome: Outcome) -> Result<(Revision, Reply), ApiError> {
     let revision = outcome.revision;
     match outcome.result {
         Ok(reply) => Ok((revision, reply)),
-        Err(refusal) => Err(ApiError::from(refusal).with(|p| p.revision = Some(revision))),
+        Err(refusal) => Err(ApiError::from(refusal).at(revision)),
     }
 }

@@ -24,10 +24,7 @@ pub trait Registry: Send + Sync + 'static {
 
     /// Renews sessions. Answers are in the order of `beats`; each `Ok` was confirmed by the leader
     /// after it received the beat (invariant S4).
-    async fn heartbeat(
-        &self,
-        beats: Vec<Beat>,
-    ) -> Result<Vec<Result<Renewed, BeatRefused>>, Unavailable>;
+    async fn heartbeat(&self, beats: Vec<Beat>) -> Result<BeatAnswers, Unavailable>;
 
     /// What the leader knows of the sessions' last heartbeats, in order; `None` for sessions that
     /// it does not know.
@@ -80,13 +77,21 @@ pub enum BeatTarget {
     },
 }
 
+/// What became of beats that came in together.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct BeatAnswers {
+    /// What the leader knew to be committed when it confirmed the beats: at least as high as any
+    /// revision that was answered before (invariant S2), wherever the beats came in, and whether
+    /// they were refused or not.
+    pub revision: Revision,
+    /// In the order of the beats.
+    pub each: Vec<Result<Renewed, BeatRefused>>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Renewed {
     pub session: SessionId,
     pub ttl_ms: u64,
-    /// What the leader knew to be committed when it confirmed the beat: at least as high as any
-    /// revision that was answered before (invariant S2), wherever the beat came in.
-    pub revision: Revision,
 }
 
 /// Why a beat was not acknowledged.
@@ -100,8 +105,9 @@ pub enum BeatRefused {
     UnknownSession(SessionId),
     #[error("incarnation {current} took over; stay away")]
     StaleIncarnation { current: Incarnation },
-    /// The leader may already have proposed its removal; the next try tells.
-    #[error("the session is being ended; try again")]
+    /// The leader may already have proposed its removal, or has not taken it up yet; the next try
+    /// tells.
+    #[error("the session is being opened or ended; try again")]
     Ending,
 }
 

@@ -361,6 +361,33 @@ async fn a_cached_list_is_never_old() {
 }
 
 #[tokio::test]
+async fn every_answer_to_a_heartbeat_has_the_leaders_revision_refused_or_not() {
+    let server = Server::new();
+    server.call(&format!("PUT {INSTANCE}"), "{}").await;
+    server.registry.ahead.store(100, Ordering::Relaxed);
+    let here = server.registry.version().revision().0;
+    let sentinel = "POST /registry/machine?app=pay&ip=10.0.0.1&port=8719";
+    for (request, status) in [
+        (format!("PUT {INSTANCE}/heartbeat"), 200),
+        (format!("PUT {INSTANCE}/heartbeat?incarnation=77"), 409),
+        ("PUT /v1/apps/pay/instances/none/heartbeat".into(), 404),
+        ("PUT /v1/sessions/1/heartbeat".into(), 200),
+        ("PUT /v1/sessions/99/heartbeat".into(), 404),
+    ] {
+        let reply = server.call(&request, "").await;
+        assert_eq!(reply.status.as_u16(), status, "{request}");
+        assert_eq!(reply.header("roster-revision"), (here + 100).to_string(), "{request}");
+    }
+    let reply = server.call("POST /v1/heartbeats", "{\"sessions\":[\"99\"]}").await;
+    assert_eq!(reply.header("roster-revision"), (here + 100).to_string());
+
+    let registered = server.call(sentinel, "").await;
+    assert_eq!(registered.header("roster-revision"), (here + 1).to_string());
+    let beaten = server.call(sentinel, "").await;
+    assert_eq!(beaten.header("roster-revision"), (here + 101).to_string());
+}
+
+#[tokio::test]
 async fn heartbeats_of_many_come_as_msgpack_too() {
     let server = Server::new();
     server.call(&format!("PUT {INSTANCE}"), "{}").await;

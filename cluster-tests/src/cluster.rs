@@ -189,6 +189,8 @@ impl Cluster {
             ("--listen", node.api.to_string()),
             ("--peer-listen", node.peer.to_string()),
             ("--log-format", "json".into()),
+            // Each departure has its line, however many go together.
+            ("--log", "info,roster::departures=debug".into()),
         ]
     }
 

@@ -1,23 +1,24 @@
 //! The loop that keeps the leases of a leader: opens the table when a leadership begins, looks at
 //! what is due, proposes expiries, and lets cluster time pass where nobody writes.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
+use parking_lot::Mutex;
 use roster_storage::command::{Command, EncodedCommand, Expire, Proposal};
 use roster_storage::limits::{EXPIRY_SESSIONS_MAX, EXPIRY_THINGS_MAX};
+use roster_storage::names::SessionId;
 use roster_storage::raft_types::{TypeConfig, alias};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::{Due, LeaseTable, SLOT_MS};
 use crate::leading::leading_term;
 use crate::node::Running;
-
-/// A tick that comes so much later than it should is a delay of our own, milliseconds.
-const LATE_MS: u64 = 50;
 
 /// Leases looked at by one judgement of the time, so that a long tick is not judged by an old one.
 const PIECE: usize = 1_024;
@@ -40,68 +41,76 @@ pub async fn keep(running: Arc<Running>) {
 
 /// One leadership, from its first read index to its end.
 async fn lead(running: &Arc<Running>, term: u64) {
-    let Some(table) = open(running, term).await else { return };
+    if !first_read_index_applied(running, term).await {
+        return;
+    }
+    let mut clock = running.leases.clock.ticks();
+    let lease_ms = running.config.timings.election_max.as_millis() as u64;
+    let table = running.leases.open(term, &running.published, lease_ms);
     tracing::info!(term, sessions = table.len(), "leading; leases are open");
-    let clock = &running.leases.clock;
     let mut ticks = interval(Duration::from_millis(SLOT_MS));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut last = clock.running_ms();
+    let answers = Mutex::new(JoinSet::new());
     while leading_term(&running.raft) == Some(term) {
         ticks.tick().await;
-        // Rule 5: while the leadership is not confirmed `last` stands still, so all that time
+        while let Some(ended) = answers.lock().try_join_next() {
+            ended.unwrap_or_else(|e| resume_unwind(e.into_panic()));
+        }
+        // Rule 5: while the leadership is not confirmed the clock does not tick, so all that time
         // counts as our own delay once it is confirmed again.
         match running.leading.confirm().await {
             Ok(confirmed) if confirmed.term == term => {}
             Ok(_) => return,
             Err(_) => continue,
         }
-        expire_due(running, &table, &mut last).await;
+        let things_of = |session| {
+            let version = running.published.load();
+            version.catalog.session(session).map_or(0, |session| session.things as usize)
+        };
+        let propose = |due| propose(running, &table, &answers, due);
+        expire_due(&table, || clock.tick(), things_of, propose).await;
         let_time_pass(running, term).await;
     }
 }
 
-async fn open(running: &Running, term: u64) -> Option<Arc<LeaseTable>> {
+/// Returns whether the node still leads once it is.
+async fn first_read_index_applied(running: &Running, term: u64) -> bool {
     while leading_term(&running.raft) == Some(term) {
         if let Ok(linearizer) = running.leading.first_read_index().await
             && linearizer.read_log_id().committed_leader_id().term == term
             && linearizer.await_ready(&running.raft).await.is_ok()
         {
-            let lease_ms = running.config.timings.election_max.as_millis() as u64;
-            return Some(running.leases.open(term, &running.published, lease_ms));
+            return true;
         }
         sleep(OPENING_RETRY).await;
     }
-    None
+    false
 }
 
-/// The lease time to judge by, from one look at the clock, with what passed since `last` beyond a
-/// tick left out. A stall after this cannot make anybody late.
-fn judged_now(running: &Running, last: &mut u64) -> u64 {
-    let clock = &running.leases.clock;
-    let now = clock.running_ms();
-    let late = now.saturating_sub(*last).saturating_sub(SLOT_MS);
-    if late > LATE_MS {
-        clock.hold(late);
-        tracing::debug!(late_ms = late, "own delay is left out of the leases");
-    }
-    *last = now;
-    clock.at(now)
-}
-
-async fn expire_due(running: &Arc<Running>, table: &Arc<LeaseTable>, last: &mut u64) {
+/// Proposes what is due, entry by entry, until nothing is or until one is not appended: what hinders
+/// one hinders the others, and the next tick tries again.
+async fn expire_due<P>(
+    table: &LeaseTable,
+    mut now: impl FnMut() -> u64,
+    things_of: impl Fn(SessionId) -> usize,
+    mut propose: impl FnMut(Vec<Due>) -> P,
+) where
+    P: Future<Output = bool>,
+{
     let mut entry = Entry::default();
-    while let Some(piece) = table.take_due(judged_now(running, last), PIECE) {
-        let version = running.published.load();
-        for due in piece {
-            let things = version.catalog.session(due.session).map_or(0, |s| s.things as usize);
-            if !entry.has_room_for(things) {
-                propose(running, table, std::mem::take(&mut entry)).await;
+    while let Some(piece) = table.take_due(now(), PIECE) {
+        let mut piece = piece.into_iter();
+        while let Some(due) = piece.next() {
+            let things = things_of(due.session);
+            if !entry.has_room_for(things) && !propose(std::mem::take(&mut entry).sessions).await {
+                table.spare(std::iter::once(due).chain(piece), now());
+                return;
             }
             entry.add(due, things);
         }
     }
     if !entry.sessions.is_empty() {
-        propose(running, table, entry).await;
+        propose(entry.sessions).await;
     }
 }
 
@@ -126,22 +135,31 @@ impl Entry {
 }
 
 /// Proposes under this very leadership, never forwarded (invariant S5). Who is named stays marked
-/// until apply tells, unless nothing was appended.
-async fn propose(running: &Arc<Running>, table: &Arc<LeaseTable>, entry: Entry) {
-    let sessions = entry.sessions.iter().map(|due| (*due).into()).collect();
+/// until apply tells, unless nothing was appended. Returns whether something was, as far as is known
+/// at once; the rest is awaited beside, for as long as the leadership lasts.
+async fn propose(
+    running: &Arc<Running>,
+    table: &Arc<LeaseTable>,
+    answers: &Mutex<JoinSet<()>>,
+    due: Vec<Due>,
+) -> bool {
+    let sessions = due.iter().map(|due| (*due).into()).collect();
     let command = Command::Expire(Expire { term: table.term(), sessions });
     let Some(answer) = submit(running, table.term(), &command).await else {
-        table.spare(&entry.sessions);
-        return;
+        table.spare(due, running.leases.clock.now());
+        return false;
     };
-    let table = table.clone();
-    tokio::spawn(async move {
+    let (running, table) = (running.clone(), table.clone());
+    answers.lock().spawn(async move {
         match answer.await {
-            Ok(Err(ClientWriteError::ForwardToLeader(_))) => table.spare(&entry.sessions),
+            Ok(Err(ClientWriteError::ForwardToLeader(_))) => {
+                table.spare(due, running.leases.clock.now());
+            }
             Ok(Err(e)) => tracing::warn!("what became of an expiry is not known: {e}"),
             Ok(Ok(_)) | Err(_) => {}
         }
     });
+    true
 }
 
 type Answer = alias::OneshotReceiverOf<TypeConfig, openraft::raft::ClientWriteResult<TypeConfig>>;
@@ -179,5 +197,49 @@ async fn let_time_pass(running: &Running, term: u64) {
     {
         // How it went shows in the next tick.
         drop(answer.await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use roster_storage::names::Revision;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn expiries_that_are_not_appended_are_not_tried_again_in_the_same_tick() {
+        let table = LeaseTable::new(1);
+        let sessions = || (0..3 * EXPIRY_SESSIONS_MAX as u64).map(SessionId);
+        for session in sessions() {
+            table.touch(session, 1_000, Revision(1), 0);
+        }
+        let mut tries = 0;
+        let refuse = |due: Vec<Due>| {
+            tries += 1;
+            assert!(tries < 10, "it goes on for ever");
+            table.spare(due, 5_000);
+            std::future::ready(false)
+        };
+        expire_due(&table, || 5_000, |_| 1, refuse).await;
+        assert_eq!(tries, 1);
+        for session in sessions() {
+            assert_eq!(table.renew(session, None, 5_000), Ok(1_000), "{session} was not spared");
+        }
+    }
+
+    #[tokio::test]
+    async fn all_that_is_due_is_proposed_in_entries_of_bounded_size() {
+        let table = LeaseTable::new(1);
+        let sessions = 2 * EXPIRY_SESSIONS_MAX + 1;
+        for session in 0..sessions as u64 {
+            table.touch(SessionId(session), 1_000, Revision(1), 0);
+        }
+        let mut sizes = Vec::new();
+        let take = |due: Vec<Due>| {
+            sizes.push(due.len());
+            std::future::ready(true)
+        };
+        expire_due(&table, || 5_000, |_| 1, take).await;
+        assert_eq!(sizes, [EXPIRY_SESSIONS_MAX, EXPIRY_SESSIONS_MAX, 1]);
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use roster_api::registry::{Beat, BeatRefused, ClusterNodeAnswer, Heard, Renewed};
+use roster_api::registry::{Beat, BeatAnswers, ClusterNodeAnswer, Heard};
 use roster_storage::command::{EncodedCommand, Outcome};
 use roster_storage::names::{NodeId, SessionId};
 use roster_storage::raft_types::{LogId, PeerNode, SnapshotMeta, Vote};
@@ -116,7 +116,7 @@ pub struct Heartbeats {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum HeartbeatsAnswer {
-    Confirmed(Vec<Result<Renewed, BeatRefused>>),
+    Confirmed(BeatAnswers),
     NotLeader(String),
 }
 

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use roster_storage::command::Condition;
 use roster_storage::limits::HEARTBEATS_MAX;
-use roster_storage::names::Incarnation;
+use roster_storage::names::{Incarnation, Revision};
 
 use super::instances;
 use crate::answer::{Answer, Answered};
@@ -26,13 +26,14 @@ pub(super) async fn one(
     params.end()?;
     let record = if content.is_empty() { None } else { Some(content.json()?) };
     let target = BeatTarget::Instance { key: key.clone(), incarnation };
-    match (beat(&api, target, None).await?, record) {
-        (Ok(renewed), _) => Ok(renewed_answer(renewed)),
+    let (revision, answer) = beat(&api, target, None).await?;
+    match (answer, record) {
+        (Ok(renewed), _) => Ok(Answer::json(&RenewedView::new(renewed, revision)).at(revision)),
         (Err(BeatRefused::UnknownApp(_) | BeatRefused::UnknownInstance), Some(record)) => {
             let how = RegisterHow { create_app, takeover: false, condition: Condition::Any };
             instances::propose(&api, key, record, how).await
         }
-        (Err(refused), _) => Err(refused.into()),
+        (Err(refused), _) => Err(ApiError::from(refused).at(revision)),
     }
 }
 
@@ -44,24 +45,25 @@ pub(super) async fn session(
 ) -> Answered {
     params.end()?;
     let body: SessionBeatBody = content.json_or_default()?;
-    let renewed = beat(&api, BeatTarget::Session(session), None).await??;
-    let view = RenewedView::new(renewed);
+    let (revision, answer) = beat(&api, BeatTarget::Session(session), None).await?;
+    let renewed = answer.map_err(|refused| ApiError::from(refused).at(revision))?;
+    let view = RenewedView::new(renewed, revision);
     let view = if body.adopted.is_some() { view.settled() } else { view };
-    Ok(Answer::json(&view).at(renewed.revision))
+    Ok(Answer::json(&view).at(revision))
 }
 
-/// One sign of life: the outer error is the node's, the inner one the leader's word on this beat.
+/// One sign of life: the outer error is the node's; the inner result is the leader's word on this
+/// beat, which is of that revision.
 pub(super) async fn beat(
     api: &Api,
     target: BeatTarget,
     mark: Option<i64>,
-) -> Result<Result<Renewed, BeatRefused>, ApiError> {
+) -> Result<(Revision, Result<Renewed, BeatRefused>), ApiError> {
     let mut answers = api.registry.heartbeat(vec![Beat { target, mark }]).await?;
-    answers.pop().ok_or_else(|| ApiError::not_ready("the leader gave no answer to the beat"))
-}
-
-fn renewed_answer(renewed: Renewed) -> Answer {
-    Answer::json(&RenewedView::new(renewed)).at(renewed.revision)
+    let answer = answers.each.pop();
+    let answer =
+        answer.ok_or_else(|| ApiError::not_ready("the leader gave no answer to the beat"))?;
+    Ok((answers.revision, answer))
 }
 
 pub(super) async fn many(State(api): Shared, params: Params, content: Content) -> Answered {
@@ -73,10 +75,9 @@ pub(super) async fn many(State(api): Shared, params: Params, content: Content) -
     }
     let beats = body.into_beats()?;
     let answers = api.registry.heartbeat(beats.clone()).await?;
-    let confirmed = answers.iter().flatten().map(|renewed| renewed.revision).max();
-    let view = summary(beats, answers);
+    let view = summary(beats, answers.each);
     let answer = if content.is_msgpack() { Answer::msgpack(&view) } else { Answer::json(&view) };
-    Ok(confirmed.into_iter().fold(answer, Answer::at))
+    Ok(answer.at(answers.revision))
 }
 
 fn summary(beats: Vec<Beat>, answers: Vec<Result<Renewed, BeatRefused>>) -> HeartbeatsView {

@@ -13,7 +13,7 @@ use http::Uri;
 use roster_storage::catalog::{App as AppEntry, Instance};
 use roster_storage::command::{Command, Condition, Deregister, Profile, Refusal, Register};
 use roster_storage::limits::TEXT_BYTES_MAX;
-use roster_storage::names::{AppName, InstanceId, InstanceKey};
+use roster_storage::names::{AppName, InstanceId, InstanceKey, Revision};
 use roster_storage::version::Version;
 use smol_str::{SmolStr, format_smolstr};
 
@@ -22,7 +22,7 @@ use crate::answer::Answer;
 use crate::conventions::unix_ms;
 use crate::error::{ApiError, decided, sentinel_bad_request};
 use crate::extract::{App, Content, Reading, form_pairs};
-use crate::registry::{BeatRefused, BeatTarget, Consistency, Heard};
+use crate::registry::{BeatRefused, BeatTarget, Consistency, Heard, Renewed};
 use crate::wire::sentinel::{APP_TYPE, AppInfo, Envelope, MachineInfo};
 use crate::{Api, Shared};
 
@@ -148,39 +148,44 @@ pub(super) async fn beat(State(api): Shared, uri: Uri, content: Content) -> Resp
 
 async fn take_beat(api: &Api, fields: &Fields) -> Result<Answer, Refused> {
     let machine = checked(fields)?;
-    match send(api, &machine).await? {
+    let (beaten, answer) = send(api, &machine).await?;
+    let revision = match answer {
         // What this node has may be old; it is enough to see that something is new.
-        Ok(()) => {
+        Ok(_) => {
             let version = api.registry.read(Consistency::Stale, None).await?;
             match version.catalog.instance(&machine.key) {
                 Some(live) if !machine.is_described_by(live) => {
-                    register(api, &machine, Some(live)).await?;
+                    register(api, &machine, Some(live)).await?
                 }
-                Some(_) | None => {}
+                Some(_) | None => beaten,
             }
         }
         Err(BeatRefused::UnknownApp(_) | BeatRefused::UnknownInstance) => {
-            register(api, &machine, None).await?;
+            let registered = register(api, &machine, None).await?;
             // The registration was the sign of life; this only leaves the client's mark.
             let _ = send(api, &machine).await;
+            registered
         }
-        Err(refused) => return Err(refused.into()),
-    }
-    Ok(success())
+        Err(refused) => return Err(ApiError::from(refused).at(beaten).into()),
+    };
+    Ok(success().at(revision))
 }
 
-async fn send(api: &Api, machine: &MachineBeat) -> Result<Result<(), BeatRefused>, ApiError> {
+async fn send(
+    api: &Api,
+    machine: &MachineBeat,
+) -> Result<(Revision, Result<Renewed, BeatRefused>), ApiError> {
     let target = BeatTarget::Instance { key: machine.key.clone(), incarnation: None };
-    Ok(heartbeats::beat(api, target, Some(machine.mark)).await?.map(drop))
+    heartbeats::beat(api, target, Some(machine.mark)).await
 }
 
 /// Writes what is new of a machine. A change loses against a newer one that came in between: the
-/// next beat sees to it.
+/// next beat sees to it. Returns where that was decided.
 async fn register(
     api: &Api,
     machine: &MachineBeat,
     live: Option<&Arc<Instance>>,
-) -> Result<(), ApiError> {
+) -> Result<Revision, ApiError> {
     let command = Register {
         key: machine.key.clone(),
         profile: machine.profile(live.map(|live| &live.profile)),
@@ -193,8 +198,8 @@ async fn register(
     };
     let outcome = api.registry.propose(Command::Register(command)).await?;
     match outcome.result {
-        Err(Refusal::PreconditionFailed { .. }) => Ok(()),
-        Ok(_) | Err(_) => decided(outcome).map(drop),
+        Err(Refusal::PreconditionFailed { .. }) => Ok(outcome.revision),
+        Ok(_) | Err(_) => decided(outcome).map(|(revision, _)| revision),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use roster_storage::names::{AppName, Incarnation, InstanceId, InstanceKey, SessionId};
+use roster_storage::names::{AppName, Incarnation, InstanceId, InstanceKey, Revision, SessionId};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
@@ -23,11 +23,11 @@ pub(crate) struct RenewedView {
 }
 
 impl RenewedView {
-    pub fn new(renewed: Renewed) -> Self {
+    pub fn new(renewed: Renewed, revision: Revision) -> Self {
         Self {
             ttl: Millis(renewed.ttl_ms),
             heartbeat_every: heartbeat_every(renewed.ttl_ms),
-            revision: renewed.revision.0,
+            revision: revision.0,
             settled: None,
         }
     }

@@ -36,6 +36,8 @@ pub struct Alone {
     pub fail_after: AtomicU64,
     pub not_ready: AtomicBool,
     pub ago_ms: AtomicU64,
+    /// How many entries the leader is ahead of this node when it answers heartbeats.
+    pub ahead: AtomicU64,
 }
 
 impl Alone {
@@ -89,14 +91,11 @@ impl Registry for Alone {
         Ok(self.version())
     }
 
-    async fn heartbeat(
-        &self,
-        beats: Vec<Beat>,
-    ) -> Result<Vec<Result<Renewed, BeatRefused>>, Unavailable> {
+    async fn heartbeat(&self, beats: Vec<Beat>) -> Result<BeatAnswers, Unavailable> {
         self.check()?;
         let version = self.version();
         let catalog = &version.catalog;
-        let mut answers = Vec::new();
+        let mut each = Vec::new();
         for Beat { target, mark } in beats {
             let session = match &target {
                 BeatTarget::Session(session) => Ok(*session),
@@ -108,14 +107,15 @@ impl Registry for Alone {
                     Some(live) => Ok(live.session),
                 },
             };
-            answers.push(session.and_then(|session| {
+            each.push(session.and_then(|session| {
                 let known = catalog.session(session).ok_or(BeatRefused::UnknownSession(session))?;
                 let heard = Heard { wall_ms: STARTED_MS + 500, ago_ms: 0, mark };
                 self.heard.lock().insert(session, heard);
-                Ok(Renewed { session, ttl_ms: known.ttl_ms, revision: version.revision() })
+                Ok(Renewed { session, ttl_ms: known.ttl_ms })
             }));
         }
-        Ok(answers)
+        let revision = Revision(version.revision().0 + self.ahead.load(Ordering::Relaxed));
+        Ok(BeatAnswers { revision, each })
     }
 
     async fn last_heard(
