@@ -93,20 +93,22 @@ impl Progress {
     }
 }
 
-/// A leader without room asks the others and hands the leadership to one that has it.
-pub async fn hand_over(running: &Running) {
+/// A leader that cannot go on asks the others and hands the leadership to one that can. `false` if there
+/// is none.
+pub async fn hand_over(running: &Running) -> bool {
     if leading_term(&running.raft).is_none() {
-        return;
+        return false;
     }
     for target in running.other_voters() {
-        if running.ask_status(target).await.is_some_and(|answer| answer.writable) {
+        if running.ask_status(target).await.is_some_and(|answer| answer.can_lead) {
             tracing::info!(to = target, "handing the leadership on");
             if let Err(fatal) = running.raft.trigger().transfer_leader(target).await {
                 tracing::error!("Raft stopped: {fatal}");
             }
-            return;
+            return true;
         }
     }
+    false
 }
 
 /// After so many entries or so much log, each node a little later than the one before it, so that

@@ -2,6 +2,7 @@
 //! the API can say what it waits for; [`Running`] once Raft runs.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -74,6 +75,8 @@ pub struct Running {
     pub refusals: Arc<Refusals>,
     /// Whether a leader with a majority answered this node lately; `Err` says why not.
     pub leader_answers: RwLock<Result<(), String>>,
+    /// Set when the node was told to stop: it takes no leadership over any more.
+    pub stopping: AtomicBool,
     pub since: Instant,
 }
 
@@ -316,7 +319,7 @@ impl Running {
     pub fn status_answer(&self) -> StatusAnswer {
         StatusAnswer {
             node: self.own_answer(),
-            writable: self.disk.writable().is_ok(),
+            can_lead: self.disk.writable().is_ok() && !self.stopping.load(Ordering::Relaxed),
             heartbeats_per_second: leading_term(&self.raft)
                 .map(|_| self.leases.heartbeats_per_second()),
         }

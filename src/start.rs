@@ -2,6 +2,7 @@
 //! before anything is written; what fails says which setting or file it was.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
@@ -22,7 +23,7 @@ use crate::disk_guard::DiskGuard;
 use crate::forward::Forward;
 use crate::housekeeping::{hand_over, keep_house, keep_members, watch_service};
 use crate::identity::{DataDir, IdentityError};
-use crate::leading::{Leading, leading_term};
+use crate::leading::Leading;
 use crate::leases::{Leases, keeper};
 use crate::node::{Node, Running};
 use crate::nudge::watch_leader;
@@ -265,6 +266,7 @@ async fn start_raft(
         forward,
         refusals: node.refusals().clone(),
         leader_answers: RwLock::new(Err("no leader has answered yet".into())),
+        stopping: AtomicBool::new(false),
         since: Instant::now(),
     }))
 }
@@ -307,10 +309,10 @@ async fn initialize_if_new(node: &Arc<Node>, running: &Running) -> Result<(), St
 
 /// A leader that stops waits until another one is known, so that nobody waits for a timeout.
 async fn hand_leadership_on(running: &Running) {
-    if leading_term(&running.raft).is_none() || running.other_voters().is_empty() {
+    running.stopping.store(true, Ordering::Relaxed);
+    if !hand_over(running).await {
         return;
     }
-    hand_over(running).await;
     let id = running.config.node_id;
     let another = leader_becomes(&running.raft, |leader| leader.is_some_and(|leader| leader != id));
     if timeout(HAND_OVER_TIMEOUT, another).await.is_err() {

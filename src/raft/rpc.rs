@@ -134,8 +134,8 @@ pub enum LastHeardAnswer {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StatusAnswer {
     pub node: ClusterNodeAnswer,
-    /// Whether its disk has room for writes.
-    pub writable: bool,
+    /// Whether the leadership may be handed to it: its disk has room, and it is not stopping.
+    pub can_lead: bool,
     /// Told by the leader only.
     pub heartbeats_per_second: Option<u64>,
 }
