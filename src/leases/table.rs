@@ -518,33 +518,39 @@ mod tests {
         }
     }
 
+    /// Ends the others if apply panics.
+    struct Ends<'a>(&'a AtomicBool);
+
+    impl Drop for Ends<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+
     #[test]
     fn touches_beats_and_judgements_may_come_at_the_same_moment() {
-        let race = Race {
-            table: LeaseTable::new(1),
-            now: AtomicU64::new(0),
-            acknowledged: AtomicU64::new(0),
-            over: AtomicBool::new(false),
-        };
-        let (proposals, proposed) = mpsc::channel();
-        /// Ends the others if apply panics.
-        struct Ends<'a>(&'a AtomicBool);
-        impl Drop for Ends<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Release);
-            }
+        // Many short races, since only the end of one shows whether the lease was lost.
+        for rounds in (1..=40).cycle().take(2_000) {
+            let race = Race {
+                table: LeaseTable::new(1),
+                now: AtomicU64::new(0),
+                acknowledged: AtomicU64::new(0),
+                over: AtomicBool::new(false),
+            };
+            let (proposals, proposed) = mpsc::channel();
+            let (touched, registered) = std::thread::scope(|scope| {
+                scope.spawn(|| race.judge(&proposals));
+                scope.spawn(|| race.beat());
+                let _ends = Ends(&race.over);
+                race.apply(rounds, &proposed)
+            });
+            // All is still: the session goes when its time is over, whatever happened before.
+            let end = race.now.load(Ordering::Acquire) + Race::TTL + 2 * SLOT_MS;
+            let mut expire = |due| race.expire(due, touched, registered);
+            let gone = proposed.try_iter().any(&mut expire)
+                || all_due(&race.table, end).into_iter().any(expire);
+            assert!(gone, "the session is in no slot, or still marked for a dropped expiry");
         }
-        let (touched, registered) = std::thread::scope(|scope| {
-            scope.spawn(|| race.judge(&proposals));
-            scope.spawn(|| race.beat());
-            let _ends = Ends(&race.over);
-            race.apply(100_000, &proposed)
-        });
-        // All is still: the session goes when its time is over, whatever happened before.
-        let end = race.now.load(Ordering::Acquire) + Race::TTL + 2 * SLOT_MS;
-        let gone = proposed.try_iter().any(|due| race.expire(due, touched, registered))
-            || all_due(&race.table, end).into_iter().any(|d| race.expire(d, touched, registered));
-        assert!(gone, "the session is in no slot, or still marked for a dropped expiry");
     }
 
     #[derive(Clone, Debug)]
