@@ -320,8 +320,15 @@ async fn a_cursor_pins_its_revision() {
 
 #[tokio::test]
 async fn a_cursor_of_another_run_is_compacted() {
+    // A run is told by the millisecond in which it began.
+    let run = || {
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map(|t| t.as_millis())
+    };
     let first = Server::new();
-    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    let begun = run();
+    while run() == begun {
+        tokio::task::yield_now().await;
+    }
     let second = Server::new();
     for id in ["a", "b"] {
         first.call(&format!("PUT /v1/apps/pay/instances/{id}"), "{}").await;
