@@ -10,8 +10,9 @@ use openraft::storage::RaftLogStorage;
 use openraft::{Config as RaftConfig, SnapshotPolicy};
 use parking_lot::RwLock;
 use roster_storage::disk::{Disk, DiskError, LOG_DIR, LogOptions};
+use roster_storage::events::Change;
 use roster_storage::names::Revision;
-use roster_storage::version::{Change, Observer, Version};
+use roster_storage::version::{Observer, Version};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -173,7 +174,7 @@ struct Watching {
 }
 
 impl Observer for Watching {
-    fn applied(&self, version: &Arc<Version>, changes: &[Change]) {
+    fn applied(&self, version: &Arc<Version>, changes: &[Arc<Change>]) {
         Observer::applied(&*self.leases, version, changes);
         self.departures.tell(changes);
     }
