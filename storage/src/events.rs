@@ -173,6 +173,14 @@ impl Kinds {
     }
 }
 
+impl std::ops::BitOr for Kinds {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
 impl FromIterator<Kind> for Kinds {
     fn from_iter<I: IntoIterator<Item = Kind>>(kinds: I) -> Self {
         let mut set = Self::default();
@@ -259,11 +267,14 @@ pub struct Change {
     pub events: Vec<Event>,
     /// What clients are shown of each event.
     pub shown: Shown,
+    /// About how many bytes of memory all of it keeps alive.
+    bytes: u64,
 }
 
 impl Change {
     pub fn new(at: At, events: Vec<Event>) -> Self {
-        Self { at, events, shown: Shown::default() }
+        let bytes = events.iter().map(Event::bytes).sum();
+        Self { at, events, shown: Shown::default(), bytes }
     }
 
     /// The events that clients may be told, each with its place in [`Self::events`].
@@ -271,8 +282,9 @@ impl Change {
         self.events.iter().enumerate().filter(|(_, event)| event.kind().is_some())
     }
 
-    fn bytes(&self) -> u64 {
-        self.events.iter().map(Event::bytes).sum()
+    /// About how many bytes of memory it keeps alive, with its shown form.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 }
 

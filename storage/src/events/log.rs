@@ -123,7 +123,7 @@ mod tests {
     }
 
     fn silent(revision: u64) -> Arc<Change> {
-        Arc::new(Change { events: Vec::new(), ..Change::clone(&change(revision)) })
+        Arc::new(Change::new(change(revision).at, Vec::new()))
     }
 
     fn log(changes_max: usize) -> EventLog {
