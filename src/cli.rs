@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::Settings;
-use crate::{bench, dev, shutdown, start, telemetry};
+use crate::{bench, dev, process, shutdown, start, telemetry};
 
 /// A replicated registry: who is here, and who does what.
 #[derive(Debug, Parser)]
@@ -41,6 +41,7 @@ const USAGE: u8 = 2;
 /// Runs the command line. 0: all went well, 1: it failed, 2: a setting is wrong.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    process::raise_file_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return fail(1, &format!("cannot start the runtime: {e}")),
