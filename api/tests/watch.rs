@@ -216,7 +216,8 @@ async fn a_long_poll_wakes_for_its_own_result_only() {
         ("pay/instances", "cart/instances/x", "pay/instances/b"),
         ("pay", "cart/instances/x", "pay/instances/c"),
         ("cart", "pay/instances/b", "cart/instances/y"),
-        ("cart/instances", "pay/instances/b", "cart"),
+        ("cart/instances", "cart", "cart/instances/z"),
+        ("empty/instances", "pay", "empty"),
         ("none", "pay/instances/b", "none"),
     ];
     for (path, unrelated, own) in cases {
