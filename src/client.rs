@@ -63,6 +63,9 @@ pub struct Options {
     /// How long a call, or the beginning of a watch, is tried on one node after the other before
     /// its error is given back. A watch that has begun is resumed without a limit.
     pub patience: Duration,
+    /// How long one node may at least take to answer a heartbeat; with a long TTL it gets half of the
+    /// time between two, up to 5 s.
+    pub heartbeat_timeout_min: Duration,
     /// A watch that brings no line for so long is broken: nodes send a bookmark each 10 s.
     pub silence_max: Duration,
     /// Before each further try: at most this, and after each round over all nodes twice as much...
@@ -76,6 +79,7 @@ impl Default for Options {
         Self {
             call_timeout: Duration::from_secs(10),
             patience: Duration::from_secs(5),
+            heartbeat_timeout_min: Duration::from_millis(250),
             silence_max: Duration::from_secs(30),
             pause_min: Duration::from_millis(100),
             pause_max: Duration::from_secs(5),

@@ -120,3 +120,31 @@ pub(super) fn output_closed() -> bool {
         Err(_) => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::{Outcome, Problem};
+
+    #[test]
+    fn each_kind_of_failure_has_its_exit_code() {
+        let refused = |status| {
+            let problem = Problem {
+                status,
+                code: String::new(),
+                detail: String::new(),
+                outcome: Outcome::Nothing,
+                retryable: false,
+                revision: None,
+                incarnation: None,
+                restart_from: None,
+                retry_after: None,
+            };
+            code_of(&Error::Refused(Box::new(problem)))
+        };
+        let codes = [400, 403, 404, 409, 412, 429, 500, 503, 504].map(refused);
+        assert_eq!(codes, [2, 1, 3, 4, 4, 1, 1, 5, 5]);
+        let (endpoint, detail) = (String::new(), String::new());
+        assert_eq!(code_of(&Error::NoAnswer { endpoint, detail, outcome: Outcome::Nothing }), 5);
+    }
+}

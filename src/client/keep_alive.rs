@@ -16,8 +16,7 @@ use super::instance::{Registered, Registration};
 /// Heartbeats are not sent more often than this, whatever a node says.
 const HEARTBEAT_EVERY_MIN: Duration = Duration::from_millis(10);
 
-/// What one node gets to answer a heartbeat, at least and at most.
-const ANSWER_MIN: Duration = Duration::from_millis(250);
+/// What one node gets to answer a heartbeat, at most.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// How a kept registration is.
@@ -181,7 +180,8 @@ impl Keeper {
     async fn beat(&mut self) -> Result<(), Ended> {
         let every = self.registered.heartbeat_every;
         // Half of the time for one node leaves time for another one before the TTL is over.
-        let limits = Limits { each: (every / 2).clamp(ANSWER_MIN, ANSWER_MAX), all: every };
+        let each = (every / 2).min(ANSWER_MAX).max(self.client.options.heartbeat_timeout_min);
+        let limits = Limits { each, all: every };
         match self.client.heartbeat(&self.registered, limits).await {
             Ok(renewed) => {
                 self.registered.heartbeat_every = renewed.heartbeat_every;

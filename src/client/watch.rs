@@ -171,6 +171,14 @@ impl fmt::Debug for Watch {
     }
 }
 
+/// As the API reads durations: `5s`, `1500ms`.
+fn wait_text(wait: Duration) -> String {
+    match wait.subsec_millis() {
+        0 => format!("{}s", wait.as_secs()),
+        _ => format!("{}ms", wait.as_millis()),
+    }
+}
+
 /// What drives a watch.
 struct Follower {
     client: Client,
@@ -286,7 +294,7 @@ impl Follower {
             call = call.query("filter", filter);
         }
         if let Some(from) = self.revisions.position() {
-            call = call.query("from", from).query("wait", humantime::format_duration(self.wait()));
+            call = call.query("from", from).query("wait", wait_text(self.wait()));
         }
         if self.request.restart {
             call = call.query("restart", "snapshot");
