@@ -8,9 +8,15 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use roster_storage::events::EventLogLimits;
 use roster_storage::limits::{SENTINEL_TTL_MS, TTL_MS_MAX, TTL_MS_MIN};
 use roster_storage::names::NodeId;
 use serde::{Deserialize, Serialize};
+
+use crate::watch::WatchLimits;
+
+/// Bytes of changes that wait for one watcher.
+const WATCH_QUEUE_BYTES_MAX: u64 = 4 << 20;
 
 /// A setting is wrong or missing. Always names the setting and says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +85,18 @@ pub struct Settings {
     /// Free space on the data folder's disk below which the node takes no writes, MiB [default: 256]
     #[arg(long, env = "ROSTER_DISK_RESERVE_MIB", value_name = "MIB")]
     pub disk_reserve_mib: Option<u64>,
+    /// Watches and long polls that may be open on this node [default: 20000]
+    #[arg(long, env = "ROSTER_WATCHES_MAX", value_name = "COUNT")]
+    pub watches_max: Option<u64>,
+    /// Changes that wait for one watcher before it must read them from the log [default: 1024]
+    #[arg(long, env = "ROSTER_WATCH_QUEUE", value_name = "CHANGES")]
+    pub watch_queue: Option<u64>,
+    /// Changes kept in memory for watches that resume [default: 65536]
+    #[arg(long, env = "ROSTER_EVENT_LOG", value_name = "CHANGES")]
+    pub event_log: Option<u64>,
+    /// And so much memory at most, MiB [default: 64]
+    #[arg(long, env = "ROSTER_EVENT_LOG_MIB", value_name = "MIB")]
+    pub event_log_mib: Option<u64>,
     /// How long a request may take before it is answered 503 or 504 [default: 5s]
     #[arg(long, env = "ROSTER_REQUEST_TIMEOUT", value_name = "DURATION")]
     pub request_timeout: Option<Span>,
@@ -154,6 +172,7 @@ pub struct Config {
     pub lease_reads: bool,
     pub checkpoint_every: u64,
     pub checkpoint_every_bytes: u64,
+    pub watch: WatchLimits,
     pub log_keep: u64,
     pub disk_reserve_bytes: u64,
     pub request_timeout: Duration,
@@ -267,6 +286,10 @@ impl Settings {
             checkpoint_every,
             checkpoint_every_mib,
             log_keep,
+            watches_max,
+            watch_queue,
+            event_log,
+            event_log_mib,
             disk_reserve_mib,
             request_timeout,
             body_limit_kib,
@@ -331,6 +354,15 @@ impl Settings {
                 1,
             )? << 20,
             log_keep: self.log_keep.unwrap_or(10_000),
+            watch: WatchLimits {
+                followers_max: count("--watches-max", self.watches_max, 20_000, 1)?,
+                queue_changes_max: count("--watch-queue", self.watch_queue, 1_024, 1)?,
+                queue_bytes_max: WATCH_QUEUE_BYTES_MAX,
+                log: EventLogLimits {
+                    changes_max: count("--event-log", self.event_log, 65_536, 1)?,
+                    bytes_max: at_least("--event-log-mib", self.event_log_mib, 64, 1)? << 20,
+                },
+            },
             disk_reserve_bytes: self.disk_reserve_mib.unwrap_or(256) << 20,
             request_timeout: request_timeout(self.request_timeout)?,
             body_limit: self.body_limit_kib.unwrap_or(4096).max(1) << 10,
@@ -410,6 +442,16 @@ fn request_timeout(given: Option<Span>) -> Result<Duration, ConfigError> {
         return Err(wrong("--request-timeout", "must be at least 100ms"));
     }
     Ok(timeout)
+}
+
+fn count(
+    setting: &str,
+    given: Option<u64>,
+    default: u64,
+    least: u64,
+) -> Result<usize, ConfigError> {
+    let value = at_least(setting, given, default, least)?;
+    usize::try_from(value).map_err(|_| wrong(setting, format!("{value} is too high")))
 }
 
 fn at_least(

@@ -1,10 +1,10 @@
 //! Tells in the log who departed.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use roster_storage::events::Event;
+use roster_storage::events::{Change, Event};
 use roster_storage::names::Revision;
-use roster_storage::version::Change;
 use tracing::Level;
 
 /// More departures of one entry are told in one line: apply waits for each.
@@ -39,7 +39,7 @@ impl Departures {
         self.replayed_to.store(end.0, Ordering::Release);
     }
 
-    pub fn tell(&self, changes: &[Change]) {
+    pub fn tell(&self, changes: &[Arc<Change>]) {
         for change in changes {
             self.tell_one(change);
         }
@@ -48,8 +48,8 @@ impl Departures {
     fn tell_one(&self, change: &Change) {
         let departed = || {
             change.events.iter().filter_map(|event| match event {
-                Event::InstanceDeleted { key, incarnation, reason } => {
-                    Some((key, incarnation, reason))
+                Event::InstanceDeleted { key, last, reason } => {
+                    Some((key, last.instance.incarnation, reason))
                 }
                 Event::AppPut { .. }
                 | Event::AppDeleted { .. }
@@ -89,13 +89,12 @@ impl Departures {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::sync::Arc;
 
     use parking_lot::Mutex;
-    use roster_storage::catalog::At;
-    use roster_storage::command::Stamp;
-    use roster_storage::events::Reason;
-    use roster_storage::names::{AppName, Incarnation, InstanceId, InstanceKey};
+    use roster_storage::catalog::{At, Instance, State};
+    use roster_storage::command::{Profile, Stamp};
+    use roster_storage::events::{Reason, Seen};
+    use roster_storage::names::{AppName, Incarnation, InstanceId, InstanceKey, SessionId};
 
     use super::*;
 
@@ -115,14 +114,21 @@ mod tests {
     /// What is told at `info` of an entry with so many departures.
     fn told(departures: &Departures, revision: u64, count: usize) -> Vec<String> {
         let app = AppName::new("pay").expect("a name");
+        let instance = Arc::new(Instance {
+            profile: Profile::default(),
+            session: SessionId(1),
+            incarnation: Incarnation(1),
+            revision: Revision(1),
+            registered_at_ms: 0,
+        });
         let one = |i: usize| Event::InstanceDeleted {
             key: InstanceKey::new(app.clone(), InstanceId::new(format!("i{i}")).expect("an id")),
-            incarnation: Incarnation(1),
+            last: Seen { instance: instance.clone(), state: State::Up },
             reason: Reason::SessionClosed,
         };
         let stamp = Stamp { cluster_ms: 0, wall_ms: 0 };
         let at = At { revision: Revision(revision), term: 1, stamp };
-        let change = Change { at, events: (0..count).map(one).collect() };
+        let change = Arc::new(Change::new(at, (0..count).map(one).collect()));
         let lines = Lines::default();
         let writer = lines.clone();
         let subscriber =

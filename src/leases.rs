@@ -21,8 +21,8 @@ use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use roster_storage::events::Event;
-use roster_storage::version::{Change, Observer, Published, Version};
+use roster_storage::events::{Change, Event};
+use roster_storage::version::{Observer, Published, Version};
 use tokio::sync::watch;
 
 use clock::LeaseClock;
@@ -89,7 +89,7 @@ impl Leases {
 
 impl Observer for Leases {
     /// Before any of the writers is answered: who is told that it is registered has its lease.
-    fn applied(&self, version: &Arc<Version>, changes: &[Change]) {
+    fn applied(&self, version: &Arc<Version>, changes: &[Arc<Change>]) {
         {
             let _no_opening_meanwhile = self.opening.lock();
             if let Some(table) = self.table.load().as_ref() {

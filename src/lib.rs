@@ -27,3 +27,4 @@ mod serve;
 pub mod shutdown;
 pub mod start;
 mod telemetry;
+mod watch;

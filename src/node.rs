@@ -13,10 +13,11 @@ use openraft::async_runtime::WatchReceiver;
 use parking_lot::{Mutex, RwLock};
 use roster_api::registry::{
     Alarm, Beat, BeatAnswers, Check, ClusterNode, ClusterNodeAnswer, ClusterStatus, Consistency,
-    Glance, Heard, NodeStatus, Registry, Role, Unavailable,
+    Feed, Glance, Heard, NodeStatus, NotFollowed, Registry, Role, Unavailable,
 };
 use roster_storage::command::{Command, EncodedCommand, Outcome};
 use roster_storage::disk::{Checkpoints, LogStore};
+use roster_storage::events::Interest;
 use roster_storage::names::{NodeId, Revision, SessionId};
 use roster_storage::raft_types::PeerNode;
 use roster_storage::version::{Published, Version};
@@ -36,6 +37,7 @@ use crate::raft::link::Badge;
 use crate::raft::refusals::Refusals;
 use crate::raft::routes::Caller;
 use crate::raft::rpc::{Form, Hello, HelloAnswer, Replace, StatusAnswer, path};
+use crate::watch::Watches;
 
 /// How long another node may take to tell its status.
 const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
@@ -68,6 +70,7 @@ pub struct Running {
     pub checkpoints: Checkpoints,
     pub published: Published,
     pub leases: Arc<Leases>,
+    pub watches: Arc<Watches>,
     pub disk: Arc<DiskGuard>,
     pub peers: Arc<Peers>,
     pub leading: Arc<Leading>,
@@ -364,9 +367,8 @@ impl Running {
         link.call(path::STATUS, &(), STATUS_TIMEOUT).await.ok()
     }
 
-    /// Waits until this node has applied `index`.
-    async fn wait_applied(&self, index: u64) -> Result<(), Unavailable> {
-        let limit = self.config.request_timeout;
+    /// Waits until this node has applied `index`, at most for `limit`.
+    async fn wait_applied(&self, index: u64, limit: Duration) -> Result<(), Unavailable> {
         let mut applied = self.leases.applied();
         match timeout(limit, applied.wait_for(|applied| *applied >= index)).await {
             Ok(Ok(_)) => Ok(()),
@@ -462,8 +464,26 @@ impl Registry for Node {
         if version.revision().0 >= wanted {
             return Ok(version);
         }
-        running.wait_applied(wanted).await?;
+        running.wait_applied(wanted, self.config.request_timeout).await?;
         Ok(running.published.load())
+    }
+
+    fn newest(&self) -> Arc<Version> {
+        self.running.get().map_or_else(Arc::default, |running| running.published.load())
+    }
+
+    async fn follow(
+        &self,
+        interest: Interest,
+        after: Revision,
+        patience: Duration,
+    ) -> Result<Box<dyn Feed>, NotFollowed> {
+        let running = self.serving()?;
+        if running.wait_applied(after.0, patience).await.is_err() {
+            let current = running.published.load().revision();
+            return Err(NotFollowed::Ahead { current });
+        }
+        running.watches.follow(interest, after)
     }
 
     async fn heartbeat(&self, beats: Vec<Beat>) -> Result<BeatAnswers, Unavailable> {

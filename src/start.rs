@@ -10,8 +10,9 @@ use openraft::storage::RaftLogStorage;
 use openraft::{Config as RaftConfig, SnapshotPolicy};
 use parking_lot::RwLock;
 use roster_storage::disk::{Disk, DiskError, LOG_DIR, LogOptions};
+use roster_storage::events::Change;
 use roster_storage::names::Revision;
-use roster_storage::version::{Change, Observer, Version};
+use roster_storage::version::{Observer, Version};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,7 @@ use crate::raft::bootstrap::{BootstrapError, find_cluster, gather_members};
 use crate::raft::network::Network;
 use crate::raft::{Raft, leader_becomes, routes};
 use crate::serve::{bind, serve};
+use crate::watch::{Watches, dispatch};
 
 /// How long sending a whole checkpoint to a slow node may take.
 const CHECKPOINT_TRANSFER: Duration = Duration::from_secs(600);
@@ -85,7 +87,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     tasks.spawn(serve(api, api_router, stop.clone()));
     tasks.spawn(serve(peer, routes::router(node.clone()), peers_stop.clone()));
     let ended = tokio::select! {
-        ended = take_part(&node) => ended.map(drop),
+        ended = take_part(&node, &stop) => ended.map(drop),
         () = stop.cancelled() => Ok(()),
     };
     stop.cancel();
@@ -114,14 +116,18 @@ fn api_options(config: &Config) -> roster_api::ApiOptions {
 }
 
 /// Finds the cluster, starts Raft and goes on until Raft cannot.
-async fn take_part(node: &Arc<Node>) -> Result<std::convert::Infallible, StartError> {
+async fn take_part(
+    node: &Arc<Node>,
+    stop: &CancellationToken,
+) -> Result<std::convert::Infallible, StartError> {
     find_cluster(node).await?;
-    let (disk, leases) = open_disk(node).await?;
-    let running = start_raft(node, disk, leases).await?;
+    let opened = open_disk(node, stop).await?;
+    let running = start_raft(node, opened).await?;
     node.set_running(running.clone());
     say_what_changed(&running);
     // Dropped, and so ended, when the node is told to stop.
     let mut tasks = JoinSet::new();
+    tasks.spawn(dispatch(running.watches.clone()));
     tasks.spawn(keeper::keep(running.clone()));
     tasks.spawn(watch_leader(running.clone()));
     tasks.spawn(keep_house(running.clone()));
@@ -170,20 +176,31 @@ async fn raft_ends(running: &Running) -> String {
 struct Watching {
     leases: Arc<Leases>,
     departures: Arc<Departures>,
+    watches: Arc<Watches>,
 }
 
 impl Observer for Watching {
-    fn applied(&self, version: &Arc<Version>, changes: &[Change]) {
+    fn applied(&self, version: &Arc<Version>, changes: &[Arc<Change>]) {
+        // The log first: who is told by the leases that an index was applied finds it there.
+        self.watches.applied(version, changes);
         Observer::applied(&*self.leases, version, changes);
         self.departures.tell(changes);
     }
 
     fn replaced(&self, version: &Arc<Version>) {
+        self.watches.replaced(version);
         self.leases.replaced(version);
     }
 }
 
-async fn open_disk(node: &Arc<Node>) -> Result<(Disk, Arc<Leases>), StartError> {
+/// What was opened, and what watches apply from its first entry on.
+struct Opened {
+    disk: Disk,
+    leases: Arc<Leases>,
+    watches: Arc<Watches>,
+}
+
+async fn open_disk(node: &Arc<Node>, stop: &CancellationToken) -> Result<Opened, StartError> {
     let folder = node.data().path().to_owned();
     let log_dir = folder.join(LOG_DIR);
     if node.identity().log_begun && is_empty(&log_dir) {
@@ -191,7 +208,12 @@ async fn open_disk(node: &Arc<Node>) -> Result<(Disk, Arc<Leases>), StartError> 
     }
     let leases = Arc::new(Leases::new());
     let departures = Arc::new(Departures::default());
-    let observer = Arc::new(Watching { leases: leases.clone(), departures: departures.clone() });
+    let watches = Arc::new(Watches::new(node.config().watch, stop.clone()));
+    let observer = Arc::new(Watching {
+        leases: leases.clone(),
+        departures: departures.clone(),
+        watches: watches.clone(),
+    });
     let opened =
         tokio::task::spawn_blocking(move || Disk::open(&folder, LogOptions::default(), observer));
     let mut disk = opened.await.map_err(|e| StartError::Raft(e.to_string()))??;
@@ -209,19 +231,17 @@ async fn open_disk(node: &Arc<Node>) -> Result<(Disk, Arc<Leases>), StartError> 
             "the log ended in a torn write that nobody was told of; it was set aside"
         );
     }
-    Ok((disk, leases))
+    watches.begin(disk.state_machine.published().load().revision());
+    Ok(Opened { disk, leases, watches })
 }
 
 fn is_empty(dir: &std::path::Path) -> bool {
     std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none())
 }
 
-async fn start_raft(
-    node: &Arc<Node>,
-    disk: Disk,
-    leases: Arc<Leases>,
-) -> Result<Arc<Running>, StartError> {
+async fn start_raft(node: &Arc<Node>, opened: Opened) -> Result<Arc<Running>, StartError> {
     let config = node.config().clone();
+    let Opened { disk, leases, watches } = opened;
     let published = disk.state_machine.published();
     let (log, checkpoints) = (disk.log.clone(), disk.state_machine.checkpoints());
     let badge = Arc::new(node.badge());
@@ -260,6 +280,7 @@ async fn start_raft(
         checkpoints,
         published,
         leases,
+        watches,
         disk: guard,
         peers,
         leading,

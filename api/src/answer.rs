@@ -3,13 +3,14 @@
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, ETAG, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue};
 use roster_storage::names::Revision;
 use serde::Serialize;
 
 use crate::conventions::{CONSISTENCY, REVISION};
 use crate::error::ApiError;
 use crate::registry::Consistency;
+use crate::wire::event::Format;
 
 pub(crate) type Answered = Result<Answer, ApiError>;
 
@@ -37,6 +38,19 @@ impl Answer {
 
     pub fn msgpack(value: &impl Serialize) -> Self {
         Self::new(MSGPACK, Body::from(rmp_serde::to_vec_named(value).unwrap_or_default()))
+    }
+
+    /// A body without an end, that nobody on the way may keep or hold back.
+    pub fn stream(format: Format, body: Body) -> Self {
+        let content_type = match format {
+            Format::Sse => HeaderValue::from_static("text/event-stream"),
+            Format::Lines => HeaderValue::from_static("application/x-ndjson"),
+        };
+        let mut answer = Self::new(content_type, body);
+        let headers = answer.0.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        answer
     }
 
     pub fn text(text: impl Into<Body>) -> Self {

@@ -13,7 +13,7 @@ use roster_storage::names::{Incarnation, InvalidName, Revision};
 use serde::Serialize;
 
 use crate::answer::Answer;
-use crate::registry::{BeatRefused, Glance, Unavailable};
+use crate::registry::{BeatRefused, Glance, NotFollowed, Unavailable};
 use crate::wire::sentinel::BadRequest;
 
 /// A request that got no success.
@@ -139,6 +139,25 @@ impl ApiError {
         let detail = "this cursor's revision is not kept here any more; list again from the start";
         Self::new(StatusCode::GONE, "compacted", detail)
             .with(|p| p.restart_from = Some(restart_from))
+    }
+
+    /// The changes after `from` cannot be told.
+    pub fn not_followed(why: NotFollowed, from: Revision) -> Self {
+        match why {
+            NotFollowed::Unavailable(why) => Self::of_read(why),
+            NotFollowed::Compacted { restart_from } => {
+                let detail = format!(
+                    "not all changes after revision {from} are kept on this node any more; list \
+                     again, or watch without from= or with restart=snapshot"
+                );
+                Self::new(StatusCode::GONE, "compacted", detail)
+                    .with(|p| p.restart_from = Some(restart_from))
+            }
+            NotFollowed::Ahead { current } => {
+                let detail = format!("this node is at revision {current}, not yet at {from}");
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", detail).at(current)
+            }
+        }
     }
 
     pub fn not_ready(detail: impl Into<String>) -> Self {

@@ -79,36 +79,52 @@ fn bad_path(rejection: PathRejection) -> ApiError {
 
 /// The query's parameters. A handler takes those it knows and then calls [`Params::end`], so that
 /// a typing mistake is not silence.
-pub(crate) struct Params(Vec<(String, String)>);
+pub(crate) struct Params {
+    /// What nobody took yet.
+    left: Vec<(String, String)>,
+    taken: Vec<String>,
+}
+
+/// Parameters of which a list may come, where a handler takes one; others are there once.
+const REPEATABLE: [&str; 2] = ["app", "kind"];
 
 impl<S: Send + Sync> FromRequestParts<S> for Params {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        parts.uri.query().map_or(Ok(Self(Vec::new())), Self::parse)
+        Self::parse(parts.uri.query().unwrap_or_default())
     }
 }
 
 impl Params {
     fn parse(query: &str) -> Result<Self, ApiError> {
-        let mut params = Vec::new();
+        let mut left: Vec<(String, String)> = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = form_text(name).ok_or_else(|| Invalid::new("query", "is not UTF-8"))?;
             let Some(value) = form_text(value) else {
                 return Err(Invalid::new(name.into_owned(), "is not UTF-8").into());
             };
-            if params.iter().any(|(known, _)| *known == name) {
+            let known = || left.iter().any(|(known, _)| *known == name);
+            if !REPEATABLE.contains(&&*name) && known() {
                 return Err(Invalid::new(name.into_owned(), "is there twice").into());
             }
-            params.push((name.into_owned(), value.into_owned()));
+            left.push((name.into_owned(), value.into_owned()));
         }
-        Ok(Self(params))
+        Ok(Self { left, taken: Vec::new() })
     }
 
     pub fn text(&mut self, name: &str) -> Option<String> {
-        let at = self.0.iter().position(|(known, _)| known == name)?;
-        Some(self.0.swap_remove(at).1)
+        let at = self.left.iter().position(|(known, _)| known == name)?;
+        let (name, value) = self.left.swap_remove(at);
+        self.taken.push(name);
+        Some(value)
+    }
+
+    /// All values of a parameter that may come several times.
+    pub fn all(&mut self, name: &str) -> Vec<String> {
+        let taken = self.left.extract_if(.., |(known, _)| known == name);
+        taken.map(|(_, value)| value).collect()
     }
 
     pub fn number(&mut self, name: &'static str) -> Result<Option<u64>, Invalid> {
@@ -140,8 +156,11 @@ impl Params {
 
     /// All parameters must have been taken.
     pub fn end(self) -> Result<(), ApiError> {
-        match self.0.into_iter().next() {
+        match self.left.into_iter().next() {
             None => Ok(()),
+            Some((name, _)) if self.taken.contains(&name) => {
+                Err(Invalid::new(name, "is there twice").into())
+            }
             Some((name, _)) => Err(ApiError::unknown_parameter(name)),
         }
     }

@@ -15,8 +15,10 @@ mod extract;
 mod filter;
 mod lists;
 pub mod options;
+mod poll;
 pub mod registry;
 mod routes;
+mod watching;
 mod wire;
 
 use std::sync::Arc;

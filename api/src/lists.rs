@@ -68,6 +68,13 @@ pub(crate) struct Paging {
     cursor: Option<String>,
 }
 
+impl Paging {
+    /// Whether it goes on after a page that was given before.
+    pub fn is_further(&self) -> bool {
+        self.cursor.is_some()
+    }
+}
+
 impl Params {
     pub fn paging(&mut self) -> Result<Paging, Invalid> {
         let limit = match self.number("limit")? {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use roster_storage::command::{Command, Outcome, TooLarge};
+use roster_storage::events::{Change, Interest};
 use roster_storage::names::{Incarnation, InstanceKey, NodeId, Revision, SessionId};
 use roster_storage::version::Version;
 
@@ -22,6 +23,9 @@ pub trait Registry: Send + Sync + 'static {
         min_revision: Option<Revision>,
     ) -> Result<Arc<Version>, Unavailable>;
 
+    /// This node's newest version, to look at while a better one is waited for.
+    fn newest(&self) -> Arc<Version>;
+
     /// Renews sessions. Answers are in the order of `beats`; each `Ok` was confirmed by the leader
     /// after it received the beat (invariant S4).
     async fn heartbeat(&self, beats: Vec<Beat>) -> Result<BeatAnswers, Unavailable>;
@@ -31,6 +35,15 @@ pub trait Registry: Send + Sync + 'static {
     async fn last_heard(&self, sessions: Vec<SessionId>)
     -> Result<Vec<Option<Heard>>, Unavailable>;
 
+    /// Follows the changes with a revision above `after` that touch `interest`. Waits up to
+    /// `patience` for this node to reach `after`.
+    async fn follow(
+        &self,
+        interest: Interest,
+        after: Revision,
+        patience: Duration,
+    ) -> Result<Box<dyn Feed>, NotFollowed>;
+
     /// For the headers of every answer. Cheap.
     fn glance(&self) -> Glance;
 
@@ -39,6 +52,42 @@ pub trait Registry: Send + Sync + 'static {
 
     /// All nodes as this one sees them; asks the others, briefly.
     async fn cluster(&self) -> ClusterStatus;
+}
+
+/// The changes that somebody follows, in order, each once and whole (invariant S10).
+#[async_trait]
+pub trait Feed: Send {
+    /// What comes next, or how far nothing came when `patience` is over.
+    async fn next(&mut self, patience: Duration) -> Told;
+}
+
+/// What a [`Feed`] tells.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// In order, each with at least one event of interest. Nothing of interest lies between them or
+    /// before them.
+    Changes(Vec<Arc<Change>>),
+    /// Everything up to this revision was told.
+    UpTo(Revision),
+    /// The reader was too slow; everything up to this revision was told. The end.
+    Lagging(Revision),
+    /// What comes next is not kept here any more. The end.
+    Compacted { restart_from: Revision },
+    /// The node stops; everything up to this revision was told. The end.
+    Stopping(Revision),
+}
+
+/// Why a node does not tell what came after a revision.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotFollowed {
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// Not all that came after it is kept here.
+    #[error("not all changes after this revision are kept on this node")]
+    Compacted { restart_from: Revision },
+    /// The node did not get there in time.
+    #[error("this node is at revision {current}, not yet at the one asked for")]
+    Ahead { current: Revision },
 }
 
 /// How fresh a read must be.

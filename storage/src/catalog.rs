@@ -164,6 +164,11 @@ impl Catalog {
         self.apps.range::<_, AppName>((from, Unbounded))
     }
 
+    /// An app with its name as it is kept here.
+    pub fn app_entry(&self, app: &AppName) -> Option<(&AppName, &Arc<App>)> {
+        self.apps.get_key_value(app)
+    }
+
     pub fn app_count(&self) -> usize {
         self.apps.len()
     }

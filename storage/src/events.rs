@@ -1,14 +1,23 @@
 //! What apply emitted: every change, with its reason, in the revision that made it.
 
-use std::sync::Arc;
+mod log;
 
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::catalog::{Instance, Session};
+pub use log::{EventLog, EventLogLimits, Forgotten};
+
+use crate::catalog::{At, Instance, Session, State};
+use crate::command::AppPolicy;
 use crate::names::{AppName, Incarnation, InstanceKey, SessionId};
 
 /// Why something is gone.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
     Deregistered,
     /// Its session's deadline passed; so long after its last heartbeat, in milliseconds.
@@ -54,11 +63,19 @@ impl Reason {
     }
 }
 
+/// An instance as clients see it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Seen {
+    pub instance: Arc<Instance>,
+    pub state: State,
+}
+
 /// One change. All events of one entry share its revision and are told together.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     AppPut {
         app: AppName,
+        policy: AppPolicy,
     },
     AppDeleted {
         app: AppName,
@@ -67,16 +84,24 @@ pub enum Event {
     /// Made, changed, or seen in another state by an override.
     InstancePut {
         key: InstanceKey,
-        instance: Arc<Instance>,
+        now: Seen,
+        /// Of its session, in milliseconds.
+        ttl_ms: u64,
+        /// The same life before, for those who watch only what matches a filter: it may have
+        /// matched.
+        before: Option<Seen>,
     },
     InstanceDeleted {
         key: InstanceKey,
-        incarnation: Incarnation,
+        last: Seen,
         reason: Reason,
     },
+    /// Made with its instance, or told of the instance's new address.
     ShardPut {
         key: InstanceKey,
         incarnation: Incarnation,
+        ip: SmolStr,
+        port: u32,
     },
     /// Always in the revision of its instance's removal (invariant S6).
     ShardDeleted {
@@ -84,13 +109,245 @@ pub enum Event {
         incarnation: Incarnation,
         reason: Reason,
     },
-    /// Opened, or touched by a registration: the leader renews its lease.
+    /// Opened, or touched by a registration: the leader renews its lease. Not told to clients.
     SessionPut {
         session: SessionId,
         value: Session,
     },
+    /// Not told to clients: what hung off it has events of its own.
     SessionEnded {
         session: SessionId,
         reason: Reason,
     },
+}
+
+/// What an event is about, for those who watch only some of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    App,
+    Instance,
+    Shard,
+}
+
+impl Kind {
+    pub const ALL: [Self; 3] = [Self::App, Self::Instance, Self::Shard];
+
+    /// The word that clients use.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::App => "app",
+            Self::Instance => "instance",
+            Self::Shard => "shard",
+        }
+    }
+
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// A set of kinds.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Kinds(u8);
+
+impl Kinds {
+    pub fn all() -> Self {
+        Kind::ALL.into_iter().collect()
+    }
+
+    pub fn has(self, kind: Kind) -> bool {
+        self.0 & kind.bit() != 0
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn add(&mut self, kind: Kind) {
+        self.0 |= kind.bit();
+    }
+
+    /// Whether the two have a kind in common.
+    pub fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+impl std::ops::BitOr for Kinds {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl FromIterator<Kind> for Kinds {
+    fn from_iter<I: IntoIterator<Item = Kind>>(kinds: I) -> Self {
+        let mut set = Self::default();
+        kinds.into_iter().for_each(|kind| set.add(kind));
+        set
+    }
+}
+
+impl fmt::Debug for Kinds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(Kind::ALL.into_iter().filter(|kind| self.has(*kind))).finish()
+    }
+}
+
+impl Event {
+    /// What it is about; `None` if it is not told to clients.
+    pub fn kind(&self) -> Option<Kind> {
+        match self {
+            Self::AppPut { .. } | Self::AppDeleted { .. } => Some(Kind::App),
+            Self::InstancePut { .. } | Self::InstanceDeleted { .. } => Some(Kind::Instance),
+            Self::ShardPut { .. } | Self::ShardDeleted { .. } => Some(Kind::Shard),
+            Self::SessionPut { .. } | Self::SessionEnded { .. } => None,
+        }
+    }
+
+    /// The app that it belongs to.
+    pub fn app(&self) -> Option<&AppName> {
+        match self {
+            Self::AppPut { app, .. } | Self::AppDeleted { app, .. } => Some(app),
+            Self::InstancePut { key, .. }
+            | Self::InstanceDeleted { key, .. }
+            | Self::ShardPut { key, .. }
+            | Self::ShardDeleted { key, .. } => Some(&key.app),
+            Self::SessionPut { .. } | Self::SessionEnded { .. } => None,
+        }
+    }
+
+    /// Which one of its kind in its app, where that is more than the app itself. A shard goes by
+    /// its instance's id.
+    pub fn id(&self) -> Option<&str> {
+        match self {
+            Self::InstancePut { key, .. }
+            | Self::InstanceDeleted { key, .. }
+            | Self::ShardPut { key, .. }
+            | Self::ShardDeleted { key, .. } => Some(key.id.as_str()),
+            Self::AppPut { .. }
+            | Self::AppDeleted { .. }
+            | Self::SessionPut { .. }
+            | Self::SessionEnded { .. } => None,
+        }
+    }
+
+    /// About how many bytes of memory it keeps alive, shown to clients or not.
+    fn bytes(&self) -> u64 {
+        /// What an event and its shown form take without texts.
+        const FIXED: usize = 512;
+        let seen = |seen: &Seen| {
+            let profile = &seen.instance.profile;
+            let metadata: usize =
+                profile.metadata.iter().map(|(k, v)| k.len() + v.len() + 48).sum();
+            metadata + profile.payload.len() + profile.hostname.len() + profile.version.len()
+        };
+        let own = match self {
+            Self::InstancePut { now, before, .. } => {
+                2 * seen(now) + before.as_ref().map_or(0, seen)
+            }
+            Self::InstanceDeleted { last, .. } => seen(last),
+            Self::AppPut { .. }
+            | Self::AppDeleted { .. }
+            | Self::ShardPut { .. }
+            | Self::ShardDeleted { .. }
+            | Self::SessionPut { .. }
+            | Self::SessionEnded { .. } => 0,
+        };
+        (FIXED + own) as u64
+    }
+}
+
+/// What one entry changed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Change {
+    pub at: At,
+    /// In the order in which they happened; may be empty.
+    pub events: Vec<Event>,
+    /// What clients are shown of each event.
+    pub shown: Shown,
+    /// About how many bytes of memory all of it keeps alive.
+    bytes: u64,
+}
+
+impl Change {
+    pub fn new(at: At, events: Vec<Event>) -> Self {
+        let bytes = events.iter().map(Event::bytes).sum();
+        Self { at, events, shown: Shown::default(), bytes }
+    }
+
+    /// The events that clients may be told, each with its place in [`Self::events`].
+    pub fn told(&self) -> impl Iterator<Item = (usize, &Event)> {
+        self.events.iter().enumerate().filter(|(_, event)| event.kind().is_some())
+    }
+
+    /// About how many bytes of memory it keeps alive, with its shown form.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// The bytes in which a change's events are shown to clients: made by the first who shows one,
+/// shared by all others. Whoever makes them decides what they are; here they are only kept.
+#[derive(Default)]
+pub struct Shown(OnceLock<Box<[OnceLock<Bytes>]>>);
+
+impl Shown {
+    /// The bytes of the event in this place of `of`, the events that this belongs to.
+    pub fn get(&self, of: &[Event], place: usize, make: impl FnOnce(&Event) -> Bytes) -> Bytes {
+        let each = self.0.get_or_init(|| of.iter().map(|_| OnceLock::new()).collect());
+        match (each.get(place), of.get(place)) {
+            (Some(bytes), Some(event)) => bytes.get_or_init(|| make(event)).clone(),
+            (_, Some(event)) => make(event),
+            (_, None) => Bytes::new(),
+        }
+    }
+}
+
+/// What is shown follows from the events.
+impl PartialEq for Shown {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Clone for Shown {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shown")
+    }
+}
+
+/// Which events somebody wants to be told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interest {
+    /// `None`: of all apps.
+    pub apps: Option<BTreeSet<AppName>>,
+    pub kinds: Kinds,
+    /// Only of the thing with this id in its app; see [`Event::id`].
+    pub id: Option<SmolStr>,
+}
+
+impl Interest {
+    pub fn all() -> Self {
+        Self { apps: None, kinds: Kinds::all(), id: None }
+    }
+
+    pub fn wants(&self, event: &Event) -> bool {
+        let (Some(kind), Some(app)) = (event.kind(), event.app()) else { return false };
+        self.kinds.has(kind)
+            && self.apps.as_ref().is_none_or(|apps| apps.contains(app))
+            && self.id.as_ref().is_none_or(|id| event.id() == Some(id))
+    }
+
+    /// Whether any event of the change is wanted.
+    pub fn touched_by(&self, change: &Change) -> bool {
+        change.events.iter().any(|event| self.wants(event))
+    }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::catalog::{At, Catalog};
-use crate::events::Event;
+use crate::catalog::Catalog;
+use crate::events::Change;
 use crate::names::Revision;
 use crate::raft_types::{LogId, StoredMembership};
 
@@ -40,26 +40,25 @@ impl Published {
     }
 }
 
-/// What one entry changed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Change {
-    pub at: At,
-    /// In the order in which they happened; may be empty.
-    pub events: Vec<Event>,
-}
-
 /// Is told of changes inside apply, after their version was published and before any of their
 /// writers is answered. Must be quick: apply waits for it.
 pub trait Observer: Send + Sync + 'static {
-    fn applied(&self, version: &Arc<Version>, changes: &[Change]);
+    fn applied(&self, version: &Arc<Version>, changes: &[Arc<Change>]);
 
     /// The state jumped to a leader's checkpoint; what changed in between is not known.
     fn replaced(&self, version: &Arc<Version>);
+
+    /// Called before a checkpoint is written, where waiting does no harm. A start replays the log
+    /// from the newest checkpoint, so what is derived of the entries up to `upto` must be kept when
+    /// this returns.
+    fn before_checkpoint(&self, upto: Revision) {
+        let _ = upto;
+    }
 }
 
 /// For tests and tools that only want the state.
 impl Observer for () {
-    fn applied(&self, _: &Arc<Version>, _: &[Change]) {}
+    fn applied(&self, _: &Arc<Version>, _: &[Arc<Change>]) {}
 
     fn replaced(&self, _: &Arc<Version>) {}
 }

@@ -14,9 +14,10 @@ use roster_storage::command::{
     Command, Condition, EncodedCommand, Profile, Proposal, Register, Stamp,
 };
 use roster_storage::disk::{Checkpoint, Disk, DiskError, Incoming, LogOptions, StateMachine};
+use roster_storage::events::Change;
 use roster_storage::names::{AppName, InstanceId, InstanceKey};
 use roster_storage::raft_types::{Entry, EntryPayload, LogId, PeerNode};
-use roster_storage::version::{Change, Observer, Published, Version};
+use roster_storage::version::{Observer, Published, Version};
 
 fn entry(index: u64, payload: EntryPayload) -> Entry {
     Entry { log_id: LogId::new_term_index(3, index), payload }
@@ -231,7 +232,7 @@ struct Witness {
 }
 
 impl Observer for Witness {
-    fn applied(&self, version: &Arc<Version>, changes: &[Change]) {
+    fn applied(&self, version: &Arc<Version>, changes: &[Arc<Change>]) {
         let published = self.published.lock().as_ref().expect("it is set").load().revision().0;
         let at = changes.iter().map(|c| c.at.revision.0).collect();
         self.seen.lock().push((published, version.revision().0, at));

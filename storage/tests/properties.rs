@@ -204,15 +204,18 @@ impl Lives {
         let mut gone = Vec::new();
         for event in events {
             match event {
-                Event::InstancePut { key, instance } => {
+                Event::InstancePut { key, now, .. } => {
+                    let instance = &now.instance;
                     let life = *self.living.entry(key.clone()).or_insert(instance.incarnation);
                     assert_eq!(life, instance.incarnation, "{key} was replaced without an end");
                 }
-                Event::ShardPut { key, incarnation } => {
+                Event::ShardPut { key, incarnation, .. } => {
                     assert_eq!(self.living.get(key), Some(incarnation), "a shard of nobody");
-                    assert!(self.begun.insert((key.clone(), *incarnation)), "{key} began twice");
+                    // Once more where its instance has a new address.
+                    self.begun.insert((key.clone(), *incarnation));
                 }
-                Event::InstanceDeleted { key, incarnation, .. } => {
+                Event::InstanceDeleted { key, last, .. } => {
+                    let incarnation = &last.instance.incarnation;
                     assert_eq!(self.living.remove(key), Some(*incarnation), "{key} ended twice");
                     gone.push((key, incarnation));
                 }

@@ -3,12 +3,15 @@
 use axum::extract::State;
 use roster_storage::command::{Command, DeleteApp, PutApp, Refusal, Reply};
 use roster_storage::names::AppName;
+use roster_storage::version::Version;
 
 use crate::Shared;
 use crate::answer::{Answer, Answered};
 use crate::error::{ApiError, Invalid, decided};
 use crate::extract::{App, Content, Params, When};
+use crate::filter::Wanted;
 use crate::lists::Listed;
+use crate::poll::{app_changed, of_app};
 use crate::wire::app::{AppDeleted, AppLine, AppList, AppView, PolicyBody};
 
 pub(super) async fn list(State(api): Shared, mut params: Params) -> Answered {
@@ -32,8 +35,12 @@ pub(super) async fn list(State(api): Shared, mut params: Params) -> Answered {
 }
 
 pub(super) async fn read(State(api): Shared, App(name): App, mut params: Params) -> Answered {
-    let reading = params.reading()?;
+    let (reading, poll) = (params.reading()?, params.poll()?);
     params.end()?;
+    if let Some(poll) = poll {
+        let known = |version: &Version, _| app_changed(version, &name);
+        api.await_change(poll, of_app(&name), &Wanted::default(), known).await?;
+    }
     let version = api.read(reading).await?;
     let app = version.catalog.app(&name).ok_or_else(|| Refusal::UnknownApp(name.clone()))?;
     let counts = version.catalog.counts(&name);

@@ -6,12 +6,14 @@ use axum::extract::State;
 use roster_storage::catalog::Instance;
 use roster_storage::command::{Command, Deregister, Refusal, Reply};
 use roster_storage::names::{AppName, Incarnation, InstanceKey};
+use roster_storage::version::Version;
 
 use crate::answer::{Answer, Answered};
-use crate::error::{ApiError, decided};
+use crate::error::{ApiError, Invalid, decided};
 use crate::extract::{App, Content, Key, Params, Reading, When};
 use crate::filter::Wanted;
 use crate::lists::{Listed, Page, Paging, cursor_of_key, list_body};
+use crate::poll::{instance_changed, members_changed, of_instance, of_members};
 use crate::registry::Consistency;
 use crate::wire::instance::{
     ChangedView, InstanceBody, InstanceList, InstanceView, PatchBody, RegisterHow, RegisteredView,
@@ -50,8 +52,12 @@ pub(super) async fn propose(
 }
 
 pub(super) async fn read(State(api): Shared, Key(key): Key, mut params: Params) -> Answered {
-    let reading = params.reading()?;
+    let (reading, poll) = (params.reading()?, params.poll()?);
     params.end()?;
+    if let Some(poll) = poll {
+        let known = |version: &Version, index| instance_changed(version, &key, index);
+        api.await_change(poll, of_instance(&key), &Wanted::default(), known).await?;
+    }
     let version = api.read(reading).await?;
     let instance = live(&version.catalog, &key)?;
     // Who reads what may be old wants an answer without the leader.
@@ -142,8 +148,19 @@ fn asked(mut params: Params, app: Option<AppName>) -> Result<Asked, ApiError> {
     Ok(Asked { reading, paging, heartbeats, listed, wanted })
 }
 
-pub(super) async fn list(State(api): Shared, App(name): App, params: Params) -> Answered {
+pub(super) async fn list(State(api): Shared, App(name): App, mut params: Params) -> Answered {
+    let poll = params.poll()?;
     let asked = asked(params, Some(name.clone()))?;
+    if let Some(poll) = poll {
+        if asked.paging.is_further() {
+            return Err(
+                Invalid::new("index", "is for the first page; a cursor pins its revision").into()
+            );
+        }
+        let wanted = &asked.wanted;
+        let known = |version: &Version, index| members_changed(version, &name, wanted, index);
+        api.await_change(poll, of_members(&name), wanted, known).await?;
+    }
     let page = api.page(&asked.listed, asked.reading, asked.paging).await?;
     let catalog = page.catalog();
     let app = catalog.app(&name).ok_or_else(|| Refusal::UnknownApp(name.clone()))?;

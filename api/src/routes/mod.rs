@@ -9,6 +9,7 @@ mod overrides;
 mod sentinel;
 mod sessions;
 mod shards;
+mod watch;
 
 use std::sync::Arc;
 
@@ -42,6 +43,7 @@ pub(crate) fn all() -> Router<Arc<Api>> {
         .route("/v1/sessions/{session}", get(sessions::read).delete(sessions::close))
         .route("/v1/sessions/{session}/heartbeat", put(heartbeats::session))
         .route("/v1/shards", get(shards::list))
+        .route("/v1/watch", get(watch::watch))
         .route("/v1/cluster", get(cluster::cluster))
         .route("/v1/node", get(cluster::node))
         .route("/livez", get(cluster::livez))

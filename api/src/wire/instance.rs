@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use roster_storage::catalog::{Catalog, Instance, Override};
+use roster_storage::catalog::{Catalog, Instance, Override, State};
 use roster_storage::command::{
     Condition, MetadataPatch, Overridden, Patch, Profile, PutOverride, Register, Registered,
 };
@@ -222,8 +222,19 @@ impl<'a> InstanceView<'a> {
         id: &'a InstanceId,
         instance: &'a Instance,
     ) -> Self {
-        let profile = &instance.profile;
         let key = InstanceKey::new(app.clone(), id.clone());
+        let ttl_ms = catalog.session(instance.session).map_or(0, |s| s.ttl_ms);
+        Self::seen(app, id, instance, catalog.state_of(&key), ttl_ms)
+    }
+
+    pub fn seen(
+        app: &'a AppName,
+        id: &'a InstanceId,
+        instance: &'a Instance,
+        state: State,
+        ttl_ms: u64,
+    ) -> Self {
+        let profile = &instance.profile;
         Self {
             app: app.as_str(),
             id: id.as_str(),
@@ -236,8 +247,8 @@ impl<'a> InstanceView<'a> {
             weight: profile.weight,
             metadata: &profile.metadata,
             payload: Base64(&profile.payload),
-            state: catalog.state_of(&key).word(),
-            ttl: Millis(catalog.session(instance.session).map_or(0, |s| s.ttl_ms)),
+            state: state.word(),
+            ttl: Millis(ttl_ms),
             session: Text(instance.session),
             registered_at: Moment(instance.registered_at_ms),
             revision: instance.revision.0,
@@ -322,7 +333,7 @@ impl<'a> OverrideView<'a> {
         Self {
             app: key.app.as_str(),
             id: key.id.as_str(),
-            state: roster_storage::catalog::State::from(Some(word)).word(),
+            state: State::from(Some(word)).word(),
             reason: &word.reason,
             expires: word.expires_wall_ms.map(Moment),
             revision: word.revision.0,

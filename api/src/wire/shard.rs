@@ -1,7 +1,7 @@
 //! Shards: one per live instance.
 
 use roster_storage::catalog::Instance;
-use roster_storage::names::{AppName, InstanceId, InstanceKey};
+use roster_storage::names::{AppName, Incarnation, InstanceId, InstanceKey};
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -17,13 +17,24 @@ pub(crate) struct ShardView<'a> {
 
 impl<'a> ShardView<'a> {
     pub fn new(app: &'a AppName, id: &'a InstanceId, instance: &'a Instance) -> Self {
+        let profile = &instance.profile;
+        Self::of(app, id, &profile.ip, profile.port, instance.incarnation)
+    }
+
+    pub fn of(
+        app: &'a AppName,
+        id: &'a InstanceId,
+        ip: &'a str,
+        port: u32,
+        incarnation: Incarnation,
+    ) -> Self {
         Self {
             shard: InstanceKey::new(app.clone(), id.clone()).shard_id(),
             app: app.as_str(),
             instance: id.as_str(),
-            ip: &instance.profile.ip,
-            port: instance.profile.port,
-            revision: instance.incarnation.0,
+            ip,
+            port,
+            revision: incarnation.0,
         }
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
@@ -17,10 +18,12 @@ use roster_api::registry::*;
 use roster_api::{ApiOptions, router};
 use roster_storage::catalog::At;
 use roster_storage::command::{Command, EncodedCommand, Outcome, Stamp};
+use roster_storage::events::{Change, EventLog, EventLogLimits, Interest};
 use roster_storage::names::{NodeId, Revision, SessionId};
 use roster_storage::raft_types::LogId;
 use roster_storage::version::Version;
 use serde_json::Value;
+use tokio::sync::Notify;
 use tower::ServiceExt;
 
 pub const NODE: NodeId = 1;
@@ -38,6 +41,72 @@ pub struct Alone {
     pub ago_ms: AtomicU64,
     /// How many entries the leader is ahead of this node when it answers heartbeats.
     pub ahead: AtomicU64,
+    pub log: Arc<Told>,
+}
+
+/// What was told so far, and whoever waits for more.
+pub struct Told {
+    log: Mutex<EventLog>,
+    grown: Notify,
+    pub stopping: AtomicBool,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        let limits = EventLogLimits { changes_max: 10_000, bytes_max: u64::MAX };
+        Self {
+            log: Mutex::new(EventLog::starting_after(Revision(0), limits)),
+            grown: Notify::new(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Told {
+    /// Everything so far is forgotten, as after a checkpoint of another node.
+    pub fn forget(&self) {
+        let mut log = self.log.lock();
+        let newest = log.newest();
+        log.jump(newest);
+    }
+
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.grown.notify_waiters();
+    }
+}
+
+/// Reads the log from one position on.
+struct Following {
+    told: Arc<Told>,
+    interest: Interest,
+    position: Revision,
+}
+
+#[async_trait]
+impl Feed for Following {
+    async fn next(&mut self, patience: Duration) -> roster_api::registry::Told {
+        use roster_api::registry::Told as Next;
+        loop {
+            let grown = self.told.grown.notified();
+            if self.told.stopping.load(Ordering::Relaxed) {
+                return Next::Stopping(self.position);
+            }
+            let step = self.told.log.lock().after(self.position, 1);
+            let (mut changes, upto) = match step {
+                Ok(step) => step,
+                Err(_) => return Next::Compacted { restart_from: self.told.log.lock().newest() },
+            };
+            if changes.is_empty() && tokio::time::timeout(patience, grown).await.is_err() {
+                return Next::UpTo(self.position);
+            }
+            self.position = upto;
+            changes.retain(|change| self.interest.touched_by(change));
+            if !changes.is_empty() {
+                return Next::Changes(changes);
+            }
+        }
+    }
 }
 
 impl Alone {
@@ -72,9 +141,11 @@ impl Registry for Alone {
         let index = next.revision().0 + 1;
         let stamp = Stamp { cluster_ms: index * 10, wall_ms: STARTED_MS + index };
         let at = At { revision: Revision(index), term: 1, stamp };
-        let (outcome, _) = next.catalog.apply(at, &command);
+        let (outcome, events) = next.catalog.apply(at, &command);
         next.applied = Some(log_id(index));
         *current = Arc::new(next);
+        self.log.log.lock().push(Arc::new(Change::new(at, events)));
+        self.log.grown.notify_waiters();
         self.commands.lock().push(command);
         Ok(outcome)
     }
@@ -89,6 +160,30 @@ impl Registry for Alone {
             Consistency::Stale => {}
         }
         Ok(self.version())
+    }
+
+    fn newest(&self) -> Arc<Version> {
+        self.version()
+    }
+
+    async fn follow(
+        &self,
+        interest: Interest,
+        after: Revision,
+        _: Duration,
+    ) -> Result<Box<dyn Feed>, NotFollowed> {
+        let current = self.version().revision();
+        if current < after {
+            return Err(NotFollowed::Ahead { current });
+        }
+        if let Some(why) = self.fail.lock().clone() {
+            return Err(why.into());
+        }
+        let told = self.log.clone();
+        if told.log.lock().after(after, 1).is_err() {
+            return Err(NotFollowed::Compacted { restart_from: current });
+        }
+        Ok(Box::new(Following { told, interest, position: after }))
     }
 
     async fn heartbeat(&self, beats: Vec<Beat>) -> Result<BeatAnswers, Unavailable> {

@@ -1,10 +1,10 @@
 //! Apps and their policies; overrides, which belong to an app's ids rather than to a life.
 
-use super::{App, AppRecord, Applied, At, Catalog, Override};
+use super::{App, AppRecord, Applied, At, Catalog, Override, State};
 use crate::command::{
     AppPolicy, ClearOverride, Condition, DeleteApp, PutApp, PutOverride, Refusal, Reply,
 };
-use crate::events::{Event, Reason};
+use crate::events::{Event, Reason, Seen};
 use crate::names::{AppName, InstanceKey, Revision};
 
 impl Catalog {
@@ -18,7 +18,7 @@ impl Catalog {
             }),
             None => self.make_app(at, &c.app, c.policy.clone()),
         }
-        events.push(Event::AppPut { app: c.app.clone() });
+        events.push(Event::AppPut { app: c.app.clone(), policy: c.policy.clone() });
         Ok(Reply::AppPut { created: current.is_none() })
     }
 
@@ -72,6 +72,7 @@ impl Catalog {
         events: &mut Vec<Event>,
     ) -> Applied {
         self.known_app(&c.key.app)?;
+        let before = self.state_of(&c.key);
         let word = Override {
             state: c.state,
             reason: c.reason.clone(),
@@ -80,7 +81,7 @@ impl Catalog {
             revision: at.revision,
         };
         self.insert_override(c.key.clone(), word);
-        self.override_changed(at, &c.key, events);
+        self.override_changed(at, &c.key, before, events);
         Ok(Reply::OverridePut)
     }
 
@@ -91,23 +92,36 @@ impl Catalog {
         events: &mut Vec<Event>,
     ) -> Applied {
         self.known_app(&c.key.app)?;
+        let before = self.state_of(&c.key);
         if self.remove_override(&c.key).is_some() {
-            self.override_changed(at, &c.key, events);
+            self.override_changed(at, &c.key, before, events);
         }
         Ok(Reply::OverrideCleared)
     }
 
     /// Called when an override's time is over.
     pub(super) fn end_override(&mut self, at: At, key: &InstanceKey, events: &mut Vec<Event>) {
+        let before = self.state_of(key);
         self.remove_override(key);
-        self.override_changed(at, key, events);
+        self.override_changed(at, key, before, events);
     }
 
     /// Tells that the state that clients see of an instance changed, if it lives.
-    fn override_changed(&mut self, at: At, key: &InstanceKey, events: &mut Vec<Event>) {
+    fn override_changed(
+        &mut self,
+        at: At,
+        key: &InstanceKey,
+        before: State,
+        events: &mut Vec<Event>,
+    ) {
         let Some(instance) = self.instance(key).cloned() else { return };
         self.change_app(&key.app, |record| record.members_changed = at.revision);
-        events.push(Event::InstancePut { key: key.clone(), instance });
+        events.push(Event::InstancePut {
+            key: key.clone(),
+            ttl_ms: self.session(instance.session).map_or(0, |session| session.ttl_ms),
+            now: Seen { instance: instance.clone(), state: self.state_of(key) },
+            before: Some(Seen { instance, state: before }),
+        });
     }
 
     pub(super) fn known_app(&self, name: &AppName) -> Result<&App, Refusal> {

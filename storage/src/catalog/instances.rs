@@ -11,7 +11,7 @@ use super::{Applied, At, Catalog, Instance, Session};
 use crate::command::{
     AppPolicy, BatchItem, Deregister, MetadataPatch, Patch, Refusal, Register, Registered, Reply,
 };
-use crate::events::{Event, Reason};
+use crate::events::{Event, Reason, Seen};
 use crate::limits::{
     METADATA_BYTES_MAX, SESSION_THINGS_MAX, TTL_MS_DEFAULT, TTL_MS_MAX, TTL_MS_MIN,
 };
@@ -45,8 +45,8 @@ impl Catalog {
 
         // Nothing is refused from here on.
         if known.is_none() {
-            self.make_app(at, &c.key.app, default_policy);
-            events.push(Event::AppPut { app: c.key.app.clone() });
+            self.make_app(at, &c.key.app, default_policy.clone());
+            events.push(Event::AppPut { app: c.key.app.clone(), policy: default_policy });
         }
         let registered = match (stays, live.as_ref()) {
             (Some(live), _) => self.renew(at, c, live, events),
@@ -79,8 +79,8 @@ impl Catalog {
             revision: at.revision,
             registered_at_ms: self.clock.wall_ms,
         });
-        self.store(at, &c.key, instance, events);
-        events.push(Event::ShardPut { key: c.key.clone(), incarnation });
+        events.push(self.store(at, &c.key, instance.clone(), ttl_ms, None));
+        events.push(shard_put(&c.key, &instance));
         Registered { created: true, incarnation, session, ttl_ms }
     }
 
@@ -89,7 +89,7 @@ impl Catalog {
         &mut self,
         at: At,
         c: &Register,
-        live: &Instance,
+        live: &Arc<Instance>,
         events: &mut Vec<Event>,
     ) -> Registered {
         let session = live.session;
@@ -105,9 +105,13 @@ impl Catalog {
         let instance = Arc::new(Instance {
             profile: c.profile.clone(),
             revision: at.revision,
-            ..live.clone()
+            ..Instance::clone(live)
         });
-        self.store(at, &c.key, instance, events);
+        events.push(self.store(at, &c.key, instance.clone(), ttl_ms, Some(live.clone())));
+        let address = |i: &Instance| (i.profile.ip.clone(), i.profile.port);
+        if address(live) != address(&instance) {
+            events.push(shard_put(&c.key, &instance));
+        }
         Registered { created: false, incarnation: live.incarnation, session, ttl_ms }
     }
 
@@ -117,6 +121,7 @@ impl Catalog {
             app: c.key.app.clone(),
             id: c.key.id.clone(),
         })?;
+        let before = live.clone();
         let mut instance = Instance::clone(live);
         instance.profile.metadata = Arc::new(patched(&instance.profile.metadata, &c.metadata)?);
         if let Some(weight) = c.weight {
@@ -127,7 +132,8 @@ impl Catalog {
         }
         instance.revision = at.revision;
         let incarnation = instance.incarnation;
-        self.store(at, &c.key, Arc::new(instance), events);
+        let ttl_ms = self.session(instance.session).map_or(0, |session| session.ttl_ms);
+        events.push(self.store(at, &c.key, Arc::new(instance), ttl_ms, Some(before)));
         Ok(Reply::Patched { incarnation })
     }
 
@@ -184,7 +190,7 @@ impl Catalog {
         let incarnation = gone.incarnation;
         events.push(Event::InstanceDeleted {
             key: key.clone(),
-            incarnation,
+            last: Seen { instance: gone.clone(), state: self.state_of(key) },
             reason: reason.clone(),
         });
         events.push(Event::ShardDeleted { key: key.clone(), incarnation, reason: reason.clone() });
@@ -199,19 +205,23 @@ impl Catalog {
         }
     }
 
+    /// Puts an instance in its place; returns what is told of it.
     fn store(
         &mut self,
         at: At,
         key: &InstanceKey,
         instance: Arc<Instance>,
-        events: &mut Vec<Event>,
-    ) {
+        ttl_ms: u64,
+        before: Option<Arc<Instance>>,
+    ) -> Event {
         self.insert_instance(key, instance.clone());
         self.change_app(&key.app, |record| {
             record.members_changed = at.revision;
             record.empty_since_ms = None;
         });
-        events.push(Event::InstancePut { key: key.clone(), instance });
+        let state = self.state_of(key);
+        let before = before.map(|instance| Seen { instance, state });
+        Event::InstancePut { key: key.clone(), now: Seen { instance, state }, ttl_ms, before }
     }
 
     fn touch(&mut self, session: SessionId, value: Session, events: &mut Vec<Event>) {
@@ -220,7 +230,11 @@ impl Catalog {
     }
 
     /// The live instance, if it is of the incarnation that the caller means.
-    fn live(&self, key: &InstanceKey, wanted: Option<Incarnation>) -> Result<&Instance, Refusal> {
+    fn live(
+        &self,
+        key: &InstanceKey,
+        wanted: Option<Incarnation>,
+    ) -> Result<&Arc<Instance>, Refusal> {
         let live =
             self.known_app(&key.app)?.instances.get(&key.id).ok_or_else(|| {
                 Refusal::UnknownInstance { app: key.app.clone(), id: key.id.clone() }
@@ -245,6 +259,15 @@ impl Catalog {
             return Err(Refusal::SessionFull { session: id, limit });
         }
         Ok(())
+    }
+}
+
+fn shard_put(key: &InstanceKey, instance: &Instance) -> Event {
+    Event::ShardPut {
+        key: key.clone(),
+        incarnation: instance.incarnation,
+        ip: instance.profile.ip.clone(),
+        port: instance.profile.port,
     }
 }
 

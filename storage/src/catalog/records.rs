@@ -84,7 +84,7 @@ pub struct Kept {
 }
 
 /// State of an instance as clients see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     Up,
     Draining,

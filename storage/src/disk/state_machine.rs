@@ -20,11 +20,12 @@ use super::checkpoint::Checkpoint;
 use super::{DiskError, ensure_dir};
 use crate::catalog::At;
 use crate::command::{Outcome, Proposal, Reply};
+use crate::events::Change;
 use crate::names::Revision;
 use crate::raft_types::{
     Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig, alias,
 };
-use crate::version::{Change, Observer, Published, Version};
+use crate::version::{Observer, Published, Version};
 
 /// Entries that become visible together. More would save little, and the first of them waits for
 /// the last.
@@ -123,7 +124,7 @@ impl StateMachine {
 fn apply_entry(
     version: &mut Version,
     entry: Entry,
-    changes: &mut Vec<Change>,
+    changes: &mut Vec<Arc<Change>>,
 ) -> io::Result<Outcome> {
     let id = entry.log_id;
     let outcome = match entry.payload {
@@ -144,7 +145,7 @@ fn apply_command(
     version: &mut Version,
     id: LogId,
     proposal: &Proposal,
-    changes: &mut Vec<Change>,
+    changes: &mut Vec<Arc<Change>>,
 ) -> io::Result<Outcome> {
     let command = proposal
         .command
@@ -156,7 +157,7 @@ fn apply_command(
         stamp: proposal.stamp,
     };
     let (outcome, events) = version.catalog.apply(at, &command);
-    changes.push(Change { at, events });
+    changes.push(Arc::new(Change::new(at, events)));
     Ok(outcome)
 }
 
@@ -185,7 +186,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        SnapshotBuilder { version: self.published.load(), checkpoints: self.checkpoints() }
+        SnapshotBuilder {
+            version: self.published.load(),
+            checkpoints: self.checkpoints(),
+            observer: self.observer.clone(),
+        }
     }
 
     async fn install_snapshot(
@@ -217,6 +222,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 pub struct SnapshotBuilder {
     version: Arc<Version>,
     checkpoints: Checkpoints,
+    observer: Arc<dyn Observer>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
@@ -224,7 +230,13 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> io::Result<CheckpointSnapshot> {
         let (version, checkpoints) = (self.version.clone(), self.checkpoints.clone());
-        off_thread(move || checkpoints.write(&version)).await.map(snapshot)
+        let observer = self.observer.clone();
+        off_thread(move || {
+            observer.before_checkpoint(version.revision());
+            checkpoints.write(&version)
+        })
+        .await
+        .map(snapshot)
     }
 }
 

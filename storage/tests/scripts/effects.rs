@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use roster_storage::catalog::{Catalog, Instance};
+use roster_storage::catalog::{Catalog, Instance, State};
 use roster_storage::command::{Outcome, Profile, Refusal, Reply};
 use roster_storage::events::{Event, Reason};
 use roster_storage::names::{InstanceKey, Revision};
@@ -57,13 +57,16 @@ fn answer(result: &Result<Reply, Refusal>) -> String {
 
 fn happened(event: &Event) -> String {
     match event {
-        Event::AppPut { app } => format!("app {app} put"),
+        Event::AppPut { app, .. } => format!("app {app} put"),
         Event::AppDeleted { app, reason } => format!("app {app} deleted: {}", why(reason)),
-        Event::InstancePut { key, instance } => format!("{key} put {}", described(instance)),
-        Event::InstanceDeleted { key, incarnation, reason } => {
-            format!("{key} deleted incarnation={incarnation}: {}", why(reason))
+        Event::InstancePut { key, now, .. } => {
+            let state = if now.state == State::Up { "" } else { now.state.word() };
+            format!("{key} put {} {state}", described(&now.instance)).trim_end().into()
         }
-        Event::ShardPut { key, incarnation } => {
+        Event::InstanceDeleted { key, last, reason } => {
+            format!("{key} deleted incarnation={}: {}", last.instance.incarnation, why(reason))
+        }
+        Event::ShardPut { key, incarnation, .. } => {
             format!("shard {key} put incarnation={incarnation}")
         }
         Event::ShardDeleted { key, incarnation, reason } => {

@@ -1,0 +1,164 @@
+//! Long polls: a read that waits until its own result changed.
+
+use std::time::{Duration, Instant};
+
+use roster_storage::events::{Change, Interest, Kind};
+use roster_storage::names::{AppName, InstanceKey, Revision};
+use roster_storage::version::Version;
+
+use crate::Api;
+use crate::error::{ApiError, Invalid};
+use crate::extract::Params;
+use crate::filter::Wanted;
+use crate::registry::{NotFollowed, Told};
+use crate::wire::event::pick;
+use crate::wire::scalar::{Millis, parse_millis};
+
+/// How long a long poll waits unless the request says.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// The longest wait; more is `invalid-wait`.
+const WAIT_MAX: Millis = Millis(10 * 60 * 1000);
+
+/// `?index=` and `?wait=`.
+#[derive(Clone, Copy)]
+pub(crate) struct Poll {
+    index: Revision,
+    wait: Duration,
+}
+
+impl Params {
+    /// `?wait=`: how long to wait for a change, or for this node to reach a revision.
+    pub fn wait(&mut self) -> Result<Option<Duration>, Invalid> {
+        let Some(text) = self.text("wait") else { return Ok(None) };
+        match parse_millis(&text) {
+            Ok(wait) if wait.0 <= WAIT_MAX.0 => Ok(Some(Duration::from_millis(wait.0))),
+            Ok(_) => Err(Invalid::new("wait", format!("is over the limit of {WAIT_MAX}"))),
+            Err(why) => Err(Invalid::new("wait", why)),
+        }
+    }
+
+    pub fn poll(&mut self) -> Result<Option<Poll>, Invalid> {
+        match (self.number("index")?.map(Revision), self.wait()?) {
+            (None, None) => Ok(None),
+            (None, Some(_)) => {
+                Err(Invalid::new("wait", "needs index=, the revision of the answer you have"))
+            }
+            (Some(index), wait) => Ok(Some(Poll { index, wait: wait.unwrap_or(WAIT) })),
+        }
+    }
+}
+
+/// What the state knows of a result's last change.
+pub(crate) enum LastChange {
+    /// It was then, or before.
+    At(Revision),
+    /// It can only be told from the changes themselves.
+    Unknown,
+}
+
+/// The last change of an app or of its counts. One that is not there may have been there.
+pub(crate) fn app_changed(version: &Version, name: &AppName) -> LastChange {
+    match version.catalog.app(name) {
+        Some(app) => LastChange::At(app.record.revision.max(app.record.members_changed)),
+        None => LastChange::Unknown,
+    }
+}
+
+/// The last change among an app's instances. With a filter, it may have been of others.
+pub(crate) fn members_changed(
+    version: &Version,
+    name: &AppName,
+    wanted: &Wanted,
+    index: Revision,
+) -> LastChange {
+    match version.catalog.app(name).map(|app| app.record.members_changed) {
+        Some(changed) if wanted.is_all() || changed <= index => LastChange::At(changed),
+        Some(_) | None => LastChange::Unknown,
+    }
+}
+
+/// An instance's last change, as far as the state knows it.
+pub(crate) fn instance_changed(
+    version: &Version,
+    key: &InstanceKey,
+    index: Revision,
+) -> LastChange {
+    let Some(app) = version.catalog.app(&key.app) else { return LastChange::Unknown };
+    let members = app.record.members_changed;
+    match app.instances.get(&key.id) {
+        _ if members <= index => LastChange::At(members),
+        Some(instance) if instance.revision > index => LastChange::At(instance.revision),
+        // Its override may have changed, or it may have gone.
+        Some(_) | None => LastChange::Unknown,
+    }
+}
+
+impl Api {
+    /// Returns when something of interest changed after the poll's index, when nobody can know
+    /// whether it did, or when its time is over.
+    pub async fn await_change(
+        &self,
+        poll: Poll,
+        interest: Interest,
+        wanted: &Wanted,
+        known: impl FnOnce(&Version, Revision) -> LastChange,
+    ) -> Result<(), ApiError> {
+        let deadline = Instant::now() + poll.wait;
+        let after = match self.registry.newest() {
+            // This node is behind what the client has seen; it waits for it below.
+            version if version.revision() < poll.index => poll.index,
+            version => match known(&version, poll.index) {
+                LastChange::At(at) if at > poll.index => return Ok(()),
+                // Nothing up to this version.
+                LastChange::At(_) => version.revision(),
+                LastChange::Unknown => poll.index,
+            },
+        };
+        let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+        let mut feed = match self.registry.follow(interest.clone(), after, poll.wait).await {
+            Ok(feed) => feed,
+            // The answer tells where it is now.
+            Err(NotFollowed::Compacted { .. } | NotFollowed::Ahead { .. }) => return Ok(()),
+            Err(NotFollowed::Unavailable(why)) => return Err(ApiError::of_read(why)),
+        };
+        loop {
+            match feed.next(left(deadline)).await {
+                Told::Changes(changes) => {
+                    if changes.iter().any(|change| matters(change, &interest, wanted)) {
+                        return Ok(());
+                    }
+                }
+                Told::UpTo(_) if left(deadline).is_zero() => return Ok(()),
+                Told::UpTo(_) => {}
+                Told::Lagging(_) | Told::Compacted { .. } | Told::Stopping(_) => return Ok(()),
+            }
+        }
+    }
+}
+
+fn matters(change: &Change, interest: &Interest, wanted: &Wanted) -> bool {
+    change
+        .told()
+        .any(|(place, event)| interest.wants(event) && pick(event, place, wanted).is_some())
+}
+
+/// What changes the answer about an app: itself, and its counts.
+pub(crate) fn of_app(name: &AppName) -> Interest {
+    let kinds = [Kind::App, Kind::Instance].into_iter().collect();
+    Interest { apps: Some([name.clone()].into()), kinds, id: None }
+}
+
+/// What changes the list of an app's instances: also that the app comes or goes.
+pub(crate) fn of_members(name: &AppName) -> Interest {
+    of_app(name)
+}
+
+/// What changes an instance's own answer.
+pub(crate) fn of_instance(key: &InstanceKey) -> Interest {
+    Interest {
+        apps: Some([key.app.clone()].into()),
+        kinds: [Kind::Instance].into_iter().collect(),
+        id: Some(key.id.as_str().into()),
+    }
+}

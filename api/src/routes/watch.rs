@@ -1,0 +1,122 @@
+//! `GET /v1/watch`
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use futures::stream::unfold;
+use http::HeaderMap;
+use http::header::ACCEPT;
+use roster_storage::events::{Interest, Kind, Kinds};
+use roster_storage::names::{AppName, Revision};
+
+use crate::Shared;
+use crate::answer::{Answer, Answered};
+use crate::error::{ApiError, Invalid};
+use crate::extract::Params;
+use crate::filter::Wanted;
+use crate::watching::{Asked, Watching};
+use crate::wire::event::Format;
+
+/// How long a node may take to reach the revision to go on from, unless the request says.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What an `EventSource` sends when it comes back.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+pub(super) async fn watch(State(api): Shared, headers: HeaderMap, mut params: Params) -> Answered {
+    let asked = asked(&mut params, &headers)?;
+    params.end()?;
+    let consistency = asked.from.is_none().then_some(asked.reading.consistency);
+    let format = asked.format;
+    let (watching, revision) = Watching::begin(Arc::clone(&api), asked).await?;
+    let pieces = unfold(watching, |mut watching| async move {
+        let piece = watching.piece().await?;
+        Some((Ok::<_, std::convert::Infallible>(piece), watching))
+    });
+    let answer = Answer::stream(format, Body::from_stream(pieces)).at(revision);
+    Ok(match consistency {
+        Some(consistency) => answer.read(consistency),
+        None => answer,
+    })
+}
+
+fn asked(params: &mut Params, headers: &HeaderMap) -> Result<Asked, ApiError> {
+    let from = match last_event_id(headers)? {
+        // An `EventSource` asks for the same URL again, so its header is the newer word.
+        Some(id) => {
+            params.number("from")?;
+            Some(id)
+        }
+        None => params.number("from")?.map(Revision),
+    };
+    let filter = params.text("filter");
+    let mut interest = params.interest()?;
+    if filter.is_some() {
+        interest.kinds = filtered_kinds(interest.kinds)?;
+    }
+    Ok(Asked {
+        interest,
+        wanted: Wanted::new(filter.as_deref(), None)?,
+        format: format(headers),
+        from,
+        restart: restart(params)?,
+        reading: params.reading()?,
+        patience: params.wait()?.unwrap_or(PATIENCE),
+    })
+}
+
+/// A filter is over an instance's fields, so it is for instances alone.
+fn filtered_kinds(kinds: Kinds) -> Result<Kinds, Invalid> {
+    let instances = [Kind::Instance].into_iter().collect();
+    if kinds == Kinds::all() || kinds == instances {
+        return Ok(instances);
+    }
+    Err(Invalid::new("filter", "is over the fields of instances; watch kind=instance with it"))
+}
+
+fn last_event_id(headers: &HeaderMap) -> Result<Option<Revision>, Invalid> {
+    let Some(id) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
+    let revision = id.to_str().ok().and_then(|id| id.parse().ok());
+    revision.map(Some).ok_or_else(|| Invalid::new(LAST_EVENT_ID, "is not a revision"))
+}
+
+fn restart(params: &mut Params) -> Result<bool, Invalid> {
+    match params.text("restart").as_deref() {
+        None => Ok(false),
+        Some("snapshot") => Ok(true),
+        Some(_) => Err(Invalid::new("restart", "can only be snapshot")),
+    }
+}
+
+fn format(headers: &HeaderMap) -> Format {
+    let lines = |accept: &http::HeaderValue| {
+        accept.to_str().is_ok_and(|text| text.contains("application/x-ndjson"))
+    };
+    if headers.get_all(ACCEPT).iter().any(lines) { Format::Lines } else { Format::Sse }
+}
+
+impl Params {
+    /// Whose changes: `app=` and `kind=`, each also several times; `kind=` with commas too.
+    pub fn interest(&mut self) -> Result<Interest, Invalid> {
+        let apps = self.all("app");
+        let apps = apps.into_iter().map(AppName::new).collect::<Result<_, _>>();
+        let apps: std::collections::BTreeSet<_> = apps.map_err(Invalid::name("app"))?;
+        let kinds = self.all("kind");
+        let words = kinds.iter().flat_map(|words| words.split(','));
+        let kinds = words.map(kind).collect::<Result<Kinds, _>>()?;
+        Ok(Interest {
+            apps: (!apps.is_empty()).then_some(apps),
+            kinds: if kinds.is_empty() { Kinds::all() } else { kinds },
+            id: None,
+        })
+    }
+}
+
+fn kind(word: &str) -> Result<Kind, Invalid> {
+    Kind::ALL.into_iter().find(|kind| kind.word() == word).ok_or_else(|| {
+        let known = Kind::ALL.map(Kind::word).join(", ");
+        Invalid::new("kind", format!("{word:?} is not known; there are {known}"))
+    })
+}

@@ -1,0 +1,316 @@
+//! One watch: a snapshot if one is wanted, then the changes, as the pieces of an answer's body.
+//!
+//! A piece is made when the connection can take it, so a slow reader makes nothing pile up here.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use roster_storage::catalog::{App, Catalog};
+use roster_storage::events::{Change, Interest, Kind, Seen};
+use roster_storage::names::{AppName, InstanceId, InstanceKey, Revision};
+use roster_storage::version::Version;
+use tokio::task::yield_now;
+
+use crate::Api;
+use crate::error::ApiError;
+use crate::extract::Reading;
+use crate::filter::Wanted;
+use crate::registry::{Feed, NotFollowed, Told};
+use crate::wire::event::{
+    Format, Frames, Mark, Pick, Picked, event_name, open_event, pick, snapshot,
+};
+
+/// A watcher is told at least this often how far it is.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(8);
+
+/// A piece of the body is given on when it is this large.
+const PIECE_BYTES: usize = 32 * 1024;
+
+/// Instances or events that are looked at before others may run.
+const LOOKED_AT_ONCE: usize = 500;
+
+/// What was asked for.
+pub(crate) struct Asked {
+    pub interest: Interest,
+    pub wanted: Wanted,
+    pub format: Format,
+    /// All after this; without it a snapshot comes first.
+    pub from: Option<Revision>,
+    /// Where `from` is not kept any more: a snapshot in the same stream.
+    pub restart: bool,
+    /// How the snapshot is read.
+    pub reading: Reading,
+    /// How long this node may take to reach `from`.
+    pub patience: Duration,
+}
+
+pub(crate) struct Watching {
+    api: Arc<Api>,
+    asked: Asked,
+    frames: Frames,
+    phase: Phase,
+    bookmarked: Instant,
+}
+
+enum Phase {
+    Snapshot { version: Arc<Version>, place: Place, feed: Box<dyn Feed> },
+    Changes(Following),
+    Ended,
+}
+
+struct Following {
+    feed: Box<dyn Feed>,
+    /// Not looked at yet.
+    changes: VecDeque<Arc<Change>>,
+    /// Looked at, and sent up to `sent` of its picks.
+    current: Option<Picked>,
+    sent: usize,
+}
+
+impl Following {
+    fn new(feed: Box<dyn Feed>) -> Self {
+        Self { feed, changes: VecDeque::new(), current: None, sent: 0 }
+    }
+}
+
+/// How far a snapshot is: this app was sent, and its instances up to this id.
+#[derive(Default)]
+struct Place {
+    app: Option<AppName>,
+    id: Option<InstanceId>,
+}
+
+impl Watching {
+    /// Refusals that are known before the answer begins are plain ones. Returns the revision from
+    /// which the changes go on.
+    pub async fn begin(api: Arc<Api>, asked: Asked) -> Result<(Self, Revision), ApiError> {
+        let mut frames = Frames::new(asked.format);
+        let (phase, revision) = match asked.from {
+            None => snapshot_phase(&api, &asked, &mut frames).await?,
+            Some(from) => {
+                match api.registry.follow(asked.interest.clone(), from, asked.patience).await {
+                    Ok(feed) => (Phase::Changes(Following::new(feed)), from),
+                    Err(NotFollowed::Compacted { restart_from }) if asked.restart => {
+                        frames.mark(&Mark::Compacted { restart_from });
+                        snapshot_phase(&api, &asked, &mut frames).await?
+                    }
+                    Err(why) => return Err(ApiError::not_followed(why, from)),
+                }
+            }
+        };
+        Ok((Self { api, asked, frames, phase, bookmarked: Instant::now() }, revision))
+    }
+
+    /// The next piece; `None` at the end.
+    pub async fn piece(&mut self) -> Option<Bytes> {
+        while self.frames.is_empty() {
+            match &mut self.phase {
+                Phase::Ended => return None,
+                Phase::Snapshot { version, place, .. } => {
+                    let done = stand(&self.asked, &version.catalog, place, &mut self.frames).await;
+                    if done {
+                        self.end_snapshot();
+                    }
+                }
+                Phase::Changes(_) => self.follow().await,
+            }
+        }
+        Some(self.frames.take())
+    }
+
+    fn end_snapshot(&mut self) {
+        if let Phase::Snapshot { version, feed, .. } =
+            std::mem::replace(&mut self.phase, Phase::Ended)
+        {
+            self.frames.mark(&Mark::SnapshotEnd(version.revision()));
+            self.phase = Phase::Changes(Following::new(feed));
+        }
+    }
+
+    /// Writes what comes next, or waits for it.
+    async fn follow(&mut self) {
+        let Phase::Changes(following) = &mut self.phase else { return };
+        following.send(&self.asked, &mut self.frames).await;
+        if !self.frames.is_empty() {
+            return;
+        }
+        let patience = BOOKMARK_EVERY.saturating_sub(self.bookmarked.elapsed());
+        match following.feed.next(patience).await {
+            Told::Changes(changes) => {
+                following.changes.extend(changes);
+                following.send(&self.asked, &mut self.frames).await;
+                self.bookmark_if_due();
+            }
+            Told::UpTo(revision) => self.bookmark(revision),
+            Told::Lagging(revision) => self.end(&Mark::Lagging(revision)),
+            Told::Stopping(revision) => self.end(&Mark::Bye(revision)),
+            Told::Compacted { restart_from } => {
+                self.frames.mark(&Mark::Compacted { restart_from });
+                self.phase = Phase::Ended;
+                if self.asked.restart
+                    && let Ok((phase, _)) =
+                        snapshot_phase(&self.api, &self.asked, &mut self.frames).await
+                {
+                    self.phase = phase;
+                }
+            }
+        }
+    }
+
+    /// Also while changes come one after the other, so that who watches with a filter that they do
+    /// not match is told how far it is.
+    fn bookmark_if_due(&mut self) {
+        let Phase::Changes(following) = &self.phase else { return };
+        let all_sent = following.changes.is_empty() && following.current.is_none();
+        if all_sent && self.bookmarked.elapsed() >= BOOKMARK_EVERY {
+            self.bookmarked = Instant::now() - BOOKMARK_EVERY;
+        }
+    }
+
+    fn bookmark(&mut self, revision: Revision) {
+        self.frames.mark(&Mark::Bookmark(revision));
+        self.bookmarked = Instant::now();
+    }
+
+    fn end(&mut self, mark: &Mark) {
+        self.frames.mark(mark);
+        self.phase = Phase::Ended;
+    }
+}
+
+async fn snapshot_phase(
+    api: &Api,
+    asked: &Asked,
+    frames: &mut Frames,
+) -> Result<(Phase, Revision), ApiError> {
+    let version = api.read(asked.reading).await?;
+    let revision = version.revision();
+    // From here on nothing is missed, however long the snapshot takes to read.
+    let feed = api.registry.follow(asked.interest.clone(), revision, asked.patience).await;
+    let feed = feed.map_err(|why| ApiError::not_followed(why, revision))?;
+    frames.mark(&Mark::SnapshotBegin(revision));
+    Ok((Phase::Snapshot { version, place: Place::default(), feed }, revision))
+}
+
+/// Writes the next things that stand in the catalogue; returns whether they were the last.
+async fn stand(asked: &Asked, catalog: &Catalog, place: &mut Place, frames: &mut Frames) -> bool {
+    let mut looked_at = 0;
+    while frames.len() < PIECE_BYTES {
+        looked_at += 1;
+        if looked_at % LOOKED_AT_ONCE == 0 {
+            yield_now().await;
+        }
+        match next_instance(catalog, place) {
+            Some((key, app)) => {
+                instance_stands(asked, catalog, &key, app, frames);
+                place.id = Some(key.id);
+            }
+            None => match next_app(&asked.interest, catalog, place.app.as_ref()) {
+                Some((name, app)) => {
+                    app_stands(asked, name, app, frames);
+                    *place = Place { app: Some(name.clone()), id: None };
+                }
+                None => return true,
+            },
+        }
+    }
+    false
+}
+
+fn next_app<'a>(
+    interest: &Interest,
+    catalog: &'a Catalog,
+    after: Option<&AppName>,
+) -> Option<(&'a AppName, &'a Arc<App>)> {
+    use std::ops::Bound::{Excluded, Unbounded};
+    let Some(apps) = &interest.apps else { return catalog.apps_after(after).next() };
+    let from = after.map_or(Unbounded, Excluded);
+    // An app that is not there is an empty snapshot.
+    apps.range::<AppName, _>((from, Unbounded)).find_map(|name| catalog.app_entry(name))
+}
+
+fn next_instance<'a>(catalog: &'a Catalog, place: &Place) -> Option<(InstanceKey, &'a App)> {
+    use std::ops::Bound::{Excluded, Unbounded};
+    let name = place.app.as_ref()?;
+    let app = catalog.app(name)?;
+    let from = place.id.clone().map_or(Unbounded, Excluded);
+    let (id, _) = app.instances.range::<_, InstanceId>((from, Unbounded)).next()?;
+    Some((InstanceKey::new(name.clone(), id.clone()), app))
+}
+
+fn app_stands(asked: &Asked, name: &AppName, app: &App, frames: &mut Frames) {
+    if asked.interest.kinds.has(Kind::App) {
+        frames.standing(&snapshot::app(name, &app.record.policy, app.record.revision));
+    }
+}
+
+fn instance_stands(
+    asked: &Asked,
+    catalog: &Catalog,
+    key: &InstanceKey,
+    app: &App,
+    frames: &mut Frames,
+) {
+    let Some(instance) = app.instances.get(&key.id) else { return };
+    let kinds = asked.interest.kinds;
+    let state = catalog.state_of(key);
+    let wanted =
+        asked.wanted.is_all() || asked.wanted.matches(&key.app, &key.id, instance, state.word());
+    if kinds.has(Kind::Instance) && wanted {
+        let ttl_ms = catalog.session(instance.session).map_or(0, |session| session.ttl_ms);
+        let now = Seen { instance: instance.clone(), state };
+        frames.standing(&snapshot::instance(key, &now, ttl_ms));
+    }
+    if kinds.has(Kind::Shard) {
+        frames.standing(&snapshot::shard(key, instance));
+    }
+}
+
+impl Following {
+    /// Writes what was told already, until the piece is large enough.
+    async fn send(&mut self, asked: &Asked, frames: &mut Frames) {
+        while frames.len() < PIECE_BYTES {
+            if self.current.is_none() {
+                let Some(change) = self.changes.pop_front() else { return };
+                self.current = Some(picked(change, asked).await);
+                self.sent = 0;
+            }
+            if self.send_current(frames) {
+                self.current = None;
+            }
+        }
+    }
+
+    /// Returns whether all of the current change is written.
+    fn send_current(&mut self, frames: &mut Frames) -> bool {
+        let Some(Picked { change, picks }) = &self.current else { return true };
+        while let Some(pick) = picks.get(self.sent) {
+            self.sent += 1;
+            let (Pick::Shown(place) | Pick::Left(place)) = pick;
+            let Some(event) = change.events.get(*place) else { continue };
+            let last = self.sent == picks.len();
+            let name = event_name(event, pick);
+            frames.event(&open_event(change, pick), name, change.at.revision, last);
+            if frames.len() >= PIECE_BYTES {
+                return last;
+            }
+        }
+        true
+    }
+}
+
+/// Looks for what is wanted among a change's events, in steps.
+async fn picked(change: Arc<Change>, asked: &Asked) -> Picked {
+    let mut picks = Vec::new();
+    for (looked_at, (place, event)) in change.told().enumerate() {
+        if asked.interest.wants(event) {
+            picks.extend(pick(event, place, &asked.wanted));
+        }
+        if looked_at % LOOKED_AT_ONCE == LOOKED_AT_ONCE - 1 {
+            yield_now().await;
+        }
+    }
+    Picked { change, picks }
+}

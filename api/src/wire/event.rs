@@ -1,0 +1,395 @@
+//! Events as watchers and the history show them, and the lines of a watch that are not events.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use roster_storage::command::AppPolicy;
+use roster_storage::events::{Change, Event, Reason, Seen};
+use roster_storage::names::{AppName, Incarnation, InstanceKey, Revision};
+use serde::Serialize;
+
+use super::app::AppView;
+use super::instance::InstanceView;
+use super::scalar::Moment;
+use super::shard::ShardView;
+use crate::filter::Wanted;
+
+/// One event. Without its last bracket, so that more can be added to what all readers share.
+#[derive(Serialize)]
+struct EventView<'a> {
+    event: &'static str,
+    kind: &'static str,
+    revision: u64,
+    /// When it was decided, by the leader's wall clock; not in snapshots.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<Moment>,
+    app: &'a str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incarnation: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<Value<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Value<'a> {
+    App(AppView<'a>),
+    Instance(Box<InstanceView<'a>>),
+    Shard(ShardView<'a>),
+}
+
+/// Where and when something is told.
+#[derive(Clone, Copy)]
+struct Moved {
+    revision: Revision,
+    wall_ms: Option<u64>,
+}
+
+impl<'a> EventView<'a> {
+    fn put(moved: Moved, kind: &'static str, app: &'a AppName, id: &'a str) -> Self {
+        Self {
+            event: "put",
+            kind,
+            revision: moved.revision.0,
+            time: moved.wall_ms.map(Moment),
+            app: app.as_str(),
+            id,
+            incarnation: None,
+            value: None,
+            reason: None,
+            detail: None,
+        }
+    }
+
+    fn of(mut self, incarnation: Incarnation) -> Self {
+        self.incarnation = Some(incarnation.0);
+        self
+    }
+
+    fn with(mut self, value: Value<'a>) -> Self {
+        self.value = Some(value);
+        self
+    }
+
+    fn gone(mut self, reason: &'static str, detail: &'a str) -> Self {
+        (self.event, self.reason, self.detail) = ("delete", Some(reason), Some(detail));
+        self
+    }
+
+    fn because(self, reason: &Reason, detail: &'a str) -> Self {
+        self.gone(reason.word(), detail)
+    }
+
+    /// The object without its last bracket.
+    fn open(&self) -> Bytes {
+        let mut bytes = serde_json::to_vec(self).unwrap_or_default();
+        bytes.pop();
+        bytes.into()
+    }
+}
+
+/// How one event of a change is shown to one watcher.
+pub(crate) enum Pick {
+    /// As it is to everybody.
+    Shown(usize),
+    /// It matched the watcher's filter before and does not any more.
+    Left(usize),
+}
+
+/// What a watcher's filter makes of an event.
+pub(crate) fn pick(event: &Event, place: usize, wanted: &Wanted) -> Option<Pick> {
+    let matches = |key: &InstanceKey, seen: &Seen| {
+        wanted.matches(&key.app, &key.id, &seen.instance, seen.state.word())
+    };
+    let shown = match event {
+        _ if wanted.is_all() => true,
+        Event::InstancePut { key, now, before, .. } => {
+            let is = matches(key, now);
+            if !is && before.as_ref().is_some_and(|before| matches(key, before)) {
+                return Some(Pick::Left(place));
+            }
+            is
+        }
+        Event::InstanceDeleted { key, last, .. } => matches(key, last),
+        Event::AppPut { .. }
+        | Event::AppDeleted { .. }
+        | Event::ShardPut { .. }
+        | Event::ShardDeleted { .. }
+        | Event::SessionPut { .. }
+        | Event::SessionEnded { .. } => true,
+    };
+    shown.then_some(Pick::Shown(place))
+}
+
+/// An event's object without its last bracket.
+pub(crate) fn open_event(change: &Change, pick: &Pick) -> Bytes {
+    match pick {
+        Pick::Shown(place) => {
+            change.shown.get(&change.events, *place, |event| encode(change, event))
+        }
+        Pick::Left(place) => change.events.get(*place).map_or_else(Bytes::new, |event| {
+            let Event::InstancePut { key, now, .. } = event else { return Bytes::new() };
+            EventView::put(moved(change), "instance", &key.app, key.id.as_str())
+                .of(now.instance.incarnation)
+                .gone("unmatched", "does not match the filter any more")
+                .open()
+        }),
+    }
+}
+
+fn moved(change: &Change) -> Moved {
+    Moved { revision: change.at.revision, wall_ms: Some(change.at.stamp.wall_ms) }
+}
+
+fn encode(change: &Change, event: &Event) -> Bytes {
+    let moved = moved(change);
+    match event {
+        Event::AppPut { app, policy } => app_put(moved, app, policy),
+        Event::AppDeleted { app, reason } => {
+            EventView::put(moved, "app", app, app.as_str()).because(reason, &reason.detail()).open()
+        }
+        Event::InstancePut { key, now, ttl_ms, .. } => instance_put(moved, key, now, *ttl_ms),
+        Event::InstanceDeleted { key, last, reason } => {
+            EventView::put(moved, "instance", &key.app, key.id.as_str())
+                .of(last.instance.incarnation)
+                .because(reason, &reason.detail())
+                .open()
+        }
+        Event::ShardPut { key, incarnation, ip, port } => {
+            shard_put(moved, key, *incarnation, ip, *port)
+        }
+        Event::ShardDeleted { key, incarnation, reason } => {
+            EventView::put(moved, "shard", &key.app, &key.shard_id())
+                .of(*incarnation)
+                .because(reason, &reason.detail())
+                .open()
+        }
+        // Nobody is told of these.
+        Event::SessionPut { .. } | Event::SessionEnded { .. } => Bytes::new(),
+    }
+}
+
+fn app_put(moved: Moved, app: &AppName, policy: &AppPolicy) -> Bytes {
+    let value = AppView::new(app, policy, None, moved.revision);
+    EventView::put(moved, "app", app, app.as_str()).with(Value::App(value)).open()
+}
+
+fn instance_put(moved: Moved, key: &InstanceKey, now: &Seen, ttl_ms: u64) -> Bytes {
+    let value = InstanceView::seen(&key.app, &key.id, &now.instance, now.state, ttl_ms);
+    EventView::put(moved, "instance", &key.app, key.id.as_str())
+        .of(now.instance.incarnation)
+        .with(Value::Instance(Box::new(value)))
+        .open()
+}
+
+fn shard_put(
+    moved: Moved,
+    key: &InstanceKey,
+    incarnation: Incarnation,
+    ip: &str,
+    port: u32,
+) -> Bytes {
+    let value = ShardView::of(&key.app, &key.id, ip, port, incarnation);
+    EventView::put(moved, "shard", &key.app, &key.shard_id())
+        .of(incarnation)
+        .with(Value::Shard(value))
+        .open()
+}
+
+/// The puts of a snapshot: what stands there, each with the revision of its own last change.
+pub(crate) mod snapshot {
+    use super::*;
+
+    pub fn app(app: &AppName, policy: &AppPolicy, revision: Revision) -> Bytes {
+        app_put(Moved { revision, wall_ms: None }, app, policy)
+    }
+
+    pub fn instance(key: &InstanceKey, now: &Seen, ttl_ms: u64) -> Bytes {
+        let moved = Moved { revision: now.instance.revision, wall_ms: None };
+        instance_put(moved, key, now, ttl_ms)
+    }
+
+    pub fn shard(key: &InstanceKey, instance: &roster_storage::catalog::Instance) -> Bytes {
+        let moved = Moved { revision: Revision(instance.incarnation.0), wall_ms: None };
+        let profile = &instance.profile;
+        shard_put(moved, key, instance.incarnation, &profile.ip, profile.port)
+    }
+}
+
+/// How the lines of a watch are framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// Server-Sent Events.
+    Sse,
+    /// One JSON object per line.
+    Lines,
+}
+
+/// Writes lines into one piece of the answer's body.
+pub(crate) struct Frames {
+    format: Format,
+    bytes: BytesMut,
+}
+
+impl Frames {
+    pub fn new(format: Format) -> Self {
+        Self { format, bytes: BytesMut::new() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub fn take(&mut self) -> Bytes {
+        self.bytes.split().freeze()
+    }
+
+    /// An event of a snapshot: nothing to resume from.
+    pub fn standing(&mut self, put: &[u8]) {
+        self.frame("put", None, put, b"}");
+    }
+
+    /// An event of a change. Only the last one of its revision is something to resume from, so
+    /// that no part of a revision is passed over; all others say that more come.
+    pub fn event(&mut self, open: &[u8], name: &str, revision: Revision, last: bool) {
+        if last {
+            self.frame(name, Some(revision), open, b"}");
+        } else {
+            self.frame(name, None, open, b",\"more\":true}");
+        }
+    }
+
+    pub fn mark(&mut self, mark: &Mark) {
+        let line = serde_json::to_vec(&mark.view()).unwrap_or_default();
+        self.frame(mark.name(), mark.resume_from(), &line, b"");
+    }
+
+    fn frame(&mut self, name: &str, id: Option<Revision>, open: &[u8], end: &[u8]) {
+        /// What stands around the object, and the longest number.
+        const AROUND: usize = 64;
+        self.bytes.reserve(open.len() + end.len() + name.len() + AROUND);
+        if self.format == Format::Sse {
+            self.bytes.put_slice(b"event: ");
+            self.bytes.put_slice(name.as_bytes());
+            if let Some(id) = id {
+                self.bytes.put_slice(format!("\nid: {id}").as_bytes());
+            }
+            self.bytes.put_slice(b"\ndata: ");
+        }
+        self.bytes.put_slice(open);
+        self.bytes.put_slice(end);
+        self.bytes.put_slice(if self.format == Format::Sse { b"\n\n" } else { b"\n" });
+    }
+}
+
+/// A line of a watch that tells how far it is, or why it ends.
+pub(crate) enum Mark {
+    SnapshotBegin(Revision),
+    SnapshotEnd(Revision),
+    Bookmark(Revision),
+    Lagging(Revision),
+    Compacted { restart_from: Revision },
+    Bye(Revision),
+}
+
+#[derive(Serialize)]
+struct MarkView {
+    event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revision: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restart_from: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'static str>,
+}
+
+impl Mark {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::SnapshotBegin(_) => "snapshot-begin",
+            Self::SnapshotEnd(_) => "snapshot-end",
+            Self::Bookmark(_) => "bookmark",
+            Self::Lagging(_) => "lagging",
+            Self::Compacted { .. } => "compacted",
+            Self::Bye(_) => "bye",
+        }
+    }
+
+    /// Up to where everything was sent when this line is.
+    fn resume_from(&self) -> Option<Revision> {
+        match self {
+            Self::SnapshotEnd(at) | Self::Bookmark(at) | Self::Lagging(at) | Self::Bye(at) => {
+                Some(*at)
+            }
+            Self::SnapshotBegin(_) | Self::Compacted { .. } => None,
+        }
+    }
+
+    fn view(&self) -> MarkView {
+        let view = |revision: &Revision, detail| MarkView {
+            event: self.name(),
+            revision: Some(revision.0),
+            restart_from: None,
+            detail,
+        };
+        match self {
+            Self::SnapshotBegin(at) | Self::SnapshotEnd(at) | Self::Bookmark(at) => view(at, None),
+            Self::Lagging(at) => MarkView {
+                restart_from: Some(at.0),
+                ..view(
+                    at,
+                    Some(
+                        "read too slowly: what came meanwhile is not held for this watch; \
+                     resume with from=<restart_from>",
+                    ),
+                )
+            },
+            Self::Bye(at) => view(at, Some("this node stops; resume on another one")),
+            Self::Compacted { restart_from } => MarkView {
+                event: self.name(),
+                revision: None,
+                restart_from: Some(restart_from.0),
+                detail: Some(
+                    "what comes next is not kept on this node any more; list again, or \
+                     watch without from=, and go on from there",
+                ),
+            },
+        }
+    }
+}
+
+/// The SSE name of an event.
+pub(crate) fn event_name(event: &Event, pick: &Pick) -> &'static str {
+    match (pick, event) {
+        (Pick::Left(_), _)
+        | (
+            Pick::Shown(_),
+            Event::AppDeleted { .. }
+            | Event::InstanceDeleted { .. }
+            | Event::ShardDeleted { .. }
+            | Event::SessionEnded { .. },
+        ) => "delete",
+        (
+            Pick::Shown(_),
+            Event::AppPut { .. }
+            | Event::InstancePut { .. }
+            | Event::ShardPut { .. }
+            | Event::SessionPut { .. },
+        ) => "put",
+    }
+}
+
+/// A change with those of its events that one watcher gets.
+pub(crate) struct Picked {
+    pub change: Arc<Change>,
+    pub picks: Vec<Pick>,
+}

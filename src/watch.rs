@@ -1,0 +1,409 @@
+//! Who follows the changes, and how they are woken.
+//!
+//! Apply only adds to the event log and returns. One task, the dispatcher, hands each new change to
+//! those whose interest it touches: a pointer in a bounded queue each, so that a change is held and
+//! encoded once however many follow it, and unrelated changes wake nobody. A reader that falls out
+//! of its queue reads on from the log, or from the history behind it; one that does not read at all
+//! is told so and ends.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::{Mutex, RwLock};
+use roster_api::registry::{Feed, NotFollowed, Told, Unavailable};
+use roster_storage::events::{Change, EventLog, EventLogLimits, Interest, Kinds};
+use roster_storage::names::{AppName, Revision};
+use roster_storage::version::{Observer, Version};
+use tokio::sync::Notify;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+/// Changes that are read from the log at once.
+const STEP: usize = 256;
+
+/// Followers that are handed a change before others may run.
+const HANDED_AT_ONCE: usize = 1_000;
+
+/// A reader whose queue overflowed and who took nothing for so long does not read.
+const STALLED: Duration = Duration::from_secs(10);
+
+/// How many may follow, and what each may leave unread.
+#[derive(Clone, Copy, Debug)]
+pub struct WatchLimits {
+    pub followers_max: usize,
+    /// Changes in one follower's queue, and the bytes that they keep alive. One change alone may be
+    /// larger. Beyond, the queue is dropped and the follower reads from the log.
+    pub queue_changes_max: usize,
+    pub queue_bytes_max: u64,
+    pub log: EventLogLimits,
+}
+
+/// The changes of this node, and all who follow them.
+pub struct Watches {
+    log: Arc<Mutex<EventLog>>,
+    /// The log has grown.
+    grown: Notify,
+    /// All up to this revision was handed out.
+    handed: AtomicU64,
+    followers: RwLock<Followers>,
+    count: AtomicUsize,
+    limits: WatchLimits,
+    stopping: CancellationToken,
+}
+
+/// Who is to be woken by what.
+#[derive(Default)]
+struct Followers {
+    last: u64,
+    of_all: BTreeMap<u64, Arc<Follower>>,
+    of_app: HashMap<AppName, BTreeMap<u64, Arc<Follower>>>,
+}
+
+struct Follower {
+    interest: Interest,
+    queue: Mutex<Queue>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    changes: VecDeque<Arc<Change>>,
+    bytes: u64,
+    /// What came was dropped; it must be read from the log.
+    overflowed: bool,
+}
+
+impl Watches {
+    pub fn new(limits: WatchLimits, stopping: CancellationToken) -> Self {
+        let log = EventLog::starting_after(Revision(0), limits.log);
+        Self {
+            log: Arc::new(Mutex::new(log)),
+            grown: Notify::new(),
+            handed: AtomicU64::new(0),
+            followers: RwLock::default(),
+            count: AtomicUsize::new(0),
+            limits,
+            stopping,
+        }
+    }
+
+    /// The state of this node begins here; entries after it will be applied.
+    pub fn begin(&self, revision: Revision) {
+        self.log.lock().jump(revision);
+        self.handed.store(revision.0, Ordering::Release);
+    }
+
+    /// Returns whether there may be more.
+    async fn hand_out_some(&self) -> bool {
+        let handed = Revision(self.handed.load(Ordering::Acquire));
+        let step = self.log.lock().after(handed, STEP);
+        let Ok((changes, upto)) = step else {
+            self.skip_what_is_forgotten();
+            return true;
+        };
+        let mut handed_at_once = 0;
+        for change in &changes {
+            handed_at_once += self.hand_out(change);
+            self.handed.store(change.at.revision.0, Ordering::Release);
+            if handed_at_once >= HANDED_AT_ONCE {
+                handed_at_once = 0;
+                yield_now().await;
+            }
+        }
+        self.handed.store(upto.0, Ordering::Release);
+        yield_now().await;
+        changes.len() == STEP
+    }
+
+    /// The log was cut or jumped before all was handed out: everybody has to look for themselves.
+    fn skip_what_is_forgotten(&self) {
+        let floor = self.log.lock().floor();
+        let followers = self.followers.read();
+        for follower in
+            followers.of_all.values().chain(followers.of_app.values().flat_map(BTreeMap::values))
+        {
+            follower.queue.lock().overflow();
+            follower.wake.notify_one();
+        }
+        self.handed.store(floor.0, Ordering::Release);
+    }
+
+    /// Returns how many got it.
+    fn hand_out(&self, change: &Arc<Change>) -> usize {
+        let followers = self.followers.read();
+        if followers.of_all.is_empty() && followers.of_app.is_empty() {
+            return 0;
+        }
+        let touched = touched(change);
+        let all = touched.iter().fold(Kinds::default(), |all, (_, kinds)| all | *kinds);
+        let mut count = 0;
+        for follower in followers.of_all.values() {
+            count += usize::from(follower.hand(change, all, &self.limits));
+        }
+        for (app, kinds) in touched {
+            for follower in followers.of_app.get(app).into_iter().flat_map(BTreeMap::values) {
+                count += usize::from(follower.hand(change, kinds, &self.limits));
+            }
+        }
+        count
+    }
+
+    /// Follows from a revision that this node has reached.
+    pub fn follow(
+        self: &Arc<Self>,
+        interest: Interest,
+        after: Revision,
+    ) -> Result<Box<dyn Feed>, NotFollowed> {
+        let place = Place::take(self)?;
+        let follower =
+            Arc::new(Follower { interest, queue: Mutex::default(), wake: Notify::new() });
+        let number = self.followers.write().add(&follower);
+        let following =
+            Following { place, number, follower, position: after, behind: true, told_at: None };
+        // Known before the answer begins, so that it can be a plain refusal.
+        following.is_kept()?;
+        Ok(Box::new(following))
+    }
+}
+
+/// Hands out what apply adds, for as long as the node runs.
+pub async fn dispatch(watches: Arc<Watches>) {
+    loop {
+        watches.grown.notified().await;
+        while watches.hand_out_some().await {}
+    }
+}
+
+impl Observer for Watches {
+    fn applied(&self, version: &Arc<Version>, changes: &[Arc<Change>]) {
+        let mut log = self.log.lock();
+        for change in changes {
+            log.push(change.clone());
+        }
+        log.pass(version.revision());
+        drop(log);
+        self.grown.notify_one();
+    }
+
+    fn replaced(&self, version: &Arc<Version>) {
+        self.log.lock().jump(version.revision());
+        self.grown.notify_one();
+    }
+}
+
+/// The apps that a change touches, with the kinds of its events there.
+fn touched(change: &Change) -> Vec<(&AppName, Kinds)> {
+    let mut touched: Vec<(&AppName, Kinds)> = Vec::new();
+    let mut known: HashMap<&AppName, usize> = HashMap::new();
+    for (_, event) in change.told() {
+        let (Some(app), Some(kind)) = (event.app(), event.kind()) else { continue };
+        // Most changes touch one app, or one app after the other.
+        let place = match touched.last() {
+            Some((last, _)) if *last == app => touched.len() - 1,
+            Some(_) | None => *known.entry(app).or_insert_with(|| {
+                touched.push((app, Kinds::default()));
+                touched.len() - 1
+            }),
+        };
+        touched[place].1.add(kind);
+    }
+    touched
+}
+
+impl Followers {
+    fn add(&mut self, follower: &Arc<Follower>) -> u64 {
+        self.last += 1;
+        let number = self.last;
+        match &follower.interest.apps {
+            None => {
+                self.of_all.insert(number, follower.clone());
+            }
+            Some(apps) => {
+                for app in apps {
+                    self.of_app.entry(app.clone()).or_default().insert(number, follower.clone());
+                }
+            }
+        }
+        number
+    }
+
+    fn remove(&mut self, number: u64, follower: &Follower) {
+        self.of_all.remove(&number);
+        for app in follower.interest.apps.iter().flatten() {
+            if let Some(of_app) = self.of_app.get_mut(app) {
+                of_app.remove(&number);
+                if of_app.is_empty() {
+                    self.of_app.remove(app);
+                }
+            }
+        }
+    }
+}
+
+impl Follower {
+    /// Puts a change into the queue if it is wanted, once. Returns whether it is.
+    fn hand(&self, change: &Arc<Change>, kinds: Kinds, limits: &WatchLimits) -> bool {
+        if !self.interest.kinds.meets(kinds)
+            || (self.interest.id.is_some() && !self.interest.touched_by(change))
+        {
+            return false;
+        }
+        self.queue.lock().push(change, limits);
+        self.wake.notify_one();
+        true
+    }
+}
+
+impl Queue {
+    fn push(&mut self, change: &Arc<Change>, limits: &WatchLimits) {
+        let known = self.changes.back().is_some_and(|last| last.at.revision >= change.at.revision);
+        if self.overflowed || known {
+            return;
+        }
+        let full = self.changes.len() >= limits.queue_changes_max
+            || (self.bytes > 0 && self.bytes + change.bytes() > limits.queue_bytes_max);
+        if full {
+            return self.overflow();
+        }
+        self.bytes += change.bytes();
+        self.changes.push_back(change.clone());
+    }
+
+    fn overflow(&mut self) {
+        *self = Self { overflowed: true, ..Self::default() };
+    }
+
+    /// All that lies in it; `None` if something was dropped.
+    fn take(&mut self) -> Option<VecDeque<Arc<Change>>> {
+        let Self { changes, overflowed, .. } = std::mem::take(self);
+        (!overflowed).then_some(changes)
+    }
+}
+
+/// A place among those who follow; given back when dropped.
+struct Place(Arc<Watches>);
+
+impl Place {
+    fn take(watches: &Arc<Watches>) -> Result<Self, Unavailable> {
+        let max = watches.limits.followers_max;
+        let place = Self(watches.clone());
+        if watches.count.fetch_add(1, Ordering::Relaxed) >= max {
+            return Err(Unavailable::Overloaded(format!(
+                "{max} watches and long polls are open on this node, its limit (--watches-max); try \
+                 another node or later"
+            )));
+        }
+        Ok(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One reader's way through the changes.
+struct Following {
+    place: Place,
+    number: u64,
+    follower: Arc<Follower>,
+    /// All up to here was told.
+    position: Revision,
+    /// It reads from the log and not from its queue.
+    behind: bool,
+    /// When it was told something last, if it was.
+    told_at: Option<Instant>,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.watches().followers.write().remove(self.number, &self.follower);
+    }
+}
+
+impl Following {
+    fn watches(&self) -> &Watches {
+        &self.place.0
+    }
+
+    fn is_kept(&self) -> Result<(), NotFollowed> {
+        let log = self.watches().log.lock();
+        if self.position < log.floor() {
+            return Err(NotFollowed::Compacted { restart_from: log.newest() });
+        }
+        Ok(())
+    }
+
+    /// The next changes from the log; `None` if there is nothing of interest in this piece of it.
+    fn read_log(&mut self) -> Option<Told> {
+        // Whatever is handed out from now on is above what is read here.
+        self.follower.queue.lock().overflowed = false;
+        let log = self.watches().log.lock();
+        let (mut changes, upto) = match log.after(self.position, STEP) {
+            Ok(step) => step,
+            Err(_) => return Some(Told::Compacted { restart_from: log.newest() }),
+        };
+        drop(log);
+        self.behind = changes.len() == STEP;
+        self.position = upto;
+        changes.retain(|change| self.follower.interest.touched_by(change));
+        (!changes.is_empty()).then_some(Told::Changes(changes))
+    }
+
+    /// What lies in the queue; `None` if that is nothing new.
+    fn read_queue(&mut self) -> Option<Told> {
+        // First: what was handed out by then lies in the queue.
+        let handed = Revision(self.watches().handed.load(Ordering::Acquire));
+        let Some(changes) = self.follower.queue.lock().take() else {
+            self.behind = true;
+            let stalled = self.told_at.is_some_and(|at| at.elapsed() > STALLED);
+            return stalled.then_some(Told::Lagging(self.position));
+        };
+        let new: Vec<_> =
+            changes.into_iter().filter(|change| change.at.revision > self.position).collect();
+        let last = new.last().map_or(handed, |last| last.at.revision);
+        self.position = self.position.max(last);
+        (!new.is_empty()).then_some(Told::Changes(new))
+    }
+
+    async fn read(&mut self, patience: Duration) -> Told {
+        let deadline = Instant::now() + patience;
+        loop {
+            if self.watches().stopping.is_cancelled() {
+                return Told::Stopping(self.position);
+            }
+            let was_behind = self.behind;
+            let read = if was_behind { self.read_log() } else { self.read_queue() };
+            if let Some(told) = read {
+                return told;
+            }
+            if was_behind || self.behind {
+                yield_now().await;
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = self.follower.wake.notified() => {}
+                () = self.watches().stopping.cancelled() => {}
+                () = sleep_until(deadline) => {
+                    // What was handed out together with the last look at the queue.
+                    return self.read_queue().unwrap_or(Told::UpTo(self.position));
+                }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Feed for Following {
+    async fn next(&mut self, patience: Duration) -> Told {
+        let told = self.read(patience).await;
+        self.told_at = Some(Instant::now());
+        told
+    }
+}
