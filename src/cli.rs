@@ -1,4 +1,10 @@
-//! The command line: `roster serve`, `roster dev`, `roster bench`.
+//! The command line: `roster serve`, `roster dev`, `roster bench`; and what asks a running cluster:
+//! `roster watch`, `roster events`.
+
+mod asking;
+mod events;
+mod table;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,6 +30,10 @@ enum Sub {
     Dev(dev::Dev),
     /// Measure a running cluster
     Bench(bench::Bench),
+    /// Show what is there, then every change as it happens
+    Watch(watch::Watch),
+    /// Show past changes, with their reasons
+    Events(events::Events),
 }
 
 #[derive(Debug, clap::Args)]
@@ -35,26 +45,32 @@ struct Serve {
     settings: Settings,
 }
 
+/// Exit code for what failed in a way that has no code of its own.
+const FAILED: u8 = 1;
+
 /// Exit code for a wrong command line or setting.
 const USAGE: u8 = 2;
 
-/// Runs the command line. 0: all went well, 1: it failed, 2: a setting is wrong.
+/// Runs the command line. 0: all went well, 1: it failed, 2: a setting or an argument is wrong, 3:
+/// not found, 4: conflict, 5: no leader, or nobody answered in time.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     process::raise_file_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(e) => return fail(1, &format!("cannot start the runtime: {e}")),
+        Err(e) => return fail(FAILED, &format!("cannot start the runtime: {e}")),
     };
     runtime.block_on(async {
         match cli.command {
             Sub::Serve(serve) => run_node(*serve).await,
             Sub::Dev(dev) => {
-                dev::run(dev).await.map_or_else(|e| fail(1, &e), |()| ExitCode::SUCCESS)
+                dev::run(dev).await.map_or_else(|e| fail(FAILED, &e), |()| ExitCode::SUCCESS)
             }
             Sub::Bench(bench) => {
-                bench::run(bench).await.map_or_else(|e| fail(1, &e), |()| ExitCode::SUCCESS)
+                bench::run(bench).await.map_or_else(|e| fail(FAILED, &e), |()| ExitCode::SUCCESS)
             }
+            Sub::Watch(watch) => asking::exit(watch.run().await),
+            Sub::Events(events) => asking::exit(events.run().await),
         }
     })
 }
@@ -75,12 +91,12 @@ async fn run_node(serve: Serve) -> ExitCode {
     };
     let stop = match shutdown::on_signal() {
         Ok(stop) => stop,
-        Err(e) => return fail(1, &format!("cannot listen for signals: {e}")),
+        Err(e) => return fail(FAILED, &format!("cannot listen for signals: {e}")),
     };
     match start::run(config, stop).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(e @ start::StartError::Config(_)) => fail(USAGE, &e),
-        Err(e) => fail(1, &e),
+        Err(e) => fail(FAILED, &e),
     }
 }
 

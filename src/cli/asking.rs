@@ -1,0 +1,150 @@
+//! What all commands that ask a running cluster have in common: whom they ask, how they print, how
+//! they end.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::{FAILED, USAGE, fail};
+use crate::client::{Client, Error};
+
+/// What `roster dev` serves.
+const ENDPOINTS: &str = "127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Target {
+    /// API addresses of the nodes, HOST:PORT,…; the next one is asked when one does not answer
+    #[arg(long, env = "ROSTER_ENDPOINT", default_value = ENDPOINTS, value_name = "LIST")]
+    endpoint: String,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
+    pub output: Output,
+}
+
+impl Target {
+    pub fn client(&self) -> Result<Client, Error> {
+        Client::new(&self.endpoint)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    /// For people: a line per change
+    Table,
+    /// For programs: a JSON object per line, as the node sent it
+    Json,
+}
+
+/// Why a command ended before it was through.
+#[derive(Debug)]
+pub(super) enum End {
+    /// Nobody reads the output any more, as after `| head`: no failure.
+    OutputClosed,
+    Client(Error),
+    Output(io::Error),
+    Signals(io::Error),
+}
+
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        Self::Client(error)
+    }
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::OutputClosed,
+            _ => Self::Output(error),
+        }
+    }
+}
+
+/// Prints the error, if it is one.
+pub(super) fn exit(result: Result<(), End>) -> ExitCode {
+    match result {
+        Ok(()) | Err(End::OutputClosed) => ExitCode::SUCCESS,
+        Err(End::Client(error)) => {
+            fail(code_of(&error), &super::table::escaped(&error.to_string()))
+        }
+        Err(End::Output(e)) => fail(FAILED, &format!("cannot write the output: {e}")),
+        Err(End::Signals(e)) => fail(FAILED, &format!("cannot listen for signals: {e}")),
+    }
+}
+
+/// Not found.
+const NOT_FOUND: u8 = 3;
+
+/// Something else is so already.
+const CONFLICT: u8 = 4;
+
+/// It may go better later: no leader, no answer in time, overloaded.
+const LATER: u8 = 5;
+
+fn code_of(error: &Error) -> u8 {
+    match error {
+        Error::Invalid(_) => USAGE,
+        Error::NoAnswer { .. } => LATER,
+        Error::NotRoster { .. } | Error::Compacted { .. } => FAILED,
+        Error::Refused(problem) => match problem.status {
+            400 => USAGE,
+            404 => NOT_FOUND,
+            409 | 412 => CONFLICT,
+            503 | 504 => LATER,
+            _ => FAILED,
+        },
+    }
+}
+
+/// Prints a line to standard output at once.
+pub(super) fn print(line: &str) -> Result<(), End> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}
+
+/// Tells the user, not the output's reader.
+pub(super) fn note(text: &str) {
+    eprintln!("roster: {}", super::table::escaped(text));
+}
+
+/// Whether nobody reads the output any more. Who has nothing to write would not notice.
+pub(super) fn output_closed() -> bool {
+    let out = io::stdout();
+    let mut fds = [PollFd::new(&out, PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    match poll(&mut fds, Some(&at_once)) {
+        Ok(_) => fds[0].revents().contains(PollFlags::ERR),
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::{Outcome, Problem};
+
+    #[test]
+    fn each_kind_of_failure_has_its_exit_code() {
+        let refused = |status| {
+            let problem = Problem {
+                status,
+                code: String::new(),
+                detail: String::new(),
+                outcome: Outcome::Nothing,
+                retryable: false,
+                revision: None,
+                incarnation: None,
+                restart_from: None,
+                retry_after: None,
+            };
+            code_of(&Error::Refused(Box::new(problem)))
+        };
+        let codes = [400, 403, 404, 409, 412, 429, 500, 503, 504].map(refused);
+        assert_eq!(codes, [2, 1, 3, 4, 4, 1, 1, 5, 5]);
+        let (endpoint, detail) = (String::new(), String::new());
+        assert_eq!(code_of(&Error::NoAnswer { endpoint, detail, outcome: Outcome::Nothing }), 5);
+    }
+}

@@ -1,0 +1,129 @@
+//! Changes as lines for people.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use crate::client::{Action, Event};
+
+/// Over the lines of [`row`].
+pub(super) const HEADER: &str = "TIME                      REVISION  CHANGE    KIND      NAME                            DETAILS";
+
+/// What happened, in the table's words.
+#[derive(Clone, Copy)]
+pub(super) enum Change {
+    /// It was there when the snapshot was made.
+    Listed,
+    Put,
+    Delete,
+}
+
+impl From<Action> for Change {
+    fn from(action: Action) -> Self {
+        match action {
+            Action::Put => Self::Put,
+            Action::Delete => Self::Delete,
+        }
+    }
+}
+
+impl Change {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Listed => "snapshot",
+            Self::Put => "put",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+pub(super) fn row(change: Change, event: &Event) -> String {
+    let row = format!(
+        "{:<24}  {:>8}  {:<8}  {:<8}  {:<30}  {}",
+        escaped(event.time.as_deref().unwrap_or("-")),
+        event.revision,
+        change.word(),
+        escaped(&event.kind),
+        escaped(&name(event)),
+        details(event),
+    );
+    row.trim_end().to_owned()
+}
+
+/// An app's id is its name and a shard's begins with it; everything else is named by both.
+fn name(event: &Event) -> Cow<'_, str> {
+    match event.kind.as_str() {
+        "app" => Cow::Borrowed(&event.app),
+        "shard" => Cow::Borrowed(&event.id),
+        _ if event.id.is_empty() => Cow::Borrowed(&event.app),
+        _ => Cow::Owned(format!("{}/{}", event.app, event.id)),
+    }
+}
+
+fn details(event: &Event) -> String {
+    match event.action {
+        Action::Put => event.value_as::<Value>().map(|value| of_value(&value)).unwrap_or_default(),
+        Action::Delete => {
+            let parts = [event.reason.as_deref(), event.detail.as_deref()];
+            let parts = parts.into_iter().flatten().map(escaped);
+            parts.collect::<Vec<_>>().join(": ")
+        }
+    }
+}
+
+/// What people look for first, of whatever kind the object is.
+fn of_value(value: &Value) -> String {
+    let text = |name: &str| value[name].as_str().filter(|text| !text.is_empty());
+    let mut details = String::new();
+    let mut add = |part: std::fmt::Arguments<'_>| {
+        let separator = if details.is_empty() { "" } else { "  " };
+        // Writing to a String cannot fail.
+        let _ = write!(details, "{separator}{part}");
+    };
+    if let Some(state) = text("state") {
+        add(format_args!("{}", escaped(state)));
+    }
+    match (text("ip"), value["port"].as_u64()) {
+        (Some(ip), Some(port)) => add(format_args!("{}:{port}", escaped(ip))),
+        (Some(ip), None) => add(format_args!("{}", escaped(ip))),
+        (None, _) => {}
+    }
+    for name in ["zone", "version", "ttl"] {
+        if let Some(text) = text(name) {
+            add(format_args!("{name}={}", escaped(text)));
+        }
+    }
+    match value["weight"].as_u64() {
+        Some(weight) if weight != 1 => add(format_args!("weight={weight}")),
+        Some(_) | None => {}
+    }
+    details
+}
+
+/// The text without anything that a terminal would obey or that would mislead a reader: control
+/// characters, line ends, changes of the direction of writing, invisible characters. They are
+/// written as Rust writes them, `\u{1b}`, and so is the backslash.
+pub(super) fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\'' | '"' => safe.push(c),
+            _ => safe.extend(c.escape_debug()),
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_gets_through() {
+        assert_eq!(escaped("a\u{1b}[31mb\r\nc\u{9b}d"), r"a\u{1b}[31mb\r\nc\u{9b}d");
+        assert_eq!(escaped("a\u{202e}b\u{2028}c\u{200b}"), r"a\u{202e}b\u{2028}c\u{200b}");
+        assert_eq!(escaped("pay \"eu\" 应用 é"), "pay \"eu\" 应用 é");
+        assert_eq!(escaped(r"a\nb"), r"a\\nb", "not to be taken for a line's end");
+    }
+}

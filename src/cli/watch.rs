@@ -1,0 +1,121 @@
+//! `roster watch`: what is there, then every change as it happens.
+
+use super::asking::{End, Output, Target, note, output_closed, print};
+use super::table::{Change, HEADER, row};
+use crate::client::{self, Item, Revision, WatchRequest};
+use crate::shutdown;
+
+/// Shows what is there, then every change as it happens, until Ctrl-C. When a connection breaks it
+/// goes on where it was, on the next node, and says so on standard error.
+#[derive(Debug, clap::Args)]
+pub(super) struct Watch {
+    /// Only this app; may be given more than once
+    #[arg(long, value_name = "APP")]
+    app: Vec<String>,
+    /// Only this kind: app, instance, shard or document; may be given more than once
+    #[arg(long, value_name = "KIND")]
+    kind: Vec<String>,
+    /// Only instances for which this CEL expression is true, such as 'zone == "a"'
+    #[arg(long, value_name = "EXPRESSION")]
+    filter: Option<String>,
+    /// Every change after this revision, without what was there before; fails if some are not
+    /// kept any more
+    #[arg(long, value_name = "REVISION")]
+    from: Option<Revision>,
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Watch {
+    pub async fn run(self) -> Result<(), End> {
+        let stop = shutdown::on_signal().map_err(End::Signals)?;
+        let output = self.target.output;
+        let mut watch = self.target.client()?.watch(self.request());
+        if output == Output::Table {
+            print(HEADER)?;
+        }
+        tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            end = show(&mut watch, output) => end,
+        }
+    }
+
+    /// Who asks for every change wants to know if some are missing; who began with what is there is
+    /// served by a new beginning.
+    fn request(self) -> WatchRequest {
+        WatchRequest {
+            apps: self.app,
+            kinds: self.kind,
+            filter: self.filter,
+            restart: self.from.is_none(),
+            from: self.from,
+            ..WatchRequest::default()
+        }
+    }
+}
+
+async fn show(watch: &mut client::Watch, output: Output) -> Result<(), End> {
+    loop {
+        let item = watch.next().await?;
+        match output {
+            Output::Table => as_table(&item)?,
+            Output::Json => as_json(&item)?,
+        }
+        tell(&item);
+    }
+}
+
+fn as_table(item: &Item) -> Result<(), End> {
+    match item {
+        Item::SnapshotBegin { revision, .. } => {
+            print(&format!("# what is there at revision {revision}"))
+        }
+        Item::Listed(event) => print(&row(Change::Listed, event)),
+        Item::SnapshotEnd { revision, .. } => {
+            print(&format!("# changes after revision {revision}"))
+        }
+        Item::Changed(event) => print(&row(event.action.into(), event)),
+        Item::Bookmark { .. } if output_closed() => Err(End::OutputClosed),
+        Item::Bookmark { .. }
+        | Item::Compacted { .. }
+        | Item::Interrupted { .. }
+        | Item::Resumed { .. } => Ok(()),
+    }
+}
+
+/// A reader of the lines needs those that change what it knows; how the connections are is for
+/// people.
+fn as_json(item: &Item) -> Result<(), End> {
+    match item {
+        Item::SnapshotBegin { line, .. }
+        | Item::SnapshotEnd { line, .. }
+        | Item::Bookmark { line, .. }
+        | Item::Compacted { line: Some(line), .. } => print(line),
+        Item::Listed(event) | Item::Changed(event) => print(&event.line),
+        Item::Compacted { line: None, .. } | Item::Interrupted { .. } | Item::Resumed { .. } => {
+            Ok(())
+        }
+    }
+}
+
+fn tell(item: &Item) {
+    match item {
+        Item::Compacted { detail, .. } => {
+            note(&format!("some changes are not kept any more ({detail}); beginning again"));
+        }
+        Item::Interrupted { endpoint, why } => {
+            note(&format!("{endpoint}: {why}; trying to go on"));
+        }
+        Item::Resumed { endpoint, from: Some(from) } => {
+            note(&format!("goes on at {endpoint} after revision {from}"));
+        }
+        Item::Resumed { endpoint, from: None } => {
+            note(&format!("goes on at {endpoint} with what is there"));
+        }
+        Item::SnapshotBegin { .. }
+        | Item::Listed(_)
+        | Item::SnapshotEnd { .. }
+        | Item::Changed(_)
+        | Item::Bookmark { .. } => {}
+    }
+}

@@ -1,0 +1,123 @@
+//! A client of a Roster cluster: calls, registrations that are kept alive, watches, the history.
+//!
+//! A [`Client`] knows the nodes of one cluster and asks the next one when a node does not answer or
+//! says that it cannot serve. What it resends is decided by one rule: a call whose outcome is
+//! unknown is sent again only if doing it twice is the same as doing it once ([`Call`] says which
+//! are). Every [`Error`] says whether anything may have been done.
+//!
+//! ```no_run
+//! use roster::client::{Client, Item, Registration, WatchRequest};
+//!
+//! # async fn example() -> Result<(), roster::client::Error> {
+//! let client = Client::new("127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403")?;
+//!
+//! let registration = Registration { ip: "10.0.0.1".into(), port: 8719, ..Default::default() };
+//! let alive = client.keep_alive("pay", "10.0.0.1:8719", registration).await?;
+//!
+//! let mut watch = client.watch(WatchRequest { apps: vec!["pay".into()], ..Default::default() });
+//! while let Item::Listed(_) | Item::SnapshotBegin { .. } = watch.next().await? {}
+//! alive.leave().await
+//! # }
+//! ```
+//!
+//! Calls go one way: `watch`, `keep_alive` and `history` use `call`; `revisions` decides, without a
+//! socket or a clock, what a watch gives out and from where it resumes.
+
+mod call;
+mod endpoints;
+mod error;
+mod event;
+mod history;
+mod instance;
+mod keep_alive;
+mod lines;
+mod pauses;
+mod revisions;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use endpoints::Endpoints;
+
+pub use call::{Answer, Call, path};
+pub use error::{Error, Outcome, Problem};
+pub use event::{Action, Event};
+pub use history::{Events, EventsRequest, Order, Page};
+pub use instance::{Registered, Registration};
+pub use keep_alive::{Ended, KeepAlive, Status};
+pub use roster_storage::names::{Incarnation, Revision};
+pub use watch::{Item, Watch, WatchRequest};
+
+/// How long a connection may take to be made: the nodes are near.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// When a silent connection is probed: it keeps open what a firewall would forget.
+const TCP_KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// The times that a [`Client`] keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How long one node may take to answer a call: by default longer than its own limit.
+    pub call_timeout: Duration,
+    /// How long a call, or the beginning of a watch, is tried on one node after the other before
+    /// its error is given back. A watch that has begun is resumed without a limit.
+    pub patience: Duration,
+    /// How long one node may at least take to answer a heartbeat; with a long TTL it gets half of the
+    /// time between two, up to 5 s.
+    pub heartbeat_timeout_min: Duration,
+    /// A watch that brings no line for so long is broken: nodes send a bookmark each 10 s.
+    pub silence_max: Duration,
+    /// Before each further try: at most this, and after each round over all nodes twice as much...
+    pub pause_min: Duration,
+    /// ...up to this, unless a node asks for more with `Retry-After`.
+    pub pause_max: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            call_timeout: Duration::from_secs(10),
+            patience: Duration::from_secs(5),
+            heartbeat_timeout_min: Duration::from_millis(250),
+            silence_max: Duration::from_secs(30),
+            pause_min: Duration::from_millis(100),
+            pause_max: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The nodes of a cluster, as a client knows them. A clone is cheap and shares the connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    endpoints: Arc<Endpoints>,
+    options: Options,
+}
+
+impl Client {
+    /// `endpoints` are the API addresses of the nodes, separated by commas: `HOST:PORT` or
+    /// `http://HOST:PORT`. The first one is asked first. Connects to nobody yet.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the list is empty or one of them is no such address.
+    pub fn new(endpoints: &str) -> Result<Self, Error> {
+        Self::with(endpoints, Options::default())
+    }
+
+    /// As [`Client::new`], with other times.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn with(endpoints: &str, options: Options) -> Result<Self, Error> {
+        let endpoints = Arc::new(Endpoints::parse(endpoints)?);
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_keepalive(TCP_KEEP_ALIVE)
+            .build()
+            .map_err(|e| Error::Invalid(format!("the HTTP client cannot be made: {e}")))?;
+        Ok(Self { http, endpoints, options })
+    }
+}

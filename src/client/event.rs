@@ -1,0 +1,189 @@
+//! What a watch's lines and the history's events say.
+
+use roster_storage::names::{Incarnation, Revision};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It was made or changed; the event has its value.
+    Put,
+    /// It is gone; the event has the reason.
+    Delete,
+}
+
+/// One change of one object. Texts are as the node sent them: escape them before they reach a
+/// terminal.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// What happened.
+    pub action: Action,
+    /// `app`, `instance`, `shard`, `document`, or a kind that this client is too old to know.
+    pub kind: String,
+    /// The entry that changed it. In a snapshot: the object's own last change.
+    pub revision: Revision,
+    /// When, RFC 3339 with milliseconds, by the leader's wall clock. Not in snapshots.
+    pub time: Option<String>,
+    /// The app that it belongs to; empty if it belongs to none.
+    pub app: String,
+    /// Which one of its kind. An app's is its name, a shard's begins with its app's name.
+    pub id: String,
+    /// The life of the instance.
+    pub incarnation: Option<Incarnation>,
+    /// Of a delete: `deregistered`, `expired`, `replaced` or `operator`; or `unmatched`, if it is
+    /// still there but does not match the filter of this watch any more.
+    pub reason: Option<String>,
+    /// Of a delete: what caused it, for people.
+    pub detail: Option<String>,
+    /// Of a put: the object as JSON, as a read of it would give it.
+    pub value: Option<Box<RawValue>>,
+    /// Whether another event of this revision follows.
+    pub more: bool,
+    /// The event as the node sent it: one line of JSON.
+    pub line: Box<str>,
+}
+
+impl Event {
+    /// The value as a type of the caller's; `None` if there is none, or of another shape.
+    pub fn value_as<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_str(self.value.as_ref()?.get()).ok()
+    }
+
+    /// Reads one event of the history.
+    pub(super) fn parse(json: &str) -> Result<Self, String> {
+        // Between tokens a line break means nothing, and within texts there is none.
+        let line = json.replace(['\n', '\r'], " ");
+        match Message::parse(line)? {
+            Message::Change(event) => Ok(event),
+            Message::SnapshotBegin { .. }
+            | Message::SnapshotEnd { .. }
+            | Message::Bookmark { .. }
+            | Message::Lagging { .. }
+            | Message::Bye { .. }
+            | Message::Compacted { .. }
+            | Message::Unknown => Err("the history has something that is no change".into()),
+        }
+    }
+}
+
+/// One line of a watch.
+#[derive(Clone, Debug)]
+pub(super) enum Message {
+    SnapshotBegin {
+        revision: Revision,
+        line: Box<str>,
+    },
+    SnapshotEnd {
+        revision: Revision,
+        line: Box<str>,
+    },
+    Change(Event),
+    Bookmark {
+        revision: Revision,
+        line: Box<str>,
+    },
+    Lagging {
+        revision: Revision,
+        detail: String,
+    },
+    Bye {
+        revision: Revision,
+        detail: String,
+    },
+    Compacted {
+        restart_from: Revision,
+        detail: String,
+        line: Box<str>,
+    },
+    /// Of a newer node; nothing that this client must know.
+    Unknown,
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    event: String,
+    #[serde(default)]
+    kind: String,
+    revision: Option<Revision>,
+    time: Option<String>,
+    #[serde(default)]
+    app: String,
+    #[serde(default)]
+    id: String,
+    incarnation: Option<Incarnation>,
+    reason: Option<String>,
+    detail: Option<String>,
+    value: Option<Box<RawValue>>,
+    #[serde(default)]
+    more: bool,
+    restart_from: Option<Revision>,
+}
+
+impl Message {
+    /// Reads a line; the error says what is wrong with it.
+    pub fn parse(line: String) -> Result<Self, String> {
+        let wire: Wire = serde_json::from_str(&line).map_err(|e| format!("{e} in an event"))?;
+        let line = line.into_boxed_str();
+        let at = wire.revision.ok_or_else(|| format!("a {:?} without a revision", wire.event));
+        let detail = wire.detail.clone().unwrap_or_default();
+        Ok(match wire.event.as_str() {
+            "put" => Self::Change(wire.into_event(Action::Put, at?, line)),
+            "delete" => Self::Change(wire.into_event(Action::Delete, at?, line)),
+            "snapshot-begin" => Self::SnapshotBegin { revision: at?, line },
+            "snapshot-end" => Self::SnapshotEnd { revision: at?, line },
+            "bookmark" => Self::Bookmark { revision: at?, line },
+            "lagging" => Self::Lagging { revision: at?, detail },
+            "bye" => Self::Bye { revision: at?, detail },
+            "compacted" => {
+                let from = wire.restart_from.ok_or("a \"compacted\" without restart_from")?;
+                Self::Compacted { restart_from: from, detail, line }
+            }
+            _ => Self::Unknown,
+        })
+    }
+}
+
+impl Wire {
+    fn into_event(self, action: Action, revision: Revision, line: Box<str>) -> Event {
+        Event {
+            action,
+            kind: self.kind,
+            revision,
+            time: self.time,
+            app: self.app,
+            id: self.id,
+            incarnation: self.incarnation,
+            reason: self.reason,
+            detail: self.detail,
+            value: self.value,
+            more: self.more,
+            line,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_kept_as_it_came_beside_what_it_says() {
+        let line = r#"{"event":"put","kind":"instance","revision":813,"time":"t","app":"pay","id":"a","incarnation":813,"value":{"port" : 1},"more":true,"new":1}"#;
+        let Ok(Message::Change(event)) = Message::parse(line.into()) else { panic!("a change") };
+        assert_eq!((event.revision, event.incarnation), (Revision(813), Some(Incarnation(813))));
+        assert_eq!(event.value_as::<serde_json::Value>().expect("a value")["port"], 1);
+        assert!(event.more);
+        assert_eq!(&*event.line, line);
+    }
+
+    #[test]
+    fn what_is_missing_is_named_and_what_is_new_is_passed_over() {
+        let said = |line: &str| Message::parse(line.into()).expect_err(line);
+        assert!(said(r#"{"event":"put"}"#).contains("without a revision"));
+        assert!(said(r#"{"event":"compacted"}"#).contains("without restart_from"));
+        assert!(said("<html>").contains("expected value"));
+        assert!(matches!(Message::parse(r#"{"event":"new"}"#.into()), Ok(Message::Unknown)));
+    }
+}

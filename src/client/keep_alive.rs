@@ -1,0 +1,240 @@
+//! A registration that stays, as long as somebody holds on to it.
+
+use std::time::Duration;
+
+use roster_storage::names::Incarnation;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Client;
+use super::call::Limits;
+use super::error::Error;
+use super::instance::{Registered, Registration};
+
+/// Heartbeats are not sent more often than this, whatever a node says.
+const HEARTBEAT_EVERY_MIN: Duration = Duration::from_millis(10);
+
+/// What one node gets to answer a heartbeat, at most.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// How a kept registration is.
+#[derive(Clone, Debug)]
+pub enum Status {
+    /// The last heartbeat was acknowledged.
+    Alive(Registered),
+    /// No node acknowledged the last one; they go on. The instance may expire meanwhile and is
+    /// then registered again.
+    Unheard {
+        /// The last answer to a registration.
+        registered: Registered,
+        /// Why the last try failed.
+        why: Error,
+    },
+    /// No more heartbeats are sent.
+    Ended(Ended),
+}
+
+/// Why heartbeats have ended.
+#[derive(Clone, Debug)]
+pub enum Ended {
+    /// [`KeepAlive::leave`] was called.
+    Left,
+    /// Another life of the same id took over: this process should stay away.
+    Replaced {
+        /// The life that took over, if the node told it.
+        by: Option<Incarnation>,
+    },
+    /// The cluster does not take this instance any more.
+    Refused(Error),
+}
+
+/// Keeps an instance registered. Dropping it ends the heartbeats, so that the instance expires;
+/// [`KeepAlive::leave`] removes it at once.
+#[derive(Debug)]
+pub struct KeepAlive {
+    client: Client,
+    status: watch::Receiver<Status>,
+    stop: CancellationToken,
+    task: AbortOnDropHandle<Registered>,
+}
+
+impl Client {
+    /// Registers an instance and sends heartbeats from then on, as often as the nodes ask for. If a
+    /// node does not acknowledge one, the next node gets it; if the instance expired meanwhile, it
+    /// is registered again, without taking over. Needs a Tokio runtime, as all of this client does.
+    ///
+    /// # Errors
+    /// Those of the first registration, see [`Client::register`].
+    pub async fn keep_alive(
+        &self,
+        app: &str,
+        id: &str,
+        registration: Registration,
+    ) -> Result<KeepAlive, Error> {
+        let registered = self.register(app, id, &registration).await?;
+        let (tell, status) = watch::channel(Status::Alive(registered.clone()));
+        let stop = CancellationToken::new();
+        let keeper = Keeper {
+            client: self.clone(),
+            again: Registration { takeover: false, ..registration },
+            registered,
+            tell,
+            stop: stop.clone(),
+        };
+        let task = AbortOnDropHandle::new(tokio::spawn(keeper.run()));
+        Ok(KeepAlive { client: self.clone(), status, stop, task })
+    }
+}
+
+impl KeepAlive {
+    /// How it is now.
+    pub fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// Waits for the status to be another one, and gives it. Once it is [`Status::Ended`] it stays
+    /// so and is given at once.
+    pub async fn changed(&mut self) -> Status {
+        // The sender goes after it has told the end.
+        let _ = self.status.changed().await;
+        self.status.borrow_and_update().clone()
+    }
+
+    /// Waits until no more heartbeats are sent, and tells why.
+    pub async fn ended(&mut self) -> Ended {
+        loop {
+            let status = self.status.borrow_and_update().clone();
+            if let Status::Ended(why) = status {
+                return why;
+            }
+            if self.status.changed().await.is_err() {
+                return Ended::Left;
+            }
+        }
+    }
+
+    /// Ends the heartbeats and removes the instance, but never a successor. That it is gone already
+    /// is no error.
+    ///
+    /// # Errors
+    /// See [`Client::send`]: it may still be there then, until it expires.
+    pub async fn leave(self) -> Result<(), Error> {
+        self.stop.cancel();
+        // A registration that is on its way must not arrive after the departure.
+        let registered = self
+            .task
+            .await
+            .map_err(|e| Error::Invalid(format!("the heartbeats' task failed: {e}")))?;
+        if let Status::Ended(Ended::Replaced { .. }) = &*self.status.borrow() {
+            return Ok(());
+        }
+        let Registered { app, id, incarnation, .. } = registered;
+        match self.client.deregister(&app, &id, Some(incarnation)).await {
+            Err(error) if is_gone(&error) || error.code() == "stale-incarnation" => Ok(()),
+            result => result,
+        }
+    }
+}
+
+/// Whether the cluster does not know the instance.
+fn is_gone(error: &Error) -> bool {
+    ["unknown-instance", "unknown-app", "unknown-session"].contains(&error.code())
+}
+
+/// What sends the heartbeats.
+struct Keeper {
+    client: Client,
+    /// What is registered again after an expiry.
+    again: Registration,
+    registered: Registered,
+    tell: watch::Sender<Status>,
+    stop: CancellationToken,
+}
+
+impl Keeper {
+    /// Gives the last registration back.
+    async fn run(mut self) -> Registered {
+        let why = loop {
+            let beat_at = Instant::now() + self.every();
+            tokio::select! {
+                () = self.stop.cancelled() => break Ended::Left,
+                () = sleep_until(beat_at) => {}
+            }
+            if let Err(why) = self.beat().await {
+                break why;
+            }
+        };
+        self.tell.send_replace(Status::Ended(why));
+        self.registered
+    }
+
+    /// A little earlier than asked for, so that many that began together spread out.
+    fn every(&self) -> Duration {
+        let every = self.registered.heartbeat_every.max(HEARTBEAT_EVERY_MIN);
+        every.mul_f64(0.9 + fastrand::f64() / 10.0)
+    }
+
+    /// One heartbeat, and what follows from its answer.
+    async fn beat(&mut self) -> Result<(), Ended> {
+        let every = self.registered.heartbeat_every;
+        // Half of the time for one node leaves time for another one before the TTL is over.
+        let each = (every / 2).min(ANSWER_MAX).max(self.client.options.heartbeat_timeout_min);
+        let limits = Limits { each, all: every };
+        match self.client.heartbeat(&self.registered, limits).await {
+            Ok(renewed) => {
+                self.registered.heartbeat_every = renewed.heartbeat_every;
+                self.tell_alive();
+                Ok(())
+            }
+            Err(error) if is_gone(&error) => self.register_again().await,
+            Err(error) => self.not_renewed(error),
+        }
+    }
+
+    async fn register_again(&mut self) -> Result<(), Ended> {
+        let Registered { app, id, .. } = &self.registered;
+        match self.client.register(app, id, &self.again).await {
+            Ok(registered) => {
+                self.registered = registered;
+                self.tell_alive();
+                Ok(())
+            }
+            Err(error) => self.not_renewed(error),
+        }
+    }
+
+    fn not_renewed(&mut self, error: Error) -> Result<(), Ended> {
+        if error.code() == "stale-incarnation" {
+            return Err(Ended::Replaced { by: incarnation_of(&error) });
+        }
+        if !error.is_retryable() {
+            return Err(Ended::Refused(error));
+        }
+        let registered = self.registered.clone();
+        self.tell.send_replace(Status::Unheard { registered, why: error });
+        Ok(())
+    }
+
+    /// Wakes nobody if nothing has changed.
+    fn tell_alive(&self) {
+        self.tell.send_if_modified(|status| {
+            let same = matches!(status, Status::Alive(known) if *known == self.registered);
+            if !same {
+                *status = Status::Alive(self.registered.clone());
+            }
+            !same
+        });
+    }
+}
+
+fn incarnation_of(error: &Error) -> Option<Incarnation> {
+    match error {
+        Error::Refused(problem) => problem.incarnation,
+        Error::Invalid(_)
+        | Error::NoAnswer { .. }
+        | Error::NotRoster { .. }
+        | Error::Compacted { .. } => None,
+    }
+}

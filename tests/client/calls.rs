@@ -1,0 +1,118 @@
+//! Which calls are sent again, and what their errors say.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use roster::client::{Call, Client, Error, Incarnation, Options, Outcome, Registration, Revision};
+use serde_json::json;
+
+use crate::scripted::{Act, Scripted, client, endpoints, nobody, problem, quick};
+
+fn done() -> Act {
+    Act::Answer(200, json!({}))
+}
+
+fn put() -> Call {
+    Call::put("/v1/apps/pay".into()).json(&json!({"kind": 1})).expect("JSON")
+}
+
+#[tokio::test]
+async fn a_put_of_unknown_outcome_is_sent_to_the_next_node() {
+    let first = Scripted::start([Act::Broken]).await;
+    let second = Scripted::start([problem(504, "timeout", "unknown")]).await;
+    let third = Scripted::start([done()]).await;
+    client(&[&first, &second, &third]).send(put()).await.expect("the third takes it");
+    for node in [first, second, third] {
+        assert_eq!(node.lines(), ["PUT /v1/apps/pay"]);
+        assert_eq!(node.asked()[0].body, r#"{"kind":1}"#);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_the_same_when_done_twice_is_not_sent_again_after_an_unknown_outcome() {
+    let takeover = Registration { takeover: true, ..Registration::default() };
+    for case in ["if-match", "if-none-match", "post", "takeover"] {
+        let first = Scripted::start([Act::Broken]).await;
+        let second = Scripted::start([done()]).await;
+        let client = client(&[&first, &second]);
+        let result = match case {
+            "if-match" => client.send(put().if_unchanged_since(Revision(7))).await.map(drop),
+            "if-none-match" => client.send(put().if_absent()).await.map(drop),
+            "post" => client.send(Call::post("/v1/sessions".into())).await.map(drop),
+            _ => client.register("pay", "a", &takeover).await.map(drop),
+        };
+        assert_eq!(result.expect_err(case).outcome(), Outcome::Unknown, "{case}");
+        assert_eq!(first.lines().len(), 1, "{case}");
+        assert!(second.lines().is_empty(), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn whatever_was_certainly_not_done_is_sent_again() {
+    let first = Scripted::start([problem(503, "no-leader", "none")]).await;
+    let second = Scripted::start([done()]).await;
+    let list = format!("{},{}", nobody().await, endpoints(&[&first, &second]));
+    let client = Client::with(&list, quick()).expect("a client");
+    client.send(put().if_unchanged_since(Revision(7))).await.expect("the last takes it");
+    assert_eq!(second.asked()[0].headers["if-match"], "\"r7\"");
+}
+
+#[tokio::test]
+async fn a_post_with_a_key_is_sent_again_with_the_same_key() {
+    let first = Scripted::start([Act::Broken]).await;
+    let second = Scripted::start([done()]).await;
+    let call = Call::post("/v1/sessions".into()).once("k-1").expect("a key");
+    client(&[&first, &second]).send(call).await.expect("the second takes it");
+    for node in [first, second] {
+        assert_eq!(node.asked()[0].headers["idempotency-key"], "k-1");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_after_a_try_of_unknown_outcome_says_unknown() {
+    let first = Scripted::start([Act::Broken]).await;
+    let second = Scripted::start([problem(409, "app-not-empty", "none")]).await;
+    let error = client(&[&first, &second]).send(put()).await.expect_err("a refusal");
+    assert_eq!((error.code(), error.outcome()), ("app-not-empty", Outcome::Unknown));
+}
+
+#[tokio::test]
+async fn a_departure_that_an_earlier_try_brought_about_is_a_success() {
+    let first = Scripted::start([Act::Broken]).await;
+    let second = Scripted::start([problem(404, "unknown-instance", "none")]).await;
+    let client_of_both = client(&[&first, &second]);
+    client_of_both.deregister("pay", "a/b", Some(Incarnation(7))).await.expect("it is gone");
+    assert_eq!(second.lines(), ["DELETE /v1/apps/pay/instances/a%2Fb?incarnation=7"]);
+
+    let node = Scripted::start([problem(404, "unknown-instance", "none")]).await;
+    let error = client(&[&node]).deregister("pay", "a", None).await.expect_err("it never was");
+    assert_eq!((error.code(), error.outcome()), ("unknown-instance", Outcome::Nothing));
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_answer_in_time_is_left_for_the_next_one() {
+    let first = Scripted::start([Act::Silence]).await;
+    let second = Scripted::start([done(), done()]).await;
+    let options = Options { call_timeout: Duration::from_secs(1), ..quick() };
+    let client = Client::with(&endpoints(&[&first, &second]), options).expect("a client");
+    client.send(put()).await.expect("the second takes it");
+    client.send(put()).await.expect("and is asked first from now on");
+    assert_eq!((first.lines().len(), second.lines().len()), (1, 2));
+}
+
+#[tokio::test]
+async fn what_is_no_roster_node_is_called_so() {
+    let moved = Response::builder().status(302).header("location", "http://127.0.0.1:1/");
+    let node = Scripted::start([Act::Raw(moved.body(Body::empty()).expect("a response"))]).await;
+    let options = Options { patience: Duration::ZERO, ..quick() };
+    let client = Client::with(&endpoints(&[&node]), options).expect("a client");
+    let error = client.send(Call::get("/v1/cluster".into())).await.expect_err("a redirection");
+    assert!(matches!(error, Error::NotRoster { .. }), "{error}");
+
+    let node = Scripted::start([done()]).await;
+    let result =
+        crate::scripted::client(&[&node]).register("a", "b", &Registration::default()).await;
+    let error = result.expect_err("an answer of another shape");
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+}
