@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use crate::catalog::{Instance, Session};
-use crate::names::{AppName, Incarnation, InstanceKey, SessionId};
+use crate::catalog::{Document, Instance, Session};
+use crate::names::{AppName, DocumentName, Incarnation, InstanceKey, SessionId};
 
 /// Why something is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,5 +92,18 @@ pub enum Event {
     SessionEnded {
         session: SessionId,
         reason: Reason,
+    },
+    /// Made or written again, with the same value too.
+    DocumentPut {
+        app: AppName,
+        name: DocumentName,
+        document: Arc<Document>,
+    },
+    DocumentDeleted {
+        app: AppName,
+        name: DocumentName,
+        reason: Reason,
+        /// Who deleted it; empty where it went with its app.
+        by: SmolStr,
     },
 }
