@@ -57,9 +57,9 @@ impl Catalog {
         events: &mut Vec<Event>,
     ) -> Applied {
         let known = self.known_app(&c.app)?.documents.get(&c.name);
-        let revision = known.map(|document| document.revision).ok_or_else(|| {
-            Refusal::UnknownDocument { app: c.app.clone(), name: c.name.clone() }
-        })?;
+        let revision = known
+            .map(|document| document.revision)
+            .ok_or_else(|| Refusal::UnknownDocument { app: c.app.clone(), name: c.name.clone() })?;
         check(c.condition, Some(revision), || Refusal::DocumentExists {
             app: c.app.clone(),
             name: c.name.clone(),
@@ -124,9 +124,9 @@ impl App {
         self.documents.range::<_, DocumentName>((from, Unbounded))
     }
 
-    /// No later than the list of documents is good for: it changes with this, and with nothing else
-    /// once the app had a document. Before, it is a revision at or after the app's begin, so that who
-    /// saw the list of an earlier app of this name is told.
+    /// The last change of the list of documents: who has seen it at this revision or later has seen
+    /// it as it is. For an app that never had any it is some revision from the app's begin on, so
+    /// that who saw the documents of an earlier app of this name is told that they are gone.
     pub fn documents_changed(&self) -> Revision {
         match self.record.documents_changed {
             Revision(0) => self.record.revision.min(self.record.members_changed),
