@@ -38,6 +38,7 @@ pub(crate) struct App(pub AppName);
 pub(crate) struct Key(pub InstanceKey);
 
 /// `{app}` and `{name}` of the path.
+#[derive(Clone)]
 pub(crate) struct DocumentKey {
     pub app: AppName,
     pub name: DocumentName,

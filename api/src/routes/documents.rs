@@ -52,7 +52,7 @@ fn known<'a>(version: &'a Version, key: &DocumentKey) -> Result<&'a Document, Re
 
 pub(super) async fn put(
     State(api): Shared,
-    DocumentKey { app, name }: DocumentKey,
+    key: DocumentKey,
     When(condition): When,
     caller: Caller,
     mut params: Params,
@@ -62,11 +62,11 @@ pub(super) async fn put(
     let by = params.by(caller)?;
     params.end()?;
     let value = content.document()?.into_text().into();
-    let (to, called) = (app.clone(), name.clone());
-    let command = PutDocument { app: to, name: called, value, by, create_app, condition };
+    let DocumentKey { app, name } = key.clone();
+    let command = PutDocument { app, name, value, by, create_app, condition };
     match decided(api.registry.propose(Command::PutDocument(command)).await?)? {
         (revision, Reply::DocumentPut { created }) => {
-            let view = DocumentChanged::new(&app, &name, revision);
+            let view = DocumentChanged::new(&key.app, &key.name, revision);
             Ok(Answer::json(&view).created(created).at(revision).etag(revision))
         }
         (_, other) => Err(ApiError::unexpected(&other)),
@@ -75,17 +75,19 @@ pub(super) async fn put(
 
 pub(super) async fn delete(
     State(api): Shared,
-    DocumentKey { app, name }: DocumentKey,
+    key: DocumentKey,
     When(condition): When,
     caller: Caller,
     mut params: Params,
 ) -> Answered {
     let by = params.by(caller)?;
     params.end()?;
-    let command = DeleteDocument { app: app.clone(), name: name.clone(), by, condition };
+    let DocumentKey { app, name } = key.clone();
+    let command = DeleteDocument { app, name, by, condition };
     match decided(api.registry.propose(Command::DeleteDocument(command)).await?)? {
         (revision, Reply::DocumentDeleted) => {
-            Ok(Answer::json(&DocumentChanged::new(&app, &name, revision)).at(revision))
+            let view = DocumentChanged::new(&key.app, &key.name, revision);
+            Ok(Answer::json(&view).at(revision))
         }
         (_, other) => Err(ApiError::unexpected(&other)),
     }

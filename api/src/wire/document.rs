@@ -66,9 +66,8 @@ impl Strings {
     /// not.
     fn take_in(&mut self, next: char) -> bool {
         let inside = self.inside;
-        match next {
-            '"' if !self.escaped => self.inside = !inside,
-            _ => {}
+        if next == '"' && !self.escaped {
+            self.inside = !inside;
         }
         self.escaped = inside && next == '\\' && !self.escaped;
         inside

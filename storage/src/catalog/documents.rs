@@ -101,10 +101,8 @@ impl Catalog {
 }
 
 fn room_for(bytes: u64) -> Result<(), Refusal> {
-    match DOCUMENTS_BYTES_MAX {
-        limit if bytes > limit => Err(Refusal::DocumentsTooLarge { bytes, limit }),
-        _ => Ok(()),
-    }
+    let limit = DOCUMENTS_BYTES_MAX;
+    if bytes > limit { Err(Refusal::DocumentsTooLarge { bytes, limit }) } else { Ok(()) }
 }
 
 impl Document {
