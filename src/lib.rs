@@ -13,6 +13,7 @@ pub mod dev;
 mod disk_guard;
 mod forward;
 mod gather;
+pub mod history;
 mod housekeeping;
 mod identity;
 mod leading;

