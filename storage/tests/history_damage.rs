@@ -53,10 +53,13 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// Covered ranges: the revision before the first of each, and its last.
+type Ranges = Vec<(u64, u64)>;
+
 /// Opens a folder that something happened to, and looks at it twice: what was found to be lost is
 /// lost after another start too. Then goes on writing. Returns what was covered, and what is covered
 /// after another start.
-fn look_at(folder: &Path, newest: u64) -> (Vec<(u64, u64)>, Vec<(u64, u64)>) {
+fn look_at(folder: &Path, newest: u64) -> (Ranges, Ranges) {
     let history = open(folder, UNLIMITED, SMALL);
     read_all(&history, newest);
     if history.working().is_err() {
