@@ -435,6 +435,20 @@ mod tests {
     }
 
     #[test]
+    fn a_stop_writes_what_is_left() {
+        let home = tempfile::tempdir().expect("a folder");
+        let folder = home.path().join("history");
+        let shared = log(0, 100);
+        let handle = HistoryWriter::start(folder.clone(), shared.clone(), LIMITS);
+        // Until it is open there is nothing to write to.
+        drop(reader(&handle));
+        push(&shared, 1..=40);
+        handle.stop();
+        let handle = HistoryWriter::start(folder, log(40, 100), LIMITS);
+        assert_eq!(reader(&handle).covered(), [(Revision(1), Revision(40))]);
+    }
+
+    #[test]
     fn a_change_is_written_soon_without_anybody_asking_for_it() {
         let home = tempfile::tempdir().expect("a folder");
         let shared = log(0, 100);
