@@ -72,10 +72,39 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     }
 }
 
+/// How a connection begins that speaks HTTP/2; no method of HTTP/1 begins with all of it.
+const HTTP2: &[u8; 4] = b"PRI ";
+
+/// Between two looks at a connection of which only a part of these came.
+const PEEK_PAUSE: Duration = Duration::from_millis(5);
+
+/// Which HTTP is spoken, without taking a byte. Finding out on the way would cost each HTTP/1
+/// connection a second read buffer: with ten thousand watchers that counts.
+async fn speaks_http2(stream: &TcpStream) -> std::io::Result<bool> {
+    let mut begin = [0; HTTP2.len()];
+    loop {
+        match stream.peek(&mut begin).await? {
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            length if begin[..length] != HTTP2[..length] => return Ok(false),
+            length if length == HTTP2.len() => return Ok(true),
+            _ => sleep(PEEK_PAUSE).await,
+        }
+    }
+}
+
 async fn connection(stream: TcpStream, from: IpAddr, router: Router, stop: CancellationToken) {
     if let Err(e) = stream.set_nodelay(true) {
         return tracing::debug!("a connection ended at once: {e}");
     }
+    let http2 = tokio::select! {
+        spoken = timeout(HEAD_TIMEOUT, speaks_http2(&stream)) => spoken,
+        () = stop.cancelled() => return,
+    };
+    let http2 = match http2 {
+        Ok(Ok(http2)) => http2,
+        Ok(Err(e)) => return tracing::debug!("a connection ended at once: {e}"),
+        Err(_) => return tracing::debug!("a connection ended: nothing came in time"),
+    };
     // Not all systems know it; the write timeout is there on all.
     let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, STALLED_MS);
     let mut stream = TimeoutStream::new(stream);
@@ -94,6 +123,7 @@ async fn connection(stream: TcpStream, from: IpAddr, router: Router, stop: Cance
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
         .max_frame_size(256 << 10);
+    let builder = if http2 { builder.http2_only() } else { builder.http1_only() };
     let router = TowerToHyperService::new(router);
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(ClientAddress(from));
