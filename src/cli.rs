@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::Settings;
+use crate::config::{Config, Settings};
 use crate::{bench, dev, process, shutdown, start, telemetry};
 
 /// A replicated registry: who is here, and who does what.
@@ -56,39 +56,47 @@ const USAGE: u8 = 2;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     process::raise_file_limit();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(e) => return fail(FAILED, &format!("cannot start the runtime: {e}")),
-    };
-    runtime.block_on(async {
-        match cli.command {
-            Sub::Serve(serve) => run_node(*serve).await,
-            Sub::Dev(dev) => {
-                dev::run(dev).await.map_or_else(|e| fail(FAILED, &e), |()| ExitCode::SUCCESS)
-            }
-            Sub::Bench(bench) => {
-                bench::run(bench).await.map_or_else(|e| fail(FAILED, &e), |()| ExitCode::SUCCESS)
-            }
-            Sub::Watch(watch) => asking::exit(watch.run().await),
-            Sub::Events(events) => asking::exit(events.run().await),
-        }
-    })
+    match cli.command {
+        Sub::Serve(serve) => match settle(*serve) {
+            Ok(config) => on_runtime(Some(config.workers), run_node(config)),
+            Err(code) => code,
+        },
+        Sub::Dev(dev) => on_runtime(None, async {
+            dev::run(dev).await.map_or_else(|e| fail(FAILED, &e), |()| ExitCode::SUCCESS)
+        }),
+        Sub::Bench(bench) => on_runtime(None, async {
+            bench::run(bench).await.map_or_else(|e| fail(FAILED, &e), |()| ExitCode::SUCCESS)
+        }),
+        Sub::Watch(watch) => on_runtime(None, async { asking::exit(watch.run().await) }),
+        Sub::Events(events) => on_runtime(None, async { asking::exit(events.run().await) }),
+    }
 }
 
-async fn run_node(serve: Serve) -> ExitCode {
-    let settings = match serve.config.as_deref().map(Settings::from_file) {
-        Some(Ok(file)) => serve.settings.over(file),
-        Some(Err(e)) => return fail(USAGE, &e),
-        None => serve.settings,
+/// Runs a command on so many threads; on one per core without a number.
+fn on_runtime(workers: Option<usize>, command: impl Future<Output = ExitCode>) -> ExitCode {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(workers) = workers {
+        runtime.worker_threads(workers);
+    }
+    match runtime.enable_all().build() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(e) => fail(FAILED, &format!("cannot start the runtime: {e}")),
+    }
+}
+
+/// Puts a node's settings together, and begins the log. An error has been told.
+fn settle(serve: Serve) -> Result<Config, ExitCode> {
+    let settings = match serve.config.as_deref().map(Settings::from_file).transpose() {
+        Ok(Some(file)) => serve.settings.over(file),
+        Ok(None) => serve.settings,
+        Err(e) => return Err(fail(USAGE, &e)),
     };
     let log = settings.log.clone().unwrap_or_else(|| "info".into());
-    if let Err(e) = telemetry::start(&log, settings.log_format.unwrap_or_default()) {
-        return fail(USAGE, &e);
-    }
-    let config = match settings.resolve() {
-        Ok(config) => config,
-        Err(e) => return fail(USAGE, &e),
-    };
+    telemetry::start(&log, settings.log_format.unwrap_or_default()).map_err(|e| fail(USAGE, &e))?;
+    settings.resolve().map_err(|e| fail(USAGE, &e))
+}
+
+async fn run_node(config: Config) -> ExitCode {
     let stop = match shutdown::on_signal() {
         Ok(stop) => stop,
         Err(e) => return fail(FAILED, &format!("cannot listen for signals: {e}")),

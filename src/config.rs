@@ -86,6 +86,10 @@ pub struct Settings {
     /// Free space on the data folder's disk below which the node takes no writes, MiB [default: 256]
     #[arg(long, env = "ROSTER_DISK_RESERVE_MIB", value_name = "MIB")]
     pub disk_reserve_mib: Option<u64>,
+    /// Threads that answer requests and peers; those that write to disk are apart [default: half of
+    /// the cores]
+    #[arg(long, env = "ROSTER_WORKERS", value_name = "COUNT")]
+    pub workers: Option<u64>,
     /// Watches and long polls that may be open on this node [default: 20000]
     #[arg(long, env = "ROSTER_WATCHES_MAX", value_name = "COUNT")]
     pub watches_max: Option<u64>,
@@ -179,6 +183,7 @@ pub struct Config {
     pub lease_reads: bool,
     pub checkpoint_every: u64,
     pub checkpoint_every_bytes: u64,
+    pub workers: usize,
     pub watch: WatchLimits,
     /// `None`: none is kept.
     pub history: Option<HistoryLimits>,
@@ -295,6 +300,7 @@ impl Settings {
             checkpoint_every,
             checkpoint_every_mib,
             log_keep,
+            workers,
             watches_max,
             watch_queue,
             event_log,
@@ -365,6 +371,7 @@ impl Settings {
                 1,
             )? << 20,
             log_keep: self.log_keep.unwrap_or(10_000),
+            workers: count("--workers", self.workers, default_workers(), 1)?,
             history: history(self.history_mib, self.history_age),
             watch: WatchLimits {
                 followers_max: count("--watches-max", self.watches_max, 20_000, 1)?,
@@ -454,6 +461,13 @@ fn request_timeout(given: Option<Span>) -> Result<Duration, ConfigError> {
         return Err(wrong("--request-timeout", "must be at least 100ms"));
     }
     Ok(timeout)
+}
+
+/// On few cores more threads wake each other more than they do: with three nodes on two cores, one
+/// each takes a quarter less CPU time per registration than two each.
+fn default_workers() -> u64 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (cores as u64 / 2).max(1)
 }
 
 fn history(mib: Option<u64>, age: Option<Span>) -> Option<HistoryLimits> {
