@@ -9,6 +9,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,6 +21,13 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long requests under way may take to end when the node stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A client that takes nothing of what waits for it, or acknowledges nothing, for so long is cut off.
+const STALLED_MS: u32 = 60_000;
+
+/// What waits in memory for one HTTP/1 client to take it, beside what made it; also the longest
+/// head of a request.
+const CLIENT_BUFFER_BYTES: usize = 128 * 1024;
 
 /// After an error of `accept` (no descriptors left): it does not pass by trying at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -64,8 +72,16 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) 
     if let Err(e) = stream.set_nodelay(true) {
         return tracing::debug!("a connection ended at once: {e}");
     }
+    // Not all systems know it; the write timeout is there on all.
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, STALLED_MS);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(Duration::from_millis(STALLED_MS.into())));
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(CLIENT_BUFFER_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -74,7 +90,8 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) 
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
         .max_frame_size(256 << 10);
-    let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let served =
+        builder.serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router));
     tokio::pin!(served);
     let ended = tokio::select! {
         ended = &mut served => ended,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
 use roster_api::registry::{Feed, NotFollowed, Told, Unavailable};
-use roster_storage::events::{Change, EventLog, EventLogLimits, Interest, Kinds};
+use roster_storage::events::{Change, Event, EventLog, EventLogLimits, Interest, Kinds};
 use roster_storage::names::{AppName, Revision};
 use roster_storage::version::{Observer, Version};
 use tokio::sync::Notify;
@@ -139,7 +139,7 @@ impl Watches {
             return 0;
         }
         let touched = touched(change);
-        let all = touched.iter().fold(Kinds::default(), |all, (_, kinds)| all | *kinds);
+        let all = change.events.iter().map(Event::kind).collect();
         let mut count = 0;
         for follower in followers.of_all.values() {
             count += usize::from(follower.hand(change, all, &self.limits));
@@ -199,8 +199,8 @@ impl Observer for Watches {
 fn touched(change: &Change) -> Vec<(&AppName, Kinds)> {
     let mut touched: Vec<(&AppName, Kinds)> = Vec::new();
     let mut known: HashMap<&AppName, usize> = HashMap::new();
-    for (_, event) in change.told() {
-        let (Some(app), Some(kind)) = (event.app(), event.kind()) else { continue };
+    for event in &change.events {
+        let Some(app) = event.app() else { continue };
         // Most changes touch one app, or one app after the other.
         let place = match touched.last() {
             Some((last, _)) if *last == app => touched.len() - 1,
@@ -209,7 +209,7 @@ fn touched(change: &Change) -> Vec<(&AppName, Kinds)> {
                 touched.len() - 1
             }),
         };
-        touched[place].1.add(kind);
+        touched[place].1.add(event.kind());
     }
     touched
 }
@@ -248,7 +248,7 @@ impl Follower {
     /// Puts a change into the queue if it is wanted, once. Returns whether it is.
     fn hand(&self, change: &Arc<Change>, kinds: Kinds, limits: &WatchLimits) -> bool {
         if !self.interest.kinds.meets(kinds)
-            || (self.interest.id.is_some() && !self.interest.touched_by(change))
+            || (self.interest.is_narrow() && !self.interest.touched_by(change))
         {
             return false;
         }

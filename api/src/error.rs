@@ -145,19 +145,27 @@ impl ApiError {
     pub fn not_followed(why: NotFollowed, from: Revision) -> Self {
         match why {
             NotFollowed::Unavailable(why) => Self::of_read(why),
-            NotFollowed::Compacted { restart_from } => {
-                let detail = format!(
-                    "not all changes after revision {from} are kept on this node any more; list \
-                     again, or watch without from= or with restart=snapshot"
-                );
-                Self::new(StatusCode::GONE, "compacted", detail)
-                    .with(|p| p.restart_from = Some(restart_from))
-            }
+            NotFollowed::Compacted { restart_from } => Self::changes_compacted(from, restart_from),
             NotFollowed::Ahead { current } => {
                 let detail = format!("this node is at revision {current}, not yet at {from}");
                 Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", detail).at(current)
             }
         }
+    }
+
+    pub fn changes_compacted(from: Revision, restart_from: Revision) -> Self {
+        let detail = format!(
+            "not all changes after revision {from} are kept on this node any more; list again, or \
+             watch without from= or with restart=snapshot"
+        );
+        Self::new(StatusCode::GONE, "compacted", detail)
+            .with(|p| p.restart_from = Some(restart_from))
+    }
+
+    pub fn too_much_changed(from: Revision, max: usize, restart_from: Revision) -> Self {
+        let detail = format!("more than {max} things changed after revision {from}; list again");
+        Self::new(StatusCode::GONE, "compacted", detail)
+            .with(|p| p.restart_from = Some(restart_from))
     }
 
     pub fn not_ready(detail: impl Into<String>) -> Self {

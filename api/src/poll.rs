@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use roster_storage::events::{Change, Interest, Kind};
-use roster_storage::names::{AppName, InstanceKey, Revision};
+use roster_storage::names::{AppName, InstanceKey, Revision, SessionId};
 use roster_storage::version::Version;
 
 use crate::Api;
@@ -138,15 +138,14 @@ impl Api {
 }
 
 fn matters(change: &Change, interest: &Interest, wanted: &Wanted) -> bool {
-    change
-        .told()
-        .any(|(place, event)| interest.wants(event) && pick(event, place, wanted).is_some())
+    let mut events = change.events.iter().enumerate();
+    events.any(|(place, event)| interest.wants(event) && pick(event, place, wanted).is_some())
 }
 
 /// What changes the answer about an app: itself, and its counts.
 pub(crate) fn of_app(name: &AppName) -> Interest {
     let kinds = [Kind::App, Kind::Instance].into_iter().collect();
-    Interest { apps: Some([name.clone()].into()), kinds, id: None }
+    Interest { apps: Some([name.clone()].into()), kinds, ..Interest::default() }
 }
 
 /// What changes the list of an app's instances: also that the app comes or goes.
@@ -160,5 +159,12 @@ pub(crate) fn of_instance(key: &InstanceKey) -> Interest {
         apps: Some([key.app.clone()].into()),
         kinds: [Kind::Instance].into_iter().collect(),
         id: Some(key.id.as_str().into()),
+        ..Interest::default()
     }
+}
+
+/// What changes what hangs off a session, and its end.
+pub(crate) fn of_session(session: SessionId) -> Interest {
+    let kinds = [Kind::Instance, Kind::Session].into_iter().collect();
+    Interest { kinds, session: Some(session), ..Interest::default() }
 }

@@ -127,10 +127,13 @@ pub enum Kind {
     App,
     Instance,
     Shard,
+    /// Only for those who wait for the end of a session: clients are not told of it.
+    Session,
 }
 
 impl Kind {
-    pub const ALL: [Self; 3] = [Self::App, Self::Instance, Self::Shard];
+    /// Those that clients are told of.
+    pub const TOLD: [Self; 3] = [Self::App, Self::Instance, Self::Shard];
 
     /// The word that clients use.
     pub fn word(self) -> &'static str {
@@ -138,6 +141,7 @@ impl Kind {
             Self::App => "app",
             Self::Instance => "instance",
             Self::Shard => "shard",
+            Self::Session => "session",
         }
     }
 
@@ -151,8 +155,9 @@ impl Kind {
 pub struct Kinds(u8);
 
 impl Kinds {
-    pub fn all() -> Self {
-        Kind::ALL.into_iter().collect()
+    /// All that clients are told of.
+    pub fn told() -> Self {
+        Kind::TOLD.into_iter().collect()
     }
 
     pub fn has(self, kind: Kind) -> bool {
@@ -191,18 +196,39 @@ impl FromIterator<Kind> for Kinds {
 
 impl fmt::Debug for Kinds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(Kind::ALL.into_iter().filter(|kind| self.has(*kind))).finish()
+        let kinds = Kind::TOLD.into_iter().chain([Kind::Session]);
+        f.debug_set().entries(kinds.filter(|kind| self.has(*kind))).finish()
     }
 }
 
 impl Event {
-    /// What it is about; `None` if it is not told to clients.
-    pub fn kind(&self) -> Option<Kind> {
+    /// What it is about.
+    pub fn kind(&self) -> Kind {
         match self {
-            Self::AppPut { .. } | Self::AppDeleted { .. } => Some(Kind::App),
-            Self::InstancePut { .. } | Self::InstanceDeleted { .. } => Some(Kind::Instance),
-            Self::ShardPut { .. } | Self::ShardDeleted { .. } => Some(Kind::Shard),
-            Self::SessionPut { .. } | Self::SessionEnded { .. } => None,
+            Self::AppPut { .. } | Self::AppDeleted { .. } => Kind::App,
+            Self::InstancePut { .. } | Self::InstanceDeleted { .. } => Kind::Instance,
+            Self::ShardPut { .. } | Self::ShardDeleted { .. } => Kind::Shard,
+            Self::SessionPut { .. } | Self::SessionEnded { .. } => Kind::Session,
+        }
+    }
+
+    /// Whether clients are told of it.
+    pub fn is_told(&self) -> bool {
+        self.kind() != Kind::Session
+    }
+
+    /// The session that ends, or that something begins or ceases to hang off.
+    fn ends_or_changes(&self) -> Option<SessionId> {
+        match self {
+            Self::InstancePut { now, before: None, .. } => Some(now.instance.session),
+            Self::InstanceDeleted { last, .. } => Some(last.instance.session),
+            Self::SessionEnded { session, .. } => Some(*session),
+            Self::InstancePut { before: Some(_), .. }
+            | Self::AppPut { .. }
+            | Self::AppDeleted { .. }
+            | Self::ShardPut { .. }
+            | Self::ShardDeleted { .. }
+            | Self::SessionPut { .. } => None,
         }
     }
 
@@ -279,7 +305,7 @@ impl Change {
 
     /// The events that clients may be told, each with its place in [`Self::events`].
     pub fn told(&self) -> impl Iterator<Item = (usize, &Event)> {
-        self.events.iter().enumerate().filter(|(_, event)| event.kind().is_some())
+        self.events.iter().enumerate().filter(|(_, event)| event.is_told())
     }
 
     /// About how many bytes of memory it keeps alive, with its shown form.
@@ -325,25 +351,34 @@ impl fmt::Debug for Shown {
 }
 
 /// Which events somebody wants to be told of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
     /// `None`: of all apps.
     pub apps: Option<BTreeSet<AppName>>,
     pub kinds: Kinds,
     /// Only of the thing with this id in its app; see [`Event::id`].
     pub id: Option<SmolStr>,
+    /// Only what changes what hangs off this session.
+    pub session: Option<SessionId>,
 }
 
 impl Interest {
+    /// In all that clients are told of.
     pub fn all() -> Self {
-        Self { apps: None, kinds: Kinds::all(), id: None }
+        Self { kinds: Kinds::told(), ..Self::default() }
     }
 
     pub fn wants(&self, event: &Event) -> bool {
-        let (Some(kind), Some(app)) = (event.kind(), event.app()) else { return false };
-        self.kinds.has(kind)
-            && self.apps.as_ref().is_none_or(|apps| apps.contains(app))
+        let of_apps = |apps: &BTreeSet<_>| event.app().is_some_and(|app| apps.contains(app));
+        self.kinds.has(event.kind())
+            && self.apps.as_ref().is_none_or(of_apps)
             && self.id.as_ref().is_none_or(|id| event.id() == Some(id))
+            && self.session.is_none_or(|session| event.ends_or_changes() == Some(session))
+    }
+
+    /// Whether one has to look at the events to tell, and not at their apps and kinds alone.
+    pub fn is_narrow(&self) -> bool {
+        self.id.is_some() || self.session.is_some()
     }
 
     /// Whether any event of the change is wanted.

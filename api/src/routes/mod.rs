@@ -2,6 +2,7 @@
 
 mod apps;
 mod batch;
+mod changes;
 mod cluster;
 mod heartbeats;
 mod instances;
@@ -43,6 +44,7 @@ pub(crate) fn all() -> Router<Arc<Api>> {
         .route("/v1/sessions/{session}", get(sessions::read).delete(sessions::close))
         .route("/v1/sessions/{session}/heartbeat", put(heartbeats::session))
         .route("/v1/shards", get(shards::list))
+        .route("/v1/changes", get(changes::changes))
         .route("/v1/watch", get(watch::watch))
         .route("/v1/cluster", get(cluster::cluster))
         .route("/v1/node", get(cluster::node))

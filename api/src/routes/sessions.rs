@@ -2,11 +2,14 @@
 
 use axum::extract::State;
 use roster_storage::command::{CloseSession, Command, Refusal, Reply};
+use roster_storage::version::Version;
 
 use crate::Shared;
 use crate::answer::{Answer, Answered};
 use crate::error::{ApiError, decided};
 use crate::extract::{Content, Params, Session};
+use crate::filter::Wanted;
+use crate::poll::{LastChange, of_session};
 use crate::wire::scalar::Text;
 use crate::wire::session::{SessionBody, SessionClosed, SessionOpened, SessionView};
 
@@ -24,8 +27,12 @@ pub(super) async fn open(State(api): Shared, params: Params, content: Content) -
 }
 
 pub(super) async fn read(State(api): Shared, Session(id): Session, mut params: Params) -> Answered {
-    let reading = params.reading()?;
+    let (reading, poll) = (params.reading()?, params.poll()?);
     params.end()?;
+    if let Some(poll) = poll {
+        let known = |_: &Version, _| LastChange::Unknown;
+        api.await_change(poll, of_session(id), &Wanted::default(), known).await?;
+    }
     let version = api.read(reading).await?;
     let catalog = &version.catalog;
     let session = catalog.session(id).ok_or(Refusal::UnknownSession(id))?;

@@ -70,7 +70,7 @@ fn asked(params: &mut Params, headers: &HeaderMap) -> Result<Asked, ApiError> {
 /// A filter is over an instance's fields, so it is for instances alone.
 fn filtered_kinds(kinds: Kinds) -> Result<Kinds, Invalid> {
     let instances = [Kind::Instance].into_iter().collect();
-    if kinds == Kinds::all() || kinds == instances {
+    if kinds == Kinds::told() || kinds == instances {
         return Ok(instances);
     }
     Err(Invalid::new("filter", "is over the fields of instances; watch kind=instance with it"))
@@ -108,15 +108,15 @@ impl Params {
         let kinds = words.map(kind).collect::<Result<Kinds, _>>()?;
         Ok(Interest {
             apps: (!apps.is_empty()).then_some(apps),
-            kinds: if kinds.is_empty() { Kinds::all() } else { kinds },
-            id: None,
+            kinds: if kinds.is_empty() { Kinds::told() } else { kinds },
+            ..Interest::default()
         })
     }
 }
 
 fn kind(word: &str) -> Result<Kind, Invalid> {
-    Kind::ALL.into_iter().find(|kind| kind.word() == word).ok_or_else(|| {
-        let known = Kind::ALL.map(Kind::word).join(", ");
+    Kind::TOLD.into_iter().find(|kind| kind.word() == word).ok_or_else(|| {
+        let known = Kind::TOLD.map(Kind::word).join(", ");
         Invalid::new("kind", format!("{word:?} is not known; there are {known}"))
     })
 }

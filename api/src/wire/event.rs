@@ -1,5 +1,6 @@
 //! Events as watchers and the history show them, and the lines of a watch that are not events.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -7,6 +8,7 @@ use roster_storage::command::AppPolicy;
 use roster_storage::events::{Change, Event, Reason, Seen};
 use roster_storage::names::{AppName, Incarnation, InstanceKey, Revision};
 use serde::Serialize;
+use smol_str::SmolStr;
 
 use super::app::AppView;
 use super::instance::InstanceView;
@@ -385,6 +387,38 @@ pub(crate) fn event_name(event: &Event, pick: &Pick) -> &'static str {
             | Event::ShardPut { .. }
             | Event::SessionPut { .. },
         ) => "put",
+    }
+}
+
+/// `GET /v1/changes`
+#[derive(Serialize)]
+pub(crate) struct ChangesView {
+    pub revision: u64,
+    pub changed: BTreeSet<Changed>,
+}
+
+/// A thing that changed, or is gone.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct Changed {
+    kind: &'static str,
+    app: SmolStr,
+    id: SmolStr,
+}
+
+impl Changed {
+    /// `None` if clients are not told of it.
+    pub fn of(event: &Event) -> Option<Self> {
+        let (kind, app) = (event.kind(), SmolStr::from(event.app()?.clone()));
+        let id = match event {
+            Event::ShardPut { key, .. } | Event::ShardDeleted { key, .. } => key.shard_id().into(),
+            Event::AppPut { .. }
+            | Event::AppDeleted { .. }
+            | Event::InstancePut { .. }
+            | Event::InstanceDeleted { .. }
+            | Event::SessionPut { .. }
+            | Event::SessionEnded { .. } => event.id().map_or_else(|| app.clone(), SmolStr::from),
+        };
+        Some(Self { kind: kind.word(), app, id })
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Forgotten {
 }
 
 /// A run of changes without a gap: all with a revision above [`Self::floor`], up to
-/// [`Self::newest`]. Changes that told nothing are passed over.
+/// [`Self::newest`]. Entries that changed nothing are passed over.
 #[derive(Debug)]
 pub struct EventLog {
     floor: Revision,
@@ -53,7 +53,7 @@ impl EventLog {
     pub fn push(&mut self, change: Arc<Change>) {
         debug_assert!(change.at.revision > self.newest, "revisions rise");
         self.newest = change.at.revision;
-        if change.told().next().is_none() {
+        if change.events.is_empty() {
             return;
         }
         self.bytes += change.bytes();
