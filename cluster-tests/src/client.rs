@@ -193,6 +193,17 @@ impl At<'_> {
         Self::answer(response).await
     }
 
+    /// A success whose body is still to be read.
+    pub async fn begin(&self, request: RequestBuilder) -> Result<Response, Failed> {
+        let response = request.send().await.map_err(|e| Failed::without_answer(&e))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status().as_u16();
+        let text = response.text().await.map_err(|e| Failed::without_answer(&e))?;
+        Err(Failed::answered(status, &text))
+    }
+
     async fn answer(response: Response) -> Said {
         let status = response.status();
         let headers = response.headers().clone();

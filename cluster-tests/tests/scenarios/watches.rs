@@ -1,0 +1,99 @@
+//! Watches and long polls: every change, in order, once, from any revision, on any node.
+
+mod compaction;
+mod crowds;
+mod falling_behind;
+mod long_polls;
+mod resuming;
+mod slow_readers;
+mod waiting;
+
+use std::time::Duration;
+
+use cluster_tests::client::{Client, instance};
+use cluster_tests::watch::{Form, Interest, Line, Listener, Stream};
+use serde_json::{Value, json};
+
+/// How long a line may take on a busy machine.
+const COMES_WITHIN: Duration = Duration::from_secs(20);
+
+/// The next line, which must come.
+async fn next(stream: &mut Stream) -> Line {
+    match stream.next_within(COMES_WITHIN).await {
+        Some(Ok(line)) => line,
+        Some(Err(end)) => panic!("the stream ended: {end:?}"),
+        None => panic!("no line came within {COMES_WITHIN:?}"),
+    }
+}
+
+/// Listens until everything up to `revision` was told, or the node says that the stream ends.
+/// Returns whether all was told.
+async fn listen_up_to(stream: &mut Stream, listener: &mut Listener, revision: u64) -> bool {
+    while listener.upto().is_none_or(|upto| upto < revision) {
+        if listener.is_over() {
+            return false;
+        }
+        match stream.next_within(COMES_WITHIN).await {
+            Some(Ok(line)) => listener.take(line),
+            Some(Err(end)) => {
+                listener.ended(&end);
+                return false;
+            }
+            None => panic!("nothing came within {COMES_WITHIN:?}; at {:?}", listener.upto()),
+        }
+    }
+    true
+}
+
+/// A watch of everything after a revision, at one node.
+async fn watch_after(client: &Client, node: u64, after: u64) -> (Stream, Listener) {
+    let at = client.at(node);
+    let stream = Stream::open(&at, &format!("from={after}"), Form::Lines).await;
+    let stream = stream.unwrap_or_else(|e| panic!("node {node} from {after}: {e}"));
+    (stream, Listener::new(format!("node {node}"), Interest::all(), Some(after)))
+}
+
+/// A watch of everything, with its snapshot told.
+async fn watch_from_snapshot(client: &Client, node: u64) -> (Stream, Listener) {
+    let mut stream = Stream::open(&client.at(node), "", Form::Lines).await.expect("a stream");
+    let mut listener = Listener::new(format!("node {node}"), Interest::all(), None);
+    while listener.upto().is_none() {
+        listener.take(next(&mut stream).await);
+    }
+    (stream, listener)
+}
+
+/// An entry of the log with `count` registrations or updates, each with this much metadata.
+async fn put_many(
+    client: &Client,
+    node: u64,
+    app: &str,
+    count: usize,
+    bytes: usize,
+    round: usize,
+) -> u64 {
+    let text = format!("{round:08}{}", "x".repeat(bytes));
+    let items: Vec<Value> = (0..count)
+        .map(|i| {
+            json!({"op": "register", "app": app, "id": format!("i{i}"), "ip": "192.0.2.1",
+                   "port": 1, "ttl": "10m", "metadata": {"text": text}})
+        })
+        .collect();
+    let (key, body) = (format!("{app}-{round}"), json!({"items": items}));
+    let put = client.at(node).post_once("/v1/instances:batch", &key, &body).await.expect("put");
+    put.json()["revision"].as_u64().expect("a revision")
+}
+
+/// Registers one instance; returns the revision.
+async fn register(client: &Client, node: u64, app: &str, id: &str) -> u64 {
+    client.at(node).register(app, id, "10m").await.expect("registered").revision
+}
+
+async fn deregister(client: &Client, node: u64, app: &str, id: &str) -> u64 {
+    client.at(node).delete(&instance(app, id)).await.expect("gone").revision
+}
+
+/// Whether the line is the `put` of this instance.
+fn is_put_of(line: &Line, id: &str) -> bool {
+    matches!(line, Line::Event(e) if e.word("event") == "put" && e.word("kind") == "instance" && e.word("id") == id)
+}
