@@ -5,6 +5,7 @@
 
 pub mod http;
 mod load;
+mod watch;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -31,6 +32,9 @@ const JSON: &str = "application/json";
 
 #[derive(Debug, clap::Args)]
 pub struct Bench {
+    /// What is measured
+    #[arg(value_enum, default_value_t = Suite::Basic)]
+    suite: Suite,
     /// API addresses of the nodes, HOST:PORT,…; one is enough, the others are asked from it
     #[arg(long, env = "ROSTER_ENDPOINT", default_value = "127.0.0.1:7401", value_name = "LIST")]
     endpoint: String,
@@ -42,9 +46,25 @@ pub struct Bench {
     only: Option<String>,
 }
 
-/// Runs all loads and prints a line for each. The error is for the terminal.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Suite {
+    /// Registrations, heartbeats and lists
+    Basic,
+    /// How changes reach those who watch: 200 at once, 10,000 idle ones, 1,000 of other apps
+    Watch,
+}
+
+/// Measures and prints. The error is for the terminal.
 pub async fn run(bench: Bench) -> Result<(), String> {
     let nodes = find_nodes(&bench.endpoint).await?;
+    match bench.suite {
+        Suite::Basic => basic(&nodes, &bench).await,
+        Suite::Watch => watch::run(&nodes, bench.duration.0, bench.only.as_deref()).await,
+    }
+}
+
+/// Runs all loads and prints a line for each.
+async fn basic(nodes: &[String], bench: &Bench) -> Result<(), String> {
     println!(
         "nodes {}; {} per load",
         nodes.join(" "),
@@ -55,20 +75,20 @@ pub async fn run(bench: Bench) -> Result<(), String> {
         "load", "ops/s", "p50 ms", "p99 ms", "server CPU s/1k"
     );
     let app = format!("bench-{}", std::process::id());
-    let prepared = prepare(&nodes, &app).await;
+    let prepared = prepare(nodes, &app).await;
     let mut failed = prepared.as_ref().err().cloned();
     if prepared.is_ok() {
         for load in loads(&app) {
             if bench.only.as_deref().is_some_and(|only| !load.name.contains(only)) {
                 continue;
             }
-            match measure(&nodes, &load, bench.duration.0).await {
+            match measure(nodes, &load, bench.duration.0).await {
                 Ok(line) => println!("{line}"),
                 Err(e) => failed = Some(format!("{}: {e}", load.name)),
             }
         }
     }
-    clean_up(&nodes, &app).await;
+    clean_up(nodes, &app).await;
     failed.map_or(Ok(()), Err)
 }
 

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::Settings;
-use crate::{bench, dev, shutdown, start, telemetry};
+use crate::{bench, dev, process, shutdown, start, telemetry};
 
 /// A replicated registry: who is here, and who does what.
 #[derive(Debug, Parser)]
@@ -55,6 +55,7 @@ const USAGE: u8 = 2;
 /// not found, 4: conflict, 5: no leader, or nobody answered in time.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    process::raise_file_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return fail(FAILED, &format!("cannot start the runtime: {e}")),
