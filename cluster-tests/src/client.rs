@@ -140,6 +140,8 @@ pub struct NodeStatus {
     pub applied: u64,
     pub state_hash: String,
     pub state_hashes: Vec<(u64, String)>,
+    /// Resident memory.
+    pub memory_bytes: u64,
 }
 
 /// The nodes of a cluster, as clients know them. Cheap to clone.

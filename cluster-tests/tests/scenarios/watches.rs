@@ -11,8 +11,11 @@ mod waiting;
 use std::time::Duration;
 
 use cluster_tests::client::{Client, instance};
-use cluster_tests::watch::{Form, Interest, Line, Listener, Stream};
+use cluster_tests::watch::{Chronicle, Form, Interest, Line, Listener, Stream};
 use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// How long a line may take on a busy machine.
 const COMES_WITHIN: Duration = Duration::from_secs(20);
@@ -29,20 +32,67 @@ async fn next(stream: &mut Stream) -> Line {
 /// Listens until everything up to `revision` was told, or the node says that the stream ends.
 /// Returns whether all was told.
 async fn listen_up_to(stream: &mut Stream, listener: &mut Listener, revision: u64) -> bool {
-    while listener.upto().is_none_or(|upto| upto < revision) {
-        if listener.is_over() {
-            return false;
-        }
-        match stream.next_within(COMES_WITHIN).await {
-            Some(Ok(line)) => listener.take(line),
-            Some(Err(end)) => {
-                listener.ended(&end);
+    let listening = async {
+        while listener.upto().is_none_or(|upto| upto < revision) {
+            if listener.is_over() {
                 return false;
             }
-            None => panic!("nothing came within {COMES_WITHIN:?}; at {:?}", listener.upto()),
+            match stream.next().await {
+                Ok(line) => listener.take(line),
+                Err(end) => {
+                    listener.ended(&end);
+                    return false;
+                }
+            }
+        }
+        true
+    };
+    match timeout(COMES_WITHIN, listening).await {
+        Ok(complete) => complete,
+        Err(_) => panic!("after {COMES_WITHIN:?} all up to {:?} was told", listener.upto()),
+    }
+}
+
+/// A reader of everything that reads all the time, and notes what it is told: the first snapshot
+/// is there when this returns.
+async fn reference(client: &Client, node: u64, chronicle: &Chronicle) -> Reference {
+    let (stream, listener) = watch_from_snapshot(client, node).await;
+    let upto = watch::Sender::new(u64::MAX);
+    let task = tokio::spawn(read_all(stream, listener, chronicle.clone(), upto.subscribe()));
+    Reference { upto, task }
+}
+
+/// A task that reads.
+struct Reference {
+    upto: watch::Sender<u64>,
+    task: JoinHandle<()>,
+}
+
+impl Reference {
+    /// Lets it read up to this revision.
+    async fn ends_at(self, revision: u64) {
+        self.upto.send_replace(revision);
+        self.task.await.expect("the reference did not panic");
+    }
+}
+
+async fn read_all(
+    mut stream: Stream,
+    mut listener: Listener,
+    chronicle: Chronicle,
+    mut upto: watch::Receiver<u64>,
+) {
+    loop {
+        tokio::select! {
+            line = stream.next() => listener.take(line.expect("the stream goes on")),
+            changed = upto.changed() => {
+                changed.expect("its test goes on");
+                let upto = *upto.borrow();
+                assert!(listen_up_to(&mut stream, &mut listener, upto).await, "it ended");
+                return chronicle.told(listener);
+            }
         }
     }
-    true
 }
 
 /// A watch of everything after a revision, at one node.

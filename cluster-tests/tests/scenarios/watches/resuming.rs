@@ -18,10 +18,10 @@ use super::watch_from_snapshot;
 use crate::three_nodes;
 
 /// Nodes that are killed or stopped, one after the other.
-const FAULTS: usize = 4;
+const FAULTS: usize = 3;
 
 /// Acknowledged writes between two faults.
-const WRITES_BETWEEN: usize = 60;
+const WRITES_BETWEEN: usize = 50;
 
 /// Changes that a node keeps in memory: more than come while a stream that was cut off resumes,
 /// and much less than all.
@@ -229,7 +229,7 @@ impl Hand {
 
     async fn listen(&mut self, mut stream: Stream, mut listener: Listener) {
         for _ in 0..20 + self.seed.below(400) {
-            let patience = Duration::from_millis(300);
+            let patience = Duration::from_millis(100);
             match stream.next_within(patience).await {
                 Some(Ok(line)) => listener.take(line),
                 Some(Err(end)) => {
