@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use roster_storage::events::{Change, Interest, Kind};
+use roster_storage::events::{Event, Interest, Kind};
 use roster_storage::names::{AppName, InstanceKey, Revision, SessionId};
 use roster_storage::version::Version;
 
@@ -95,13 +95,13 @@ pub(crate) fn instance_changed(
 }
 
 impl Api {
-    /// Returns when something of interest changed after the poll's index, when nobody can know
+    /// Returns when something of interest that `matters` changed after the poll's index, when nobody can know
     /// whether it did, or when its time is over.
     pub async fn await_change(
         &self,
         poll: Poll,
         interest: Interest,
-        wanted: &Wanted,
+        matters: impl Fn(&Event) -> bool + Send,
         known: impl FnOnce(&Version, Revision) -> LastChange,
     ) -> Result<(), ApiError> {
         let deadline = Instant::now() + poll.wait;
@@ -125,7 +125,8 @@ impl Api {
         loop {
             match feed.next(left(deadline)).await {
                 Told::Changes(changes) => {
-                    if changes.iter().any(|change| matters(change, &interest, wanted)) {
+                    let mut events = changes.iter().flat_map(|change| &change.events);
+                    if events.any(|event| interest.wants(event) && matters(event)) {
                         return Ok(());
                     }
                 }
@@ -137,9 +138,10 @@ impl Api {
     }
 }
 
-fn matters(change: &Change, interest: &Interest, wanted: &Wanted) -> bool {
-    let mut events = change.events.iter().enumerate();
-    events.any(|(place, event)| interest.wants(event) && pick(event, place, wanted).is_some())
+/// Whether an event changes the list of an app's instances that match. A policy does not.
+pub(crate) fn changes_list(event: &Event, wanted: &Wanted) -> bool {
+    let policy = matches!(event, Event::AppPut { created: false, .. });
+    !policy && pick(event, 0, wanted).is_some()
 }
 
 /// What changes the answer about an app: itself, and its counts.

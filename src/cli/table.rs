@@ -51,9 +51,10 @@ pub(super) fn row(change: Change, event: &Event) -> String {
     row.trim_end().to_owned()
 }
 
-/// A shard's id begins with its app; everything else is named by both.
+/// An app's id is its name and a shard's begins with it; everything else is named by both.
 fn name(event: &Event) -> Cow<'_, str> {
     match event.kind.as_str() {
+        "app" => Cow::Borrowed(&event.app),
         "shard" => Cow::Borrowed(&event.id),
         _ if event.id.is_empty() => Cow::Borrowed(&event.app),
         _ => Cow::Owned(format!("{}/{}", event.app, event.id)),

@@ -24,15 +24,16 @@ pub struct Event {
     pub kind: String,
     /// The entry that changed it. In a snapshot: the object's own last change.
     pub revision: Revision,
-    /// When, RFC 3339 with milliseconds, by the leader's wall clock.
+    /// When, RFC 3339 with milliseconds, by the leader's wall clock. Not in snapshots.
     pub time: Option<String>,
     /// The app that it belongs to; empty if it belongs to none.
     pub app: String,
-    /// Which one of its kind; empty for an app.
+    /// Which one of its kind. An app's is its name, a shard's begins with its app's name.
     pub id: String,
     /// The life of the instance.
     pub incarnation: Option<Incarnation>,
-    /// Of a delete: `deregistered`, `expired`, `replaced` or `operator`.
+    /// Of a delete: `deregistered`, `expired`, `replaced` or `operator`; or `unmatched`, if it is
+    /// still there but does not match the filter of this watch any more.
     pub reason: Option<String>,
     /// Of a delete: what caused it, for people.
     pub detail: Option<String>,

@@ -191,7 +191,9 @@ struct Follower {
     pauses: Pauses,
     /// Before the next try.
     pause: Duration,
-    /// Until when the watch must have begun; `None` once it has.
+    /// Whether a node has answered with a stream.
+    begun: bool,
+    /// Until when one must have, from the first try on.
     begin_until: Option<Instant>,
     gone: Option<Gone>,
     /// The reasons told since the stream broke; `None` while it is well.
@@ -218,7 +220,8 @@ impl Follower {
             at: client.endpoints.current(),
             revisions: Revisions::new(request.from),
             pauses: Pauses::new(client.endpoints.count(), &client.options),
-            begin_until: Some(Instant::now() + client.options.patience),
+            begun: false,
+            begin_until: None,
             pause: Duration::ZERO,
             stream: None,
             ready: VecDeque::new(),
@@ -246,10 +249,12 @@ impl Follower {
 
     async fn connect(&mut self) -> Result<(), Error> {
         sleep(std::mem::take(&mut self.pause)).await;
+        let patience = self.client.options.patience;
+        let begin_until = *self.begin_until.get_or_insert_with(|| Instant::now() + patience);
         match self.open().await {
             Ok(lines) => {
                 self.stream = Some(lines);
-                self.begin_until = None;
+                self.begun = true;
                 if self.told.take().is_some() {
                     let (endpoint, from) = (self.endpoint(), self.revisions.position());
                     self.ready.push_back(Item::Resumed { endpoint, from });
@@ -260,7 +265,11 @@ impl Follower {
                 let restart_from = problem.restart_from.unwrap_or_default();
                 self.compacted(restart_from, problem.detail, None)
             }
-            Err(error) => self.failed(error),
+            Err(error) if self.begun || Instant::now() < begin_until => self.failed(error),
+            Err(error) => {
+                let error = self.gone.as_ref().map_or(error, Gone::to_error);
+                Err(error.of_all(&self.client.endpoints))
+            }
         }
     }
 
@@ -378,16 +387,12 @@ impl Follower {
             | Error::NotRoster { .. }
             | Error::Compacted { .. } => (self.endpoint(), error.to_string()),
         };
-        if self.begin_until.is_none() {
+        if self.begun {
             self.interrupted(endpoint, why);
         }
         self.client.endpoints.leave(self.at);
         self.at = self.client.endpoints.after(self.at);
         self.pause = self.pauses.next(error.retry_after());
-        if self.begin_until.is_some_and(|until| Instant::now() + self.pause > until) {
-            let error = self.gone.as_ref().map_or(error, Gone::to_error);
-            return Err(error.of_all(&self.client.endpoints));
-        }
         Ok(())
     }
 

@@ -76,6 +76,8 @@ pub enum Event {
     AppPut {
         app: AppName,
         policy: AppPolicy,
+        /// It was not there before.
+        created: bool,
     },
     AppDeleted {
         app: AppName,

@@ -9,7 +9,6 @@ use crate::Shared;
 use crate::answer::{Answer, Answered};
 use crate::error::{ApiError, Invalid, decided};
 use crate::extract::{App, Content, Params, When};
-use crate::filter::Wanted;
 use crate::lists::Listed;
 use crate::poll::{app_changed, of_app};
 use crate::wire::app::{AppDeleted, AppLine, AppList, AppView, PolicyBody};
@@ -39,7 +38,7 @@ pub(super) async fn read(State(api): Shared, App(name): App, mut params: Params)
     params.end()?;
     if let Some(poll) = poll {
         let known = |version: &Version, _| app_changed(version, &name);
-        api.await_change(poll, of_app(&name), &Wanted::default(), known).await?;
+        api.await_change(poll, of_app(&name), |_| true, known).await?;
     }
     let version = api.read(reading).await?;
     let app = version.catalog.app(&name).ok_or_else(|| Refusal::UnknownApp(name.clone()))?;

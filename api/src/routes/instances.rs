@@ -13,7 +13,7 @@ use crate::error::{ApiError, Invalid, decided};
 use crate::extract::{App, Content, Key, Params, Reading, When};
 use crate::filter::Wanted;
 use crate::lists::{Listed, Page, Paging, cursor_of_key, list_body};
-use crate::poll::{instance_changed, members_changed, of_instance, of_members};
+use crate::poll::{changes_list, instance_changed, members_changed, of_instance, of_members};
 use crate::registry::Consistency;
 use crate::wire::instance::{
     ChangedView, InstanceBody, InstanceList, InstanceView, PatchBody, RegisterHow, RegisteredView,
@@ -56,7 +56,7 @@ pub(super) async fn read(State(api): Shared, Key(key): Key, mut params: Params) 
     params.end()?;
     if let Some(poll) = poll {
         let known = |version: &Version, index| instance_changed(version, &key, index);
-        api.await_change(poll, of_instance(&key), &Wanted::default(), known).await?;
+        api.await_change(poll, of_instance(&key), |_| true, known).await?;
     }
     let version = api.read(reading).await?;
     let instance = live(&version.catalog, &key)?;
@@ -159,7 +159,8 @@ pub(super) async fn list(State(api): Shared, App(name): App, mut params: Params)
         }
         let wanted = &asked.wanted;
         let known = |version: &Version, index| members_changed(version, &name, wanted, index);
-        api.await_change(poll, of_members(&name), wanted, known).await?;
+        api.await_change(poll, of_members(&name), |event| changes_list(event, wanted), known)
+            .await?;
     }
     let page = api.page(&asked.listed, asked.reading, asked.paging).await?;
     let catalog = page.catalog();

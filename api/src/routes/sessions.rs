@@ -8,7 +8,6 @@ use crate::Shared;
 use crate::answer::{Answer, Answered};
 use crate::error::{ApiError, decided};
 use crate::extract::{Content, Params, Session};
-use crate::filter::Wanted;
 use crate::poll::{LastChange, of_session};
 use crate::wire::scalar::Text;
 use crate::wire::session::{SessionBody, SessionClosed, SessionOpened, SessionView};
@@ -31,7 +30,7 @@ pub(super) async fn read(State(api): Shared, Session(id): Session, mut params: P
     params.end()?;
     if let Some(poll) = poll {
         let known = |_: &Version, _| LastChange::Unknown;
-        api.await_change(poll, of_session(id), &Wanted::default(), known).await?;
+        api.await_change(poll, of_session(id), |_| true, known).await?;
     }
     let version = api.read(reading).await?;
     let catalog = &version.catalog;

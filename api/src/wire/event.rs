@@ -151,7 +151,7 @@ fn moved(change: &Change) -> Moved {
 fn encode(change: &Change, event: &Event) -> Bytes {
     let moved = moved(change);
     match event {
-        Event::AppPut { app, policy } => app_put(moved, app, policy),
+        Event::AppPut { app, policy, .. } => app_put(moved, app, policy),
         Event::AppDeleted { app, reason } => {
             EventView::put(moved, "app", app, app.as_str()).because(reason, &reason.detail()).open()
         }

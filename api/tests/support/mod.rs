@@ -368,3 +368,62 @@ impl Reply {
         (self.status.as_u16(), json["code"].as_str().expect("a code").to_owned())
     }
 }
+
+/// An answer without an end, read line by line.
+pub struct Stream {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    body: Body,
+    read: Vec<u8>,
+}
+
+impl Server {
+    pub async fn stream(&self, path: &str, headers: &[(&str, &str)]) -> Stream {
+        let mut request = Request::builder().uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::empty()).expect("a request");
+        let response = self.router.clone().oneshot(request).await.expect("infallible");
+        let (parts, body) = response.into_parts();
+        Stream { status: parts.status, headers: parts.headers, body, read: Vec::new() }
+    }
+
+    /// One JSON object per line.
+    pub async fn lines(&self, path: &str) -> Stream {
+        self.stream(path, &[("accept", "application/x-ndjson")]).await
+    }
+}
+
+impl Stream {
+    /// The next line without its end; `None` at the end of the stream.
+    pub async fn line(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line = self.read.drain(..=end).take(end).collect();
+                return Some(String::from_utf8(line).expect("text"));
+            }
+            let frame = self.body.frame().await?.expect("a frame");
+            self.read.extend_from_slice(&frame.into_data().expect("data"));
+        }
+    }
+
+    pub async fn some(&mut self, count: usize) -> String {
+        let mut text = String::new();
+        for _ in 0..count {
+            text += &self.line().await.expect("a line");
+            text.push('\n');
+        }
+        text
+    }
+
+    /// What is left, up to the end of the stream.
+    pub async fn rest(&mut self) -> String {
+        let mut text = String::new();
+        while let Some(line) = self.line().await {
+            text += &line;
+            text.push('\n');
+        }
+        text
+    }
+}

@@ -18,8 +18,9 @@ impl Catalog {
             }),
             None => self.make_app(at, &c.app, c.policy.clone()),
         }
-        events.push(Event::AppPut { app: c.app.clone(), policy: c.policy.clone() });
-        Ok(Reply::AppPut { created: current.is_none() })
+        let created = current.is_none();
+        events.push(Event::AppPut { app: c.app.clone(), policy: c.policy.clone(), created });
+        Ok(Reply::AppPut { created })
     }
 
     /// An app that begins empty.

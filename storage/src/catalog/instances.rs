@@ -46,7 +46,8 @@ impl Catalog {
         // Nothing is refused from here on.
         if known.is_none() {
             self.make_app(at, &c.key.app, default_policy.clone());
-            events.push(Event::AppPut { app: c.key.app.clone(), policy: default_policy });
+            let app = c.key.app.clone();
+            events.push(Event::AppPut { app, policy: default_policy, created: true });
         }
         let registered = match (stays, live.as_ref()) {
             (Some(live), _) => self.renew(at, c, live, events),

@@ -119,7 +119,10 @@ mod tests {
     fn change(revision: u64) -> Arc<Change> {
         let app = AppName::new("pay").expect("a name");
         let at = At { revision: Revision(revision), ..At::default() };
-        Arc::new(Change::new(at, vec![Event::AppPut { app, policy: AppPolicy::default() }]))
+        Arc::new(Change::new(
+            at,
+            vec![Event::AppPut { app, policy: AppPolicy::default(), created: true }],
+        ))
     }
 
     fn silent(revision: u64) -> Arc<Change> {
