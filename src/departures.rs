@@ -57,7 +57,9 @@ impl Departures {
                 | Event::SessionPut { .. }
                 | Event::SessionEnded { .. }
                 | Event::ShardPut { .. }
-                | Event::ShardDeleted { .. } => None,
+                | Event::ShardDeleted { .. }
+                | Event::DocumentPut { .. }
+                | Event::DocumentDeleted { .. } => None,
             })
         };
         let at = change.at.revision;

@@ -105,7 +105,9 @@ impl Observer for Leases {
                         | Event::InstancePut { .. }
                         | Event::InstanceDeleted { .. }
                         | Event::ShardPut { .. }
-                        | Event::ShardDeleted { .. } => {}
+                        | Event::ShardDeleted { .. }
+                        | Event::DocumentPut { .. }
+                        | Event::DocumentDeleted { .. } => {}
                     }
                 }
             }

@@ -1,12 +1,15 @@
 //! Takes connections and serves a router on them until told to stop.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use roster_api::ClientAddress;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
@@ -40,7 +43,8 @@ pub async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Con
     })
 }
 
-/// Serves until `stop`, then lets requests under way end.
+/// Serves until `stop`, then lets requests under way end. Each request says where it came from, as
+/// [`ClientAddress`].
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let connections = TaskTracker::new();
     loop {
@@ -49,8 +53,8 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
             () = stop.cancelled() => break,
         };
         match accepted {
-            Ok((stream, _)) => {
-                connections.spawn(connection(stream, router.clone(), stop.clone()));
+            Ok((stream, from)) => {
+                connections.spawn(connection(stream, from.ip(), router.clone(), stop.clone()));
             }
             Err(e) => {
                 tracing::warn!("cannot take a connection: {e}");
@@ -68,7 +72,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
+async fn connection(stream: TcpStream, from: IpAddr, router: Router, stop: CancellationToken) {
     if let Err(e) = stream.set_nodelay(true) {
         return tracing::debug!("a connection ended at once: {e}");
     }
@@ -90,8 +94,12 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) 
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
         .max_frame_size(256 << 10);
-    let served =
-        builder.serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router));
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(ClientAddress(from));
+        router.call(request)
+    });
+    let served = builder.serve_connection(TokioIo::new(Box::pin(stream)), service);
     tokio::pin!(served);
     let ended = tokio::select! {
         ended = &mut served => ended,

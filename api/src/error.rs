@@ -322,6 +322,9 @@ impl From<Refusal> for ApiError {
             Refusal::UnknownSession(_) => (StatusCode::NOT_FOUND, "unknown-session"),
             Refusal::AppExists(_) => (StatusCode::PRECONDITION_FAILED, "app-exists"),
             Refusal::InstanceExists { .. } => (StatusCode::PRECONDITION_FAILED, "instance-exists"),
+            Refusal::UnknownDocument { .. } => (StatusCode::NOT_FOUND, "unknown-document"),
+            Refusal::DocumentExists { .. } => (StatusCode::PRECONDITION_FAILED, "document-exists"),
+            Refusal::DocumentsTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
             Refusal::PreconditionFailed { .. } => {
                 (StatusCode::PRECONDITION_FAILED, "precondition-failed")
             }
@@ -347,6 +350,9 @@ impl From<Refusal> for ApiError {
             | Refusal::UnknownSession(_)
             | Refusal::AppExists(_)
             | Refusal::InstanceExists { .. }
+            | Refusal::UnknownDocument { .. }
+            | Refusal::DocumentExists { .. }
+            | Refusal::DocumentsTooLarge { .. }
             | Refusal::PreconditionFailed { .. }
             | Refusal::AppNotEmpty { .. }
             | Refusal::SessionFull { .. }

@@ -2,6 +2,8 @@
 //! that can be wrong with them becomes a 4xx that names the field.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::path::ErrorKind;
@@ -15,22 +17,32 @@ use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use percent_encoding::{percent_decode, percent_decode_str};
 use roster_storage::command::{Condition, Request as Once};
+use roster_storage::limits::DOCUMENT_BYTES_MAX;
 use roster_storage::names::{
-    AppName, IdempotencyKey, InstanceId, InstanceKey, Revision, SessionId,
+    AppName, DocumentName, IdempotencyKey, InstanceId, InstanceKey, Revision, SessionId,
 };
 use serde::de::DeserializeOwned;
-use smol_str::SmolStr;
+use smol_str::{SmolStr, ToSmolStr};
 use twox_hash::XxHash64;
 
 use crate::Api;
 use crate::error::{ApiError, Invalid};
 use crate::registry::Consistency;
+use crate::wire::document::DocumentBody;
+use crate::wire::scalar::short_text;
 
 /// `{app}` of the path.
 pub(crate) struct App(pub AppName);
 
 /// `{app}` and `{id}` of the path.
 pub(crate) struct Key(pub InstanceKey);
+
+/// `{app}` and `{name}` of the path.
+#[derive(Clone)]
+pub(crate) struct DocumentKey {
+    pub app: AppName,
+    pub name: DocumentName,
+}
 
 /// `{session}` of the path.
 pub(crate) struct Session(pub SessionId);
@@ -55,6 +67,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Key {
             app: AppName::new(app).map_err(Invalid::name("app"))?,
             id: InstanceId::new(id).map_err(Invalid::name("id"))?,
         }))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for DocumentKey {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path((app, name)) =
+            Path::<(SmolStr, SmolStr)>::from_request_parts(parts, state).await.map_err(bad_path)?;
+        Ok(Self {
+            app: AppName::new(app).map_err(Invalid::name("app"))?,
+            name: DocumentName::new(name).map_err(Invalid::name("name"))?,
+        })
     }
 }
 
@@ -154,6 +179,15 @@ impl Params {
         Ok(Reading { consistency, min_revision })
     }
 
+    /// Who makes a change, for people: `?by=`, else the caller.
+    pub fn by(&mut self, caller: Caller) -> Result<SmolStr, Invalid> {
+        match self.text("by") {
+            None => Ok(caller.0),
+            Some(by) if by.is_empty() => Err(Invalid::new("by", "must not be empty")),
+            Some(by) => short_text("by", by.into()),
+        }
+    }
+
     /// All parameters must have been taken.
     pub fn end(self) -> Result<(), ApiError> {
         match self.left.into_iter().next() {
@@ -163,6 +197,25 @@ impl Params {
             }
             Some((name, _)) => Err(ApiError::unknown_parameter(name)),
         }
+    }
+}
+
+/// The address that a request came from. Whoever serves the router puts it into the extensions of
+/// each request; without it the history tells `unknown` where a client does not name itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientAddress(pub IpAddr);
+
+/// Who asks, if it does not name itself: the address, or `unknown`.
+pub(crate) struct Caller(SmolStr);
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(match parts.extensions.get::<ClientAddress>() {
+            Some(ClientAddress(address)) => address.to_canonical().to_smolstr(),
+            None => SmolStr::new_static("unknown"),
+        }))
     }
 }
 
@@ -323,6 +376,20 @@ impl Content {
                 Err(ApiError::content_type("application/json"))
             }
         }
+    }
+
+    /// A body that is itself the value, of whatever kind: a document.
+    pub fn document(&self) -> Result<DocumentBody, ApiError> {
+        if self.kind != Kind::Json {
+            return Err(ApiError::content_type("application/json"));
+        }
+        if self.bytes.len() > DOCUMENT_BYTES_MAX {
+            return Err(ApiError::too_large(format!(
+                "the document is {} bytes; the limit is {DOCUMENT_BYTES_MAX}",
+                self.bytes.len()
+            )));
+        }
+        DocumentBody::read(&self.bytes)
     }
 
     /// As [`Content::json`], but nothing at all is the default.

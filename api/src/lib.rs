@@ -23,6 +23,7 @@ mod wire;
 
 use std::sync::Arc;
 
+pub use extract::ClientAddress;
 pub use options::{ApiOptions, SentinelSettings};
 
 use conventions::RequestIds;

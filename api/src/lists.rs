@@ -69,9 +69,14 @@ pub(crate) struct Paging {
 }
 
 impl Paging {
-    /// Whether it goes on after a page that was given before.
-    pub fn is_further(&self) -> bool {
-        self.cursor.is_some()
+    /// For long polls: a further page is of the revision that its cursor pins.
+    pub fn is_first(&self) -> Result<(), Invalid> {
+        match self.cursor {
+            None => Ok(()),
+            Some(_) => {
+                Err(Invalid::new("index", "is for the first page; a cursor pins a revision"))
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use roster_storage::events::{Event, Interest, Kind};
-use roster_storage::names::{AppName, InstanceKey, Revision, SessionId};
+use roster_storage::names::{AppName, DocumentName, InstanceKey, Revision, SessionId};
 use roster_storage::version::Version;
 
 use crate::Api;
@@ -138,10 +138,48 @@ impl Api {
     }
 }
 
-/// Whether an event changes the list of an app's instances that match. A policy does not.
+/// Whether an event changes the list of an app's documents, or of its instances that match. A policy
+/// does not.
 pub(crate) fn changes_list(event: &Event, wanted: &Wanted) -> bool {
     let policy = matches!(event, Event::AppPut { created: false, .. });
     !policy && pick(event, 0, wanted).is_some()
+}
+
+/// A document's last change, as far as the state knows it.
+pub(crate) fn document_changed(
+    version: &Version,
+    app: &AppName,
+    name: &DocumentName,
+    index: Revision,
+) -> LastChange {
+    let Some(app) = version.catalog.app(app) else { return LastChange::Unknown };
+    match app.documents.get(name) {
+        _ if app.documents_changed() <= index => LastChange::At(app.documents_changed()),
+        Some(document) => LastChange::At(document.revision),
+        None => LastChange::Unknown,
+    }
+}
+
+/// The last change among an app's documents.
+pub(crate) fn documents_changed(version: &Version, app: &AppName) -> LastChange {
+    let known = version.catalog.app(app).map(|app| app.documents_changed());
+    known.map_or(LastChange::Unknown, LastChange::At)
+}
+
+/// What changes the list of an app's documents.
+pub(crate) fn of_documents(app: &AppName) -> Interest {
+    let kinds = [Kind::App, Kind::Document].into_iter().collect();
+    Interest { apps: Some([app.clone()].into()), kinds, ..Interest::default() }
+}
+
+/// What changes a document's own answer.
+pub(crate) fn of_document(app: &AppName, name: &DocumentName) -> Interest {
+    Interest {
+        apps: Some([app.clone()].into()),
+        kinds: [Kind::Document].into_iter().collect(),
+        id: Some(name.as_str().into()),
+        ..Interest::default()
+    }
 }
 
 /// What changes the answer about an app: itself, and its counts.

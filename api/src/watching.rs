@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use roster_storage::catalog::{App, Catalog};
 use roster_storage::events::{Change, Interest, Kind, Seen};
-use roster_storage::names::{AppName, InstanceId, InstanceKey, Revision};
+use roster_storage::names::{AppName, DocumentName, InstanceId, InstanceKey, Revision};
 use roster_storage::version::Version;
 use tokio::task::yield_now;
 
@@ -75,11 +75,12 @@ impl Following {
     }
 }
 
-/// How far a snapshot is: this app was sent, and its instances up to this id.
+/// How far a snapshot is: this app was sent, its instances and its documents up to these.
 #[derive(Default)]
 struct Place {
     app: Option<AppName>,
     id: Option<InstanceId>,
+    document: Option<DocumentName>,
 }
 
 impl Watching {
@@ -202,18 +203,11 @@ async fn stand(asked: &Asked, catalog: &Catalog, place: &mut Place, frames: &mut
         if looked_at % LOOKED_AT_ONCE == 0 {
             yield_now().await;
         }
-        match next_instance(catalog, place) {
-            Some((key, app)) => {
-                instance_stands(asked, catalog, &key, app, frames);
-                place.id = Some(key.id);
-            }
-            None => match next_app(&asked.interest, catalog, place.app.as_ref()) {
-                Some((name, app)) => {
-                    app_stands(asked, name, app, frames);
-                    *place = Place { app: Some(name.clone()), id: None };
-                }
-                None => return true,
-            },
+        let written = instance_stands(asked, catalog, place, frames)
+            || document_stands(asked, catalog, place, frames)
+            || app_stands(asked, catalog, place, frames);
+        if !written {
+            return true;
         }
     }
     false
@@ -231,41 +225,63 @@ fn next_app<'a>(
     apps.range::<AppName, _>((from, Unbounded)).find_map(|name| catalog.app_entry(name))
 }
 
-fn next_instance<'a>(catalog: &'a Catalog, place: &Place) -> Option<(InstanceKey, &'a App)> {
-    use std::ops::Bound::{Excluded, Unbounded};
-    let name = place.app.as_ref()?;
-    let app = catalog.app(name)?;
-    let from = place.id.clone().map_or(Unbounded, Excluded);
-    let (id, _) = app.instances.range::<_, InstanceId>((from, Unbounded)).next()?;
-    Some((InstanceKey::new(name.clone(), id.clone()), app))
-}
-
-fn app_stands(asked: &Asked, name: &AppName, app: &App, frames: &mut Frames) {
+/// Writes the next app itself; returns whether there was one.
+fn app_stands(asked: &Asked, catalog: &Catalog, place: &mut Place, frames: &mut Frames) -> bool {
+    let next = next_app(&asked.interest, catalog, place.app.as_ref());
+    let Some((name, app)) = next else { return false };
     if asked.interest.kinds.has(Kind::App) {
         frames.standing(&snapshot::app(name, &app.record.policy, app.record.revision));
     }
+    *place = Place { app: Some(name.clone()), ..Place::default() };
+    true
 }
 
+/// Writes the next instance of the app, and its shard; returns whether there was one.
 fn instance_stands(
     asked: &Asked,
     catalog: &Catalog,
-    key: &InstanceKey,
-    app: &App,
+    place: &mut Place,
     frames: &mut Frames,
-) {
-    let Some(instance) = app.instances.get(&key.id) else { return };
+) -> bool {
+    use std::ops::Bound::{Excluded, Unbounded};
     let kinds = asked.interest.kinds;
-    let state = catalog.state_of(key);
-    let wanted =
-        asked.wanted.is_all() || asked.wanted.matches(&key.app, &key.id, instance, state.word());
-    if kinds.has(Kind::Instance) && wanted {
+    let current = place.app.as_ref().and_then(|name| catalog.app_entry(name));
+    let wanted = kinds.has(Kind::Instance) || kinds.has(Kind::Shard);
+    let Some((name, app)) = current.filter(|_| wanted) else { return false };
+    let from = place.id.clone().map_or(Unbounded, Excluded);
+    let next = app.instances.range::<_, InstanceId>((from, Unbounded)).next();
+    let Some((id, instance)) = next else { return false };
+    let key = InstanceKey::new(name.clone(), id.clone());
+    let state = catalog.state_of(&key);
+    let matches = asked.wanted.is_all() || asked.wanted.matches(name, id, instance, state.word());
+    if kinds.has(Kind::Instance) && matches {
         let ttl_ms = catalog.session(instance.session).map_or(0, |session| session.ttl_ms);
         let now = Seen { instance: instance.clone(), state };
-        frames.standing(&snapshot::instance(key, &now, ttl_ms));
+        frames.standing(&snapshot::instance(&key, &now, ttl_ms));
     }
     if kinds.has(Kind::Shard) {
-        frames.standing(&snapshot::shard(key, instance));
+        frames.standing(&snapshot::shard(&key, instance));
     }
+    place.id = Some(key.id);
+    true
+}
+
+/// Writes the next document of the app; returns whether there was one.
+fn document_stands(
+    asked: &Asked,
+    catalog: &Catalog,
+    place: &mut Place,
+    frames: &mut Frames,
+) -> bool {
+    let current = place.app.as_ref().and_then(|name| catalog.app_entry(name));
+    let wanted = asked.interest.kinds.has(Kind::Document);
+    let Some((app_name, app)) = current.filter(|_| wanted) else { return false };
+    let Some((name, document)) = app.documents_after(place.document.as_ref()).next() else {
+        return false;
+    };
+    frames.standing(&snapshot::document(app_name, name, document));
+    place.document = Some(name.clone());
+    true
 }
 
 impl Following {

@@ -7,13 +7,15 @@ use http::{HeaderValue, Request, Uri};
 use proptest::prelude::*;
 use support::Server;
 
-const PATHS: [&str; 16] = [
+const PATHS: [&str; 18] = [
     "/v1/apps",
     "/v1/apps/{}",
     "/v1/apps/{}/instances",
     "/v1/apps/{}/instances/{}",
     "/v1/apps/{}/instances/{}/heartbeat",
     "/v1/apps/{}/instances/{}/override",
+    "/v1/apps/{}/documents",
+    "/v1/apps/{}/documents/{}",
     "/v1/instances",
     "/v1/instances:batch",
     "/v1/heartbeats",
@@ -48,6 +50,8 @@ fn query() -> impl Strategy<Value = String> {
         "version",
         "heartbeats",
         "verbose",
+        "by",
+        "create_app",
         "other",
     ]);
     let value = prop_oneof![
@@ -141,6 +145,7 @@ proptest! {
         let reply = runtime.block_on(async {
             let server = Server::new();
             server.call("PUT /v1/apps/a/instances/a", "{}").await;
+            server.call("PUT /v1/apps/a/documents/a", "{}").await;
             server.send(request).await
         });
         prop_assert!(reply.status.as_u16() < 500, "{}: {}", reply.status, reply.text());

@@ -21,6 +21,7 @@ async fn bad_input_gets_a_problem_that_names_the_field_and_nothing_in_the_log() 
     let payload = format!("\"{}\"", "A".repeat(100_000));
     let metadata = format!("{{\"k\":\"{}\"}}", "v".repeat(17_000));
     let text = format!("\"{long}\"");
+    let document = "PUT /v1/apps/pay/documents/flow";
     for (line, body, status, code) in [
         (put.as_str(), "{".to_owned(), 400, "malformed"),
         (&put, "".into(), 400, "malformed"),
@@ -84,6 +85,22 @@ async fn bad_input_gets_a_problem_that_names_the_field_and_nothing_in_the_log() 
         ("POST /v1/heartbeats", "{\"instances\":[{\"app\":\"a\"}]}".into(), 400, "invalid-id"),
         ("POST /v1/heartbeats", "{\"session\":[]}".into(), 400, "unknown-field"),
         ("POST /v1/instances:batch", "{}".into(), 400, "invalid-items"),
+        (document, "".into(), 400, "malformed"),
+        (document, "{\"a\":}".into(), 400, "malformed"),
+        (document, "1 2".into(), 400, "malformed"),
+        (document, "\"\\ud800\"".into(), 400, "malformed"),
+        (document, "[".repeat(101) + &"]".repeat(101), 400, "invalid-value"),
+        (document, format!("\"{}\"", "x".repeat(128 * 1024 - 1)), 413, "too-large"),
+        (document, "1".to_owned() + &" ".repeat(128 * 1024), 413, "too-large"),
+        ("PUT /v1/apps/pay/documents/flow?by=", "1".into(), 400, "invalid-by"),
+        ("PUT /v1/apps/pay/documents/flow?by=a%0Ab", "1".into(), 400, "invalid-by"),
+        (&format!("DELETE /v1/apps/pay/documents/flow?by={long}"), "".into(), 400, "invalid-by"),
+        ("PUT /v1/apps/pay/documents/flow?who=me", "1".into(), 400, "unknown-field"),
+        ("PUT /v1/apps/pay/documents/a%0Ab", "1".into(), 400, "invalid-name"),
+        ("PUT /v1/apps/pay/documents/%FF", "1".into(), 400, "invalid-name"),
+        (&format!("GET /v1/apps/pay/documents/{long}"), "".into(), 400, "invalid-name"),
+        ("GET /v1/apps/a%00b/documents", "".into(), 400, "invalid-app"),
+        ("PATCH /v1/apps/pay/documents/flow", "1".into(), 405, "method-not-allowed"),
         ("GET /v1/apps?limit=0", "".into(), 400, "invalid-limit"),
         ("GET /v1/apps?limit=10001", "".into(), 400, "invalid-limit"),
         ("GET /v1/apps?cursor=x", "".into(), 400, "invalid-cursor"),
@@ -291,6 +308,7 @@ async fn a_cursor_pins_its_revision() {
     for id in ["a", "b", "c", "d", "e"] {
         server.call(&format!("PUT /v1/apps/pay/instances/{id}"), "{\"zone\":\"z\"}").await;
         server.call(&format!("PUT /v1/apps/shop/instances/{id}"), "{}").await;
+        server.call(&format!("PUT /v1/apps/pay/documents/{id}"), "{}").await;
     }
     for (path, lines, wanted) in [
         ("/v1/apps/pay/instances?limit=2", "instances", 5),
@@ -299,10 +317,12 @@ async fn a_cursor_pins_its_revision() {
         ("/v1/instances?limit=2&q=SHOP", "instances", 5),
         ("/v1/shards?limit=3", "shards", 10),
         ("/v1/apps?limit=1", "apps", 2),
+        ("/v1/apps/pay/documents?limit=2", "documents", 5),
     ] {
         let mut page = server.get(path).await.json();
         let revision = page["revision"].clone();
         server.call("PUT /v1/apps/pay/instances/zz", "{\"zone\":\"z\"}").await;
+        server.call("PUT /v1/apps/pay/documents/zz", "{}").await;
         let mut seen = page[lines].as_array().expect("lines").len();
         while let Some(cursor) = page["next_cursor"].as_str() {
             page = server.get(&format!("{path}&cursor={cursor}")).await.json();
@@ -311,6 +331,7 @@ async fn a_cursor_pins_its_revision() {
         }
         assert_eq!(seen, wanted, "{path}");
         server.call("DELETE /v1/apps/pay/instances/zz", "").await;
+        server.call("DELETE /v1/apps/pay/documents/zz", "").await;
     }
     let page = server.get("/v1/instances?limit=1").await.json();
     let cursor = page["next_cursor"].as_str().expect("a cursor");

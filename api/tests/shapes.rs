@@ -56,6 +56,26 @@ async fn overrides() {
 }
 
 #[tokio::test]
+async fn documents() {
+    let server = Server::new();
+    let path = "/v1/apps/pay/documents/flow%2Frules";
+    let rules = " [ {\"qps\": 1.0,\n \"big\": 12345678901234567890123} ] ";
+    let made = server.call(&format!("PUT {path}?by=ops%20team"), rules).await;
+    insta::assert_snapshot!(made.text(), @r#"{"app":"pay","name":"flow/rules","revision":1}"#);
+    assert_eq!((made.status.as_u16(), made.header("etag")), (201, "\"r1\""));
+    let read = server.get(path).await;
+    insta::assert_snapshot!(read.text(), @r#"{"app":"pay","name":"flow/rules","value":[{"qps":1.0,"big":12345678901234567890123}],"by":"ops team","changed_at":"2026-11-21T20:36:17.351Z","revision":1}"#);
+    assert_eq!(read.header("etag"), "\"r1\"");
+    let again = server.call(&format!("PUT {path}"), "null").await;
+    assert_eq!((again.status.as_u16(), again.header("etag")), (200, "\"r2\""));
+    insta::assert_snapshot!(server.get("/v1/apps/pay/documents").await.text(), @r#"{"documents":[{"app":"pay","name":"flow/rules","value":null,"by":"unknown","changed_at":"2026-11-21T20:36:17.352Z","revision":2}],"next_cursor":null,"revision":2}"#);
+    let deleted = server.call(&format!("DELETE {path}"), "").await;
+    insta::assert_snapshot!(deleted.text(), @r#"{"app":"pay","name":"flow/rules","revision":3}"#);
+    assert_eq!((deleted.status.as_u16(), deleted.header("etag")), (200, ""));
+    insta::assert_snapshot!(server.get("/v1/apps/pay/documents").await.text(), @r#"{"documents":[],"next_cursor":null,"revision":3}"#);
+}
+
+#[tokio::test]
 async fn sessions() {
     let server = Server::new();
     let body = r#"{"ttl":"1m","name":"worker"}"#;

@@ -218,6 +218,9 @@ async fn a_long_poll_wakes_for_its_own_result_only() {
         ("cart", "pay/instances/b", "cart/instances/y"),
         ("cart/instances", "cart", "cart/instances/z"),
         ("empty/instances", "pay", "empty"),
+        ("pay/documents/flow", "pay/documents/other", "pay/documents/flow"),
+        ("pay/documents", "pay/instances/b", "pay/documents/other"),
+        ("new/documents", "pay/documents/other", "new/documents/flow"),
         ("none", "pay/instances/b", "none"),
     ];
     for (path, unrelated, own) in cases {
@@ -312,4 +315,18 @@ async fn one_small_answer_tells_what_changed_in_many_apps() {
     assert_eq!(server.get("/v1/changes").await.problem(), (400, "invalid-index".into()));
     server.registry.log.forget();
     assert_eq!(server.get("/v1/changes?index=4").await.problem(), (410, "compacted".into()));
+}
+
+#[tokio::test]
+async fn documents_are_watched_like_everything_else() {
+    let server = Server::new();
+    server.call("PUT /v1/apps/pay/documents/flow?by=ann", "{ \"qps\" : [ 1.50,\n 2 ] }").await;
+    let mut stream = server.lines("/v1/watch?app=pay&kind=document").await;
+    server.call("DELETE /v1/apps/pay/documents/flow?by=bob", "").await;
+    insta::assert_snapshot!(stream.some(4).await, @r#"
+    {"event":"snapshot-begin","revision":1}
+    {"event":"put","kind":"document","revision":1,"app":"pay","id":"flow","value":{"app":"pay","name":"flow","value":{"qps":[1.50,2]},"by":"ann","changed_at":"2026-11-21T20:36:17.351Z","revision":1}}
+    {"event":"snapshot-end","revision":1}
+    {"event":"delete","kind":"document","revision":2,"time":"2026-11-21T20:36:17.352Z","app":"pay","id":"flow","reason":"operator","detail":"removed by an operator","by":"bob"}
+    "#);
 }

@@ -21,6 +21,8 @@ pub struct Answer {
     pub status: u16,
     pub revision: u64,
     pub consistency: Option<String>,
+    /// Of a single object: its own last change, as `If-Match` takes it.
+    pub etag: Option<String>,
     pub text: String,
 }
 
@@ -217,6 +219,7 @@ impl At<'_> {
             status: status.as_u16(),
             revision: header(&headers, "roster-revision").and_then(|r| r.parse().ok()).unwrap_or(0),
             consistency: header(&headers, "roster-consistency"),
+            etag: header(&headers, "etag"),
             text,
         })
     }
@@ -227,6 +230,11 @@ impl At<'_> {
 
     pub async fn delete(&self, path: &str) -> Said {
         self.send(self.request(Method::DELETE, path)).await
+    }
+
+    /// A PUT that holds only if the thing's last change is still the one that `tag` names.
+    pub async fn put_if(&self, path: &str, tag: &str, body: &Value) -> Said {
+        self.send(self.request(Method::PUT, path).header("if-match", tag).json(body)).await
     }
 
     pub async fn put(&self, path: &str, body: &Value) -> Said {

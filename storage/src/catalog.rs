@@ -5,6 +5,7 @@
 //! place and the command: no clock, no randomness, no map whose order differs between processes.
 
 mod apps;
+mod documents;
 mod instances;
 mod records;
 mod requests;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet, Vector};
 
 pub use records::{
-    App, AppRecord, Clock, Instance, Kept, Override, Record, Session, State, StateHash,
+    App, AppRecord, Clock, Document, Instance, Kept, Override, Record, Session, State, StateHash,
     recomputed_hash,
 };
 pub use store::{CatalogBuilder, Inconsistent};
@@ -91,6 +92,8 @@ impl Catalog {
             Command::Deregister(c) => self.deregister(at, c, events),
             Command::PutOverride(c) => self.put_override(at, c, events),
             Command::ClearOverride(c) => self.clear_override(at, c, events),
+            Command::PutDocument(c) => self.put_document(at, c, events),
+            Command::DeleteDocument(c) => self.delete_document(at, c, events),
             Command::OpenSession(c) => Ok(self.open_session(at, c, events)),
             Command::CloseSession(c) => self.close_session(at, c, events),
             Command::Batch(c) => Ok(Reply::Batch(self.batch(at, &c.items, events))),

@@ -12,9 +12,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::limits::COMMAND_BYTES_MAX;
+use crate::limits::{COMMAND_BYTES_MAX, DOCUMENT_BYTES_COUNTED_MIN};
 use crate::names::{
-    AppName, IdempotencyKey, Incarnation, InstanceId, InstanceKey, Revision, SessionId,
+    AppName, DocumentName, IdempotencyKey, Incarnation, InstanceId, InstanceKey, Revision,
+    SessionId,
 };
 
 /// One decision. Encoded with field names, so that versions of the binary can be mixed.
@@ -22,7 +23,7 @@ use crate::names::{
 pub enum Command {
     /// Make an app or replace its policy.
     PutApp(PutApp),
-    /// Delete an app; with `cascade`, its instances too.
+    /// Delete an app; with `cascade`, its instances and documents too.
     DeleteApp(DeleteApp),
     /// Register an instance, update it in place, or take it over.
     Register(Register),
@@ -33,6 +34,9 @@ pub enum Command {
     /// An operator's word about an instance; outlives its restarts.
     PutOverride(PutOverride),
     ClearOverride(ClearOverride),
+    /// Write a whole document of an app.
+    PutDocument(PutDocument),
+    DeleteDocument(DeleteDocument),
     /// Open a session for several things to hang off.
     OpenSession(OpenSession),
     /// End a session and all that hangs off it.
@@ -58,6 +62,8 @@ impl Command {
             | Self::Deregister(_)
             | Self::PutOverride(_)
             | Self::ClearOverride(_)
+            | Self::PutDocument(_)
+            | Self::DeleteDocument(_)
             | Self::CloseSession(_)
             | Self::Expire(_)
             | Self::Tick => None,
@@ -188,6 +194,28 @@ pub struct ClearOverride {
     pub key: InstanceKey,
 }
 
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PutDocument {
+    pub app: AppName,
+    pub name: DocumentName,
+    /// JSON without whitespace between its parts, at most `DOCUMENT_BYTES_MAX`, checked at the door.
+    pub value: Arc<str>,
+    /// Who writes it, for people.
+    pub by: SmolStr,
+    /// Make the app if it is not there.
+    pub create_app: bool,
+    pub condition: Condition,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeleteDocument {
+    pub app: AppName,
+    pub name: DocumentName,
+    /// Who deletes it, for people.
+    pub by: SmolStr,
+    pub condition: Condition,
+}
+
 /// Makes a POST happen at most once (invariant S13).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
@@ -266,6 +294,10 @@ pub enum Reply {
     },
     OverridePut,
     OverrideCleared,
+    DocumentPut {
+        created: bool,
+    },
+    DocumentDeleted,
     SessionOpened {
         session: SessionId,
         ttl_ms: u64,
@@ -304,11 +336,30 @@ pub enum Refusal {
     AppExists(AppName),
     #[error("instance \"{id}\" of app \"{app}\" exists already")]
     InstanceExists { app: AppName, id: InstanceId },
+    #[error("app \"{app}\" has no document \"{name}\"")]
+    UnknownDocument { app: AppName, name: DocumentName },
+    #[error("document \"{name}\" of app \"{app}\" exists already")]
+    DocumentExists { app: AppName, name: DocumentName },
+    /// `bytes` as they count: a small document counts `DOCUMENT_BYTES_COUNTED_MIN`.
+    #[error(
+        "the app's documents would count {bytes} bytes, each at least {DOCUMENT_BYTES_COUNTED_MIN}; \
+         the limit is {limit}; delete some first"
+    )]
+    DocumentsTooLarge { bytes: u64, limit: u64 },
     /// `current` is 0 where there is nothing.
     #[error("{}", failed_precondition(*current))]
     PreconditionFailed { current: Revision },
-    #[error("app \"{app}\" has {instances} instances; delete them first or use ?cascade=true")]
-    AppNotEmpty { app: AppName, instances: u64 },
+    #[error(
+        "app \"{app}\" has {instances} instances and {documents} documents; delete them first or \
+         use ?cascade=true"
+    )]
+    AppNotEmpty {
+        app: AppName,
+        instances: u64,
+        /// Not told by older versions.
+        #[serde(default)]
+        documents: u64,
+    },
     #[error("incarnation {current} took over; stay away")]
     StaleIncarnation { current: Incarnation },
     #[error("the TTL must be between {min_ms} and {max_ms} ms for this app")]
@@ -448,6 +499,8 @@ impl fmt::Display for Command {
             Self::Deregister(c) => write!(f, "deregister {}", c.key),
             Self::PutOverride(c) => write!(f, "put-override {} {:?}", c.key, c.state),
             Self::ClearOverride(c) => write!(f, "clear-override {}", c.key),
+            Self::PutDocument(c) => write!(f, "put-document {}/{}", c.app, c.name),
+            Self::DeleteDocument(c) => write!(f, "delete-document {}/{}", c.app, c.name),
             Self::OpenSession(c) => write!(f, "open-session {:?}", c.name),
             Self::CloseSession(c) => write!(f, "close-session {}", c.session),
             Self::Batch(c) => write!(f, "batch of {}", c.items.len()),

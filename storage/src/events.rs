@@ -12,9 +12,9 @@ use smol_str::SmolStr;
 
 pub use log::{EventLog, EventLogLimits, Forgotten};
 
-use crate::catalog::{At, Instance, Session, State};
+use crate::catalog::{At, Document, Instance, Session, State};
 use crate::command::AppPolicy;
-use crate::names::{AppName, Incarnation, InstanceKey, SessionId};
+use crate::names::{AppName, DocumentName, Incarnation, InstanceKey, SessionId};
 
 /// Why something is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +121,19 @@ pub enum Event {
         session: SessionId,
         reason: Reason,
     },
+    /// Made or written again, with the same value too.
+    DocumentPut {
+        app: AppName,
+        name: DocumentName,
+        document: Arc<Document>,
+    },
+    DocumentDeleted {
+        app: AppName,
+        name: DocumentName,
+        reason: Reason,
+        /// Who deleted it; empty where it went with its app.
+        by: SmolStr,
+    },
 }
 
 /// What an event is about, for those who watch only some of it.
@@ -129,13 +142,14 @@ pub enum Kind {
     App,
     Instance,
     Shard,
+    Document,
     /// Only for those who wait for the end of a session: clients are not told of it.
     Session,
 }
 
 impl Kind {
     /// Those that clients are told of.
-    pub const TOLD: [Self; 3] = [Self::App, Self::Instance, Self::Shard];
+    pub const TOLD: [Self; 4] = [Self::App, Self::Instance, Self::Shard, Self::Document];
 
     /// The word that clients use.
     pub fn word(self) -> &'static str {
@@ -143,6 +157,7 @@ impl Kind {
             Self::App => "app",
             Self::Instance => "instance",
             Self::Shard => "shard",
+            Self::Document => "document",
             Self::Session => "session",
         }
     }
@@ -210,6 +225,7 @@ impl Event {
             Self::AppPut { .. } | Self::AppDeleted { .. } => Kind::App,
             Self::InstancePut { .. } | Self::InstanceDeleted { .. } => Kind::Instance,
             Self::ShardPut { .. } | Self::ShardDeleted { .. } => Kind::Shard,
+            Self::DocumentPut { .. } | Self::DocumentDeleted { .. } => Kind::Document,
             Self::SessionPut { .. } | Self::SessionEnded { .. } => Kind::Session,
         }
     }
@@ -230,6 +246,8 @@ impl Event {
             | Self::AppDeleted { .. }
             | Self::ShardPut { .. }
             | Self::ShardDeleted { .. }
+            | Self::DocumentPut { .. }
+            | Self::DocumentDeleted { .. }
             | Self::SessionPut { .. } => None,
         }
     }
@@ -237,7 +255,10 @@ impl Event {
     /// The app that it belongs to.
     pub fn app(&self) -> Option<&AppName> {
         match self {
-            Self::AppPut { app, .. } | Self::AppDeleted { app, .. } => Some(app),
+            Self::AppPut { app, .. }
+            | Self::AppDeleted { app, .. }
+            | Self::DocumentPut { app, .. }
+            | Self::DocumentDeleted { app, .. } => Some(app),
             Self::InstancePut { key, .. }
             | Self::InstanceDeleted { key, .. }
             | Self::ShardPut { key, .. }
@@ -254,6 +275,9 @@ impl Event {
             | Self::InstanceDeleted { key, .. }
             | Self::ShardPut { key, .. }
             | Self::ShardDeleted { key, .. } => Some(key.id.as_str()),
+            Self::DocumentPut { name, .. } | Self::DocumentDeleted { name, .. } => {
+                Some(name.as_str())
+            }
             Self::AppPut { .. }
             | Self::AppDeleted { .. }
             | Self::SessionPut { .. }
@@ -276,10 +300,12 @@ impl Event {
                 2 * seen(now) + before.as_ref().map_or(0, seen)
             }
             Self::InstanceDeleted { last, .. } => seen(last),
+            Self::DocumentPut { document, .. } => 2 * document.value.len(),
             Self::AppPut { .. }
             | Self::AppDeleted { .. }
             | Self::ShardPut { .. }
             | Self::ShardDeleted { .. }
+            | Self::DocumentDeleted { .. }
             | Self::SessionPut { .. }
             | Self::SessionEnded { .. } => 0,
         };

@@ -1,10 +1,10 @@
 //! Every cap, with its reason and with what happens at it. Times are in milliseconds, sizes in
 //! bytes. A limit on what clients send is answered with a 4xx that names the field.
 
-/// An app, instance or session name and an idempotency key. Longer: `invalid-<field>`.
+/// An app, instance, document or session name and an idempotency key. Longer: `invalid-<field>`.
 pub const ID_BYTES_MAX: usize = 1024;
 
-/// `ip`, `hostname`, `version`, `zone` and a session's `name`. Sentinel's dashboard allows 256.
+/// `ip`, `hostname`, `version`, `zone`, a session's `name` and who changed a document. Sentinel's dashboard allows 256.
 pub const TEXT_BYTES_MAX: usize = 1024;
 
 /// All keys and values of an instance's metadata together, so that a list of 10,000 stays readable.
@@ -12,6 +12,21 @@ pub const METADATA_BYTES_MAX: usize = 16 * 1024;
 
 /// An instance's opaque payload, decoded.
 pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+
+/// A document as its writer sent it, so that one always fits into a log entry. Beyond: `too-large`.
+pub const DOCUMENT_BYTES_MAX: usize = 128 * 1024;
+
+/// All documents of an app together, so that a list of them stays one answer that can be read at
+/// once. Beyond: `too-large`.
+pub const DOCUMENTS_BYTES_MAX: u64 = 1024 * 1024;
+
+/// What a shorter document counts against `DOCUMENTS_BYTES_MAX`, so that there are at most 8,192 of
+/// an app: deleting the app is one entry that tells of each.
+pub const DOCUMENT_BYTES_COUNTED_MIN: u64 = 128;
+
+/// How deep arrays and objects of a document may be nested: common readers of JSON stop at 128, and
+/// answers put the document some levels deeper. Beyond: `invalid-value`.
+pub const DOCUMENT_DEPTH_MAX: usize = 100;
 
 /// The reason that an operator gives with an override.
 pub const REASON_BYTES_MAX: usize = 1024;

@@ -108,6 +108,11 @@ name! {
 }
 
 name! {
+    /// The name of a document within its app.
+    DocumentName
+}
+
+name! {
     /// The text of an `Idempotency-Key`, chosen by a client to make a POST happen at most once.
     IdempotencyKey
 }

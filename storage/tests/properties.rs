@@ -5,12 +5,13 @@
 mod acts;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proptest::prelude::*;
-use roster_storage::catalog::{At, Catalog, CatalogBuilder, Record, recomputed_hash};
+use roster_storage::catalog::{At, Catalog, CatalogBuilder, Document, Record, recomputed_hash};
 use roster_storage::command::{Command, EncodedCommand, Outcome, Reply};
 use roster_storage::events::Event;
-use roster_storage::names::{Incarnation, InstanceKey, Revision};
+use roster_storage::names::{AppName, DocumentName, Incarnation, InstanceKey, Revision};
 use roster_storage::raft_types::Entry;
 
 use acts::{Step, World, acts, garbage};
@@ -118,6 +119,64 @@ proptest! {
         }
     }
 
+    /// Events alone tell every document.
+    #[test]
+    fn events_tell_all_documents(acts in acts(120)) {
+        let mut world = World::default();
+        let mut told = Documents::new();
+        for act in acts {
+            let step = world.step(&act);
+            let (_, events) = apply(&mut world.catalog, &step);
+            follow_documents(&mut told, &events);
+            prop_assert_eq!(&documents_of(&world.catalog), &told);
+        }
+    }
+
+    /// Who waits for another list of documents is told of every one, its app's new begin too; and,
+    /// once the app had a document, of nothing else.
+    #[test]
+    fn a_list_of_documents_is_new_when_a_document_is(acts in acts(120)) {
+        let mut world = World::default();
+        for act in acts {
+            let step = world.step(&act);
+            let before = world.catalog.clone();
+            apply(&mut world.catalog, &step);
+            for (name, app) in world.catalog.apps_after(None) {
+                let old = before.app(name);
+                let (was, is) = (old.map(|old| old.documents_changed()), app.documents_changed());
+                if old.is_none_or(|old| old.documents != app.documents) {
+                    prop_assert_eq!(is, step.at.revision, "{} after {}", name, step.command);
+                } else if app.record.documents_changed > Revision(0) {
+                    prop_assert_eq!(was, Some(is), "{} after {}", name, step.command);
+                } else {
+                    prop_assert!(was <= Some(is), "{} after {}", name, step.command);
+                }
+            }
+        }
+    }
+
+    /// An app goes by itself only without instances and documents, and then no later than its policy
+    /// says.
+    #[test]
+    fn an_app_goes_by_itself_when_it_is_empty_and_only_then(acts in acts(120)) {
+        let mut world = World::default();
+        for act in acts {
+            let step = world.step(&act);
+            let mut ticked = world.catalog.clone();
+            ticked.apply(step.at, &Command::Tick);
+            let now = step.at.stamp.cluster_ms;
+            for (name, app) in world.catalog.apps_after(None) {
+                let after = app.record.policy.remove_when_empty_after_ms;
+                let over = match (app.record.empty_since_ms, after) {
+                    (Some(since), Some(after)) => app.documents.is_empty() && since + after <= now,
+                    (None, _) | (_, None) => false,
+                };
+                prop_assert_eq!(ticked.app(name).is_none(), over, "{}", name);
+            }
+            apply(&mut world.catalog, &step);
+        }
+    }
+
     /// Who is refused changed nothing; only the clock moved, and what fell due by it went.
     #[test]
     fn a_refused_command_changes_nothing(acts in acts(80)) {
@@ -191,6 +250,44 @@ proptest! {
     }
 }
 
+/// What a watcher knows of documents from events alone.
+type Documents = BTreeMap<(AppName, DocumentName), Arc<Document>>;
+
+fn documents_of(catalog: &Catalog) -> Documents {
+    let each = |(app, name, document): (&AppName, &DocumentName, &Arc<Document>)| {
+        ((app.clone(), name.clone()), document.clone())
+    };
+    catalog
+        .apps_after(None)
+        .flat_map(|(app, known)| known.documents_after(None).map(move |(n, d)| (app, n, d)))
+        .map(each)
+        .collect()
+}
+
+fn follow_documents(told: &mut Documents, events: &[Event]) {
+    for event in events {
+        match event {
+            Event::DocumentPut { app, name, document } => {
+                told.insert((app.clone(), name.clone()), document.clone());
+            }
+            Event::DocumentDeleted { app, name, .. } => {
+                let gone = told.remove(&(app.clone(), name.clone()));
+                assert!(gone.is_some(), "{app}/{name} was deleted twice");
+            }
+            Event::AppDeleted { app, .. } => {
+                assert!(told.keys().all(|(of, _)| of != app), "{app} went before its documents");
+            }
+            Event::AppPut { .. }
+            | Event::InstancePut { .. }
+            | Event::InstanceDeleted { .. }
+            | Event::ShardPut { .. }
+            | Event::ShardDeleted { .. }
+            | Event::SessionPut { .. }
+            | Event::SessionEnded { .. } => {}
+        }
+    }
+}
+
 /// What a watcher knows of lives from events alone.
 #[derive(Default)]
 struct Lives {
@@ -225,7 +322,9 @@ impl Lives {
                 Event::AppPut { .. }
                 | Event::AppDeleted { .. }
                 | Event::SessionPut { .. }
-                | Event::SessionEnded { .. } => {}
+                | Event::SessionEnded { .. }
+                | Event::DocumentPut { .. }
+                | Event::DocumentDeleted { .. } => {}
             }
         }
         assert_eq!(gone, shards_gone, "instances and shards go together");
@@ -251,7 +350,8 @@ mod at_the_limit {
     use super::*;
     use roster_storage::command::{OpenSession, Refusal, Register, Request};
     use roster_storage::limits::{
-        COMMAND_BYTES_MAX, DUE_PER_ENTRY_MAX, IDEMPOTENCY_BYTES_MAX, SESSION_THINGS_MAX,
+        COMMAND_BYTES_MAX, DOCUMENT_BYTES_MAX, DUE_PER_ENTRY_MAX, ID_BYTES_MAX,
+        IDEMPOTENCY_BYTES_MAX, SESSION_THINGS_MAX, TEXT_BYTES_MAX,
     };
     use roster_storage::names::SessionId;
 
@@ -347,5 +447,29 @@ mod at_the_limit {
         assert!(builder.add(records[3].clone()).is_err(), "an instance without app and session");
         records.iter().for_each(|r| builder.add(r.clone()).expect("fits"));
         assert!(builder.finish().verify().is_err(), "the session counts more than came");
+    }
+
+    #[test]
+    fn a_document_without_its_app_or_for_a_second_time_is_refused() {
+        let mut catalog = Catalog::default();
+        catalog.apply(at(1), &Command::PutDocument(acts::document("pay", "flow")));
+        let records: Vec<_> = catalog.records().collect();
+        let [clock, app, document] = records.as_slice() else { panic!("{records:?}") };
+        let mut builder = CatalogBuilder::default();
+        builder.add(clock.clone()).expect("fits");
+        assert!(builder.add(document.clone()).is_err(), "its app did not come yet");
+        builder.add(app.clone()).expect("fits");
+        builder.add(document.clone()).expect("fits");
+        assert!(builder.add(document.clone()).is_err(), "it came before");
+        assert_eq!(builder.finish().verify(), Ok(()));
+    }
+
+    /// The limits fit each other: no document is too large for the log.
+    #[test]
+    fn the_largest_document_fits_into_a_log_entry() {
+        let mut largest = acts::document(&"a".repeat(ID_BYTES_MAX), &"n".repeat(ID_BYTES_MAX));
+        largest.value = "1".repeat(DOCUMENT_BYTES_MAX).into();
+        largest.by = "b".repeat(TEXT_BYTES_MAX).into();
+        assert!(EncodedCommand::new(&Command::PutDocument(largest)).is_ok());
     }
 }

@@ -9,7 +9,7 @@ use roster_storage::names::{AppName, Incarnation, InstanceKey};
 use roster_storage::version::Version;
 
 use crate::answer::{Answer, Answered};
-use crate::error::{ApiError, Invalid, decided};
+use crate::error::{ApiError, decided};
 use crate::extract::{App, Content, Key, Params, Reading, When};
 use crate::filter::Wanted;
 use crate::lists::{Listed, Page, Paging, cursor_of_key, list_body};
@@ -152,11 +152,7 @@ pub(super) async fn list(State(api): Shared, App(name): App, mut params: Params)
     let poll = params.poll()?;
     let asked = asked(params, Some(name.clone()))?;
     if let Some(poll) = poll {
-        if asked.paging.is_further() {
-            return Err(
-                Invalid::new("index", "is for the first page; a cursor pins its revision").into()
-            );
-        }
+        asked.paging.is_first()?;
         let wanted = &asked.wanted;
         let known = |version: &Version, index| members_changed(version, &name, wanted, index);
         api.await_change(poll, of_members(&name), |event| changes_list(event, wanted), known)

@@ -4,6 +4,7 @@ mod apps;
 mod batch;
 mod changes;
 mod cluster;
+mod documents;
 mod heartbeats;
 mod instances;
 mod overrides;
@@ -36,6 +37,11 @@ pub(crate) fn all() -> Router<Arc<Api>> {
         .route(
             "/v1/apps/{app}/instances/{id}/override",
             get(overrides::read).put(overrides::put).delete(overrides::clear),
+        )
+        .route("/v1/apps/{app}/documents", get(documents::list))
+        .route(
+            "/v1/apps/{app}/documents/{name}",
+            get(documents::read).put(documents::put).delete(documents::delete),
         )
         .route("/v1/instances", get(instances::search))
         .route("/v1/instances:batch", post(batch::batch))

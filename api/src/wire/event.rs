@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use roster_storage::catalog::Document;
 use roster_storage::command::AppPolicy;
 use roster_storage::events::{Change, Event, Reason, Seen};
-use roster_storage::names::{AppName, Incarnation, InstanceKey, Revision};
+use roster_storage::names::{AppName, DocumentName, Incarnation, InstanceKey, Revision};
 use serde::Serialize;
 use smol_str::SmolStr;
 
 use super::app::AppView;
+use super::document::DocumentView;
 use super::instance::InstanceView;
 use super::scalar::Moment;
 use super::shard::ShardView;
@@ -35,6 +37,9 @@ struct EventView<'a> {
     reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'a str>,
+    /// Who deleted a document; who wrote it stands in its value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -43,6 +48,7 @@ enum Value<'a> {
     App(AppView<'a>),
     Instance(Box<InstanceView<'a>>),
     Shard(ShardView<'a>),
+    Document(DocumentView<'a>),
 }
 
 /// Where and when something is told.
@@ -65,6 +71,7 @@ impl<'a> EventView<'a> {
             value: None,
             reason: None,
             detail: None,
+            by: None,
         }
     }
 
@@ -122,6 +129,8 @@ pub(crate) fn pick(event: &Event, place: usize, wanted: &Wanted) -> Option<Pick>
         | Event::AppDeleted { .. }
         | Event::ShardPut { .. }
         | Event::ShardDeleted { .. }
+        | Event::DocumentPut { .. }
+        | Event::DocumentDeleted { .. }
         | Event::SessionPut { .. }
         | Event::SessionEnded { .. } => true,
     };
@@ -171,6 +180,12 @@ fn encode(change: &Change, event: &Event) -> Bytes {
                 .because(reason, &reason.detail())
                 .open()
         }
+        Event::DocumentPut { app, name, document } => document_put(moved, app, name, document),
+        Event::DocumentDeleted { app, name, reason, by } => {
+            let view = EventView::put(moved, "document", app, name.as_str());
+            let by = Some(by.as_str()).filter(|by| !by.is_empty());
+            EventView { by, ..view.because(reason, &reason.detail()) }.open()
+        }
         // Nobody is told of these.
         Event::SessionPut { .. } | Event::SessionEnded { .. } => Bytes::new(),
     }
@@ -203,6 +218,11 @@ fn shard_put(
         .open()
 }
 
+fn document_put(moved: Moved, app: &AppName, name: &DocumentName, document: &Document) -> Bytes {
+    let value = Value::Document(DocumentView::new(app, name, document));
+    EventView::put(moved, "document", app, name.as_str()).with(value).open()
+}
+
 /// The puts of a snapshot: what stands there, each with the revision of its own last change.
 pub(crate) mod snapshot {
     use super::*;
@@ -220,6 +240,11 @@ pub(crate) mod snapshot {
         let moved = Moved { revision: Revision(instance.incarnation.0), wall_ms: None };
         let profile = &instance.profile;
         shard_put(moved, key, instance.incarnation, &profile.ip, profile.port)
+    }
+
+    pub fn document(app: &AppName, name: &DocumentName, document: &Document) -> Bytes {
+        let moved = Moved { revision: document.revision, wall_ms: None };
+        document_put(moved, app, name, document)
     }
 }
 
@@ -378,6 +403,7 @@ pub(crate) fn event_name(event: &Event, pick: &Pick) -> &'static str {
             Event::AppDeleted { .. }
             | Event::InstanceDeleted { .. }
             | Event::ShardDeleted { .. }
+            | Event::DocumentDeleted { .. }
             | Event::SessionEnded { .. },
         ) => "delete",
         (
@@ -385,6 +411,7 @@ pub(crate) fn event_name(event: &Event, pick: &Pick) -> &'static str {
             Event::AppPut { .. }
             | Event::InstancePut { .. }
             | Event::ShardPut { .. }
+            | Event::DocumentPut { .. }
             | Event::SessionPut { .. },
         ) => "put",
     }
@@ -415,6 +442,8 @@ impl Changed {
             | Event::AppDeleted { .. }
             | Event::InstancePut { .. }
             | Event::InstanceDeleted { .. }
+            | Event::DocumentPut { .. }
+            | Event::DocumentDeleted { .. }
             | Event::SessionPut { .. }
             | Event::SessionEnded { .. } => event.id().map_or_else(|| app.clone(), SmolStr::from),
         };

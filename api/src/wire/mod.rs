@@ -3,6 +3,7 @@
 pub(crate) mod app;
 pub(crate) mod batch;
 pub(crate) mod cluster;
+pub(crate) mod document;
 pub(crate) mod event;
 pub(crate) mod heartbeat;
 pub(crate) mod instance;

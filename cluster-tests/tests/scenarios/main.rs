@@ -3,6 +3,7 @@
 
 mod checkpoints;
 mod departures;
+mod documents;
 mod first_start;
 mod full_disks;
 mod leader_death;

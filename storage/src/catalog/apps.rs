@@ -30,6 +30,7 @@ impl Catalog {
             revision: at.revision,
             members_changed: at.revision,
             empty_since_ms: Some(self.clock.cluster_ms),
+            documents_changed: Revision(0),
         };
         self.insert_app(name.clone(), record);
     }
@@ -37,22 +38,23 @@ impl Catalog {
     pub(super) fn delete_app(&mut self, at: At, c: &DeleteApp, events: &mut Vec<Event>) -> Applied {
         let app = self.known_app(&c.app)?;
         check(c.condition, Some(app.record.revision), || Refusal::AppExists(c.app.clone()))?;
-        let instances = app.instances.len() as u64;
-        if instances > 0 && !c.cascade {
-            return Err(Refusal::AppNotEmpty { app: c.app.clone(), instances });
+        let (instances, documents) = (app.instances.len() as u64, app.documents.len() as u64);
+        if instances + documents > 0 && !c.cascade {
+            return Err(Refusal::AppNotEmpty { app: c.app.clone(), instances, documents });
         }
         let ids: Vec<_> = app.instances.keys().cloned().collect();
         for id in ids {
             let key = InstanceKey::new(c.app.clone(), id);
             self.depart(at, &key, &Reason::Operator, events);
         }
+        self.drop_documents(at, &c.app, events);
         self.forget_overrides(&c.app);
         self.remove_app(&c.app);
         events.push(Event::AppDeleted { app: c.app.clone(), reason: Reason::Operator });
         Ok(Reply::AppDeleted { instances })
     }
 
-    /// Called when an app's time without instances is over.
+    /// Called when an app's time without instances is over; it has no documents either.
     pub(super) fn end_empty_app(&mut self, name: &AppName, events: &mut Vec<Event>) {
         self.forget_overrides(name);
         self.remove_app(name);

@@ -10,17 +10,21 @@ use twox_hash::XxHash64;
 
 use crate::command::{AppPolicy, Outcome, Overridden, Profile};
 use crate::names::{
-    AppName, IdempotencyKey, Incarnation, InstanceId, InstanceKey, Revision, SessionId,
+    AppName, DocumentName, IdempotencyKey, Incarnation, InstanceId, InstanceKey, Revision,
+    SessionId,
 };
 
-/// An app with its live instances.
+/// An app with its live instances and its documents.
 #[derive(Clone, Debug, PartialEq)]
 pub struct App {
     pub record: AppRecord,
     pub instances: OrdMap<InstanceId, Arc<Instance>>,
+    pub documents: OrdMap<DocumentName, Arc<Document>>,
+    /// Derived: what the documents count against `DOCUMENTS_BYTES_MAX`.
+    pub document_bytes: u64,
 }
 
-/// What is kept of an app besides its instances.
+/// What is kept of an app besides its instances and documents.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AppRecord {
     pub policy: AppPolicy,
@@ -30,6 +34,14 @@ pub struct AppRecord {
     pub members_changed: Revision,
     /// Cluster time, in milliseconds, since when it has no instance; `None` while it has one.
     pub empty_since_ms: Option<u64>,
+    /// The last change among its documents, their deletions too; 0 if it never had any, and then not
+    /// written. [`App::documents_changed`] is what to wait for.
+    #[serde(default, skip_serializing_if = "is_none_yet")]
+    pub documents_changed: Revision,
+}
+
+fn is_none_yet(revision: &Revision) -> bool {
+    *revision == Revision(0)
 }
 
 /// A live instance. Its shard lives and goes with it, so the shard is read from this record:
@@ -69,6 +81,19 @@ pub struct Override {
     /// The same moment by the wall clock of the leader that took it, for display.
     pub expires_wall_ms: Option<u64>,
     pub revision: Revision,
+}
+
+/// A small JSON document of an app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Document {
+    /// JSON as its writer sent it, without whitespace between its parts: no line ends in it.
+    pub value: Arc<str>,
+    /// Who wrote it, for people.
+    pub by: SmolStr,
+    /// Its last change: its `ETag`.
+    pub revision: Revision,
+    /// Wall clock of that change, milliseconds since 1970, for display.
+    pub changed_at_ms: u64,
 }
 
 /// A first answer, kept for its idempotency key.
@@ -112,7 +137,7 @@ impl From<Option<&Override>> for State {
 }
 
 /// One record of a checkpoint, in the order in which [`super::Catalog::records`] gives them: an app
-/// before its instances, sessions before what hangs off them.
+/// before its instances and documents, sessions before what hangs off them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Record {
     Clock(Clock),
@@ -127,6 +152,11 @@ pub enum Record {
     Instance {
         key: InstanceKey,
         value: Arc<Instance>,
+    },
+    Document {
+        app: AppName,
+        name: DocumentName,
+        value: Arc<Document>,
     },
     Override {
         key: InstanceKey,
@@ -188,6 +218,7 @@ pub(super) mod kind {
     pub const INSTANCE: u8 = 3;
     pub const OVERRIDE: u8 = 4;
     pub const KEPT: u8 = 5;
+    pub const DOCUMENT: u8 = 6;
 }
 
 fn hash_of<K: Serialize, V: Serialize>(kind: u8, key: &K, value: &V) -> u64 {
@@ -212,6 +243,9 @@ pub fn recomputed_hash(records: impl Iterator<Item = Record>) -> u64 {
             Record::Session { id, value } => hash.add(kind::SESSION, &id, &value),
             Record::App { app, value } => hash.add(kind::APP, &app, &value),
             Record::Instance { key, value } => hash.add(kind::INSTANCE, &key, &value),
+            Record::Document { app, name, value } => {
+                hash.add(kind::DOCUMENT, &(app, name), &value);
+            }
             Record::Override { key, value } => hash.add(kind::OVERRIDE, &key, &value),
             Record::Kept { key, part, value } => hash.add(kind::KEPT, &(key, part), &value),
             Record::HashMark { .. } => {}

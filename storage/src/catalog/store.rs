@@ -6,8 +6,11 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use super::records::kind;
-use super::{App, AppRecord, Catalog, Clock, Due, Instance, Kept, Override, Record, Session};
-use crate::names::{AppName, IdempotencyKey, InstanceKey, SessionId};
+use super::{
+    App, AppRecord, Catalog, Clock, Document, Due, Instance, Kept, Override, Record, Session,
+    StateHash,
+};
+use crate::names::{AppName, DocumentName, IdempotencyKey, InstanceKey, SessionId};
 
 /// Records that do not make a state: an instance of an app that is not there, a session twice.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,35 +20,49 @@ pub struct Inconsistent(pub(super) String);
 impl Catalog {
     pub(super) fn insert_app(&mut self, name: AppName, record: AppRecord) {
         self.hash.add(kind::APP, &name, &record);
-        if let Some(when) = empty_app_due(&record) {
+        let (instances, documents) = (OrdMap::new(), OrdMap::new());
+        let app = App { record, instances, documents, document_bytes: 0 };
+        if let Some(when) = empty_app_due(&app) {
             self.due.insert((when, Due::EmptyApp(name.clone())));
         }
-        self.apps.insert(name, Arc::new(App { record, instances: OrdMap::new() }));
+        self.apps.insert(name, Arc::new(app));
     }
 
-    /// Removes an app that has no instance.
+    /// Removes an app that has no instance and no document.
     pub(super) fn remove_app(&mut self, name: &AppName) {
         let Some(app) = self.apps.remove(name) else { return };
         debug_assert!(app.instances.is_empty(), "instances leave before their app");
+        debug_assert!(app.documents.is_empty(), "documents go before their app");
         self.hash.subtract(kind::APP, name, &app.record);
-        if let Some(when) = empty_app_due(&app.record) {
+        if let Some(when) = empty_app_due(&app) {
             self.due.remove(&(when, Due::EmptyApp(name.clone())));
         }
     }
 
     pub(super) fn change_app(&mut self, name: &AppName, change: impl FnOnce(&mut AppRecord)) {
-        let Some(app) = self.apps.get_mut(name) else { return };
-        let app = Arc::make_mut(app);
-        self.hash.subtract(kind::APP, name, &app.record);
-        let due_before = empty_app_due(&app.record);
-        change(&mut app.record);
-        self.hash.add(kind::APP, name, &app.record);
-        let due_after = empty_app_due(&app.record);
+        self.within_app(name, |app, hash| {
+            hash.subtract(kind::APP, name, &app.record);
+            change(&mut app.record);
+            hash.add(kind::APP, name, &app.record);
+        });
+    }
+
+    /// Changes what decides when an app goes by itself. `None` if the app is not there.
+    fn within_app<T>(
+        &mut self,
+        name: &AppName,
+        change: impl FnOnce(&mut App, &mut StateHash) -> T,
+    ) -> Option<T> {
+        let app = Arc::make_mut(self.apps.get_mut(name)?);
+        let due_before = empty_app_due(app);
+        let changed = change(app, &mut self.hash);
+        let due_after = empty_app_due(app);
         if due_before != due_after {
             let entry = |when| (when, Due::EmptyApp(name.clone()));
             due_before.map(|when| self.due.remove(&entry(when)));
             due_after.map(|when| self.due.insert(entry(when)));
         }
+        Some(changed)
     }
 
     /// Puts an instance into its app, which must be there. `None` if the app is not.
@@ -74,6 +91,25 @@ impl Catalog {
         self.held.remove(&(old.session, key.clone()));
         self.instances -= 1;
         Some(old)
+    }
+
+    /// Puts a document into its app, which must be there. `None` if the app is not.
+    pub(super) fn insert_document(
+        &mut self,
+        app: &AppName,
+        name: DocumentName,
+        document: Arc<Document>,
+    ) -> Option<()> {
+        self.within_app(app, |known, hash| {
+            forget_document(known, hash, app, &name);
+            hash.add(kind::DOCUMENT, &(app, &name), &*document);
+            known.document_bytes += document.counted();
+            known.documents.insert(name, document);
+        })
+    }
+
+    pub(super) fn remove_document(&mut self, app: &AppName, name: &DocumentName) {
+        self.within_app(app, |known, hash| forget_document(known, hash, app, name));
     }
 
     pub(super) fn insert_session(&mut self, id: SessionId, session: Session) {
@@ -129,12 +165,16 @@ impl Catalog {
             self.sessions.iter().map(|(id, s)| Record::Session { id: *id, value: s.clone() });
         let apps = self.apps.iter().flat_map(|(name, app)| {
             let record = Record::App { app: name.clone(), value: app.record.clone() };
-            std::iter::once(record).chain(app.instances.iter().map(|(id, instance)| {
-                Record::Instance {
-                    key: InstanceKey::new(name.clone(), id.clone()),
-                    value: instance.clone(),
-                }
-            }))
+            let instances = app.instances.iter().map(|(id, instance)| Record::Instance {
+                key: InstanceKey::new(name.clone(), id.clone()),
+                value: instance.clone(),
+            });
+            let documents = app.documents.iter().map(|(document, value)| Record::Document {
+                app: name.clone(),
+                name: document.clone(),
+                value: value.clone(),
+            });
+            std::iter::once(record).chain(instances).chain(documents)
         });
         let overrides = self
             .overrides
@@ -150,9 +190,20 @@ impl Catalog {
     }
 }
 
-/// The cluster time at which an app without instances goes, if its policy says so.
-pub(super) fn empty_app_due(record: &AppRecord) -> Option<u64> {
-    Some(record.empty_since_ms?.saturating_add(record.policy.remove_when_empty_after_ms?))
+fn forget_document(app: &mut App, hash: &mut StateHash, app_name: &AppName, name: &DocumentName) {
+    let Some(old) = app.documents.remove(name) else { return };
+    hash.subtract(kind::DOCUMENT, &(app_name, name), &*old);
+    app.document_bytes -= old.counted();
+}
+
+/// The cluster time at which an app without instances goes, if its policy says so; never while it
+/// has documents.
+pub(super) fn empty_app_due(app: &App) -> Option<u64> {
+    if !app.documents.is_empty() {
+        return None;
+    }
+    let AppRecord { empty_since_ms, policy, .. } = &app.record;
+    Some(empty_since_ms.as_ref()?.saturating_add(policy.remove_when_empty_after_ms?))
 }
 
 /// Makes a catalogue from the records of a checkpoint.
@@ -173,6 +224,9 @@ impl CatalogBuilder {
             Record::Instance { key, value } => {
                 catalog.insert_instance(&key, value);
             }
+            Record::Document { app, name, value } => {
+                catalog.insert_document(&app, name, value);
+            }
             Record::Override { key, value } => catalog.insert_override(key, value),
             Record::Kept { key, part, value } => catalog.insert_kept(key, part, value),
             Record::HashMark { index, hash } => catalog.hash_marks.push_back((index, hash)),
@@ -191,6 +245,9 @@ impl CatalogBuilder {
                 catalog.apps.contains_key(&key.app)
                     && catalog.sessions.contains_key(&value.session),
             ),
+            Record::Document { app, name, .. } => {
+                (catalog.document(app, name).is_some(), catalog.apps.contains_key(app))
+            }
             Record::Override { key, .. } => {
                 (catalog.overrides.contains_key(key), catalog.apps.contains_key(&key.app))
             }

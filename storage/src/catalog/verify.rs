@@ -3,8 +3,8 @@
 use imbl::OrdSet;
 
 use super::store::empty_app_due;
-use super::{Catalog, Due, Inconsistent, Session, recomputed_hash};
-use crate::names::SessionId;
+use super::{App, Catalog, Due, Inconsistent, Session, recomputed_hash};
+use crate::names::{AppName, SessionId};
 
 impl Catalog {
     /// Whether all that is derived belongs to the records, and the records to each other. Walks
@@ -34,6 +34,7 @@ impl Catalog {
             check(app.instances.is_empty() == known_empty, || {
                 format!("app {name} is wrong about being empty")
             })?;
+            verify_documents(name, app)?;
             live += app.instances.len();
             for (id, instance) in &app.instances {
                 check(self.sessions.contains_key(&instance.session), || {
@@ -61,10 +62,19 @@ impl Catalog {
         let apps = self
             .apps
             .iter()
-            .filter_map(|(name, app)| Some((empty_app_due(&app.record)?, name.clone())))
+            .filter_map(|(name, app)| Some((empty_app_due(app)?, name.clone())))
             .map(|(when, name)| (when, Due::EmptyApp(name)));
         kept.chain(overrides).chain(apps).collect()
     }
+}
+
+fn verify_documents(name: &AppName, app: &App) -> Result<(), Inconsistent> {
+    let bytes: u64 = app.documents.values().map(|document| document.counted()).sum();
+    check(app.document_bytes == bytes, || format!("documents of {name} count {bytes} bytes"))?;
+    let newest = app.documents.values().map(|document| document.revision).max();
+    check(newest.unwrap_or_default() <= app.record.documents_changed, || {
+        format!("app {name} missed a change of its documents")
+    })
 }
 
 fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Inconsistent> {

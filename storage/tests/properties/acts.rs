@@ -1,4 +1,4 @@
-//! Random commands over a small universe: two apps, three ids, a few sessions and keys. What a
+//! Random commands over a small universe: two apps, three ids, two documents, a few sessions and keys. What a
 //! command must match to have an effect (a session, a `touched`, an incarnation) is chosen from
 //! the state at that moment, mostly rightly.
 
@@ -10,11 +10,11 @@ use proptest::sample::select;
 use roster_storage::catalog::{At, Catalog};
 use roster_storage::command::{
     AppPolicy, Batch, BatchItem, ClearOverride, CloseSession, Command, Condition, DeleteApp,
-    Deregister, EncodedCommand, Expire, Expiry, MetadataPatch, OpenSession, Overridden, Patch,
-    Profile, PutApp, PutOverride, Register, Request, Stamp,
+    DeleteDocument, Deregister, EncodedCommand, Expire, Expiry, MetadataPatch, OpenSession,
+    Overridden, Patch, Profile, PutApp, PutDocument, PutOverride, Register, Request, Stamp,
 };
 use roster_storage::limits::IDEMPOTENCY_MS;
-use roster_storage::names::{AppName, Incarnation, InstanceKey, Revision, SessionId};
+use roster_storage::names::{AppName, DocumentName, Incarnation, InstanceKey, Revision, SessionId};
 
 /// One entry that is still to be fitted to the state.
 #[derive(Clone, Debug)]
@@ -29,16 +29,57 @@ pub struct Act {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    PutApp { app: AppName, policy: AppPolicy, condition: Pick },
-    DeleteApp { app: AppName, cascade: bool, condition: Pick },
+    PutApp {
+        app: AppName,
+        policy: AppPolicy,
+        condition: Pick,
+    },
+    DeleteApp {
+        app: AppName,
+        cascade: bool,
+        condition: Pick,
+    },
     Item(Item),
-    Patch { key: InstanceKey, incarnation: Pick, weight: u16, clear: bool, condition: Pick },
-    PutOverride { key: InstanceKey, expires_in_ms: Option<u64> },
-    ClearOverride { key: InstanceKey },
-    Open { request: Option<Request> },
-    Close { session: Pick },
-    Batch { items: Vec<Item>, request: Option<Request> },
-    Expire { sessions: Vec<(Pick, bool)>, term_moved: bool },
+    Patch {
+        key: InstanceKey,
+        incarnation: Pick,
+        weight: u16,
+        clear: bool,
+        condition: Pick,
+    },
+    PutOverride {
+        key: InstanceKey,
+        expires_in_ms: Option<u64>,
+    },
+    ClearOverride {
+        key: InstanceKey,
+    },
+    PutDocument {
+        app: AppName,
+        name: DocumentName,
+        bytes: usize,
+        create_app: bool,
+        condition: Pick,
+    },
+    DeleteDocument {
+        app: AppName,
+        name: DocumentName,
+        condition: Pick,
+    },
+    Open {
+        request: Option<Request>,
+    },
+    Close {
+        session: Pick,
+    },
+    Batch {
+        items: Vec<Item>,
+        request: Option<Request>,
+    },
+    Expire {
+        sessions: Vec<(Pick, bool)>,
+        term_moved: bool,
+    },
     Tick,
 }
 
@@ -120,6 +161,18 @@ impl World {
                 expires_in_ms,
             }),
             Kind::ClearOverride { key } => Command::ClearOverride(ClearOverride { key }),
+            Kind::PutDocument { app, name, bytes, create_app, condition } => {
+                Command::PutDocument(PutDocument {
+                    condition: self.document_condition(&app, &name, condition),
+                    value: "1".repeat(bytes).into(),
+                    create_app,
+                    ..document(app.as_str(), name.as_str())
+                })
+            }
+            Kind::DeleteDocument { app, name, condition } => {
+                let condition = self.document_condition(&app, &name, condition);
+                Command::DeleteDocument(DeleteDocument { app, name, by: "ops".into(), condition })
+            }
             Kind::Open { request } => {
                 Command::OpenSession(OpenSession { ttl_ms: None, name: "host".into(), request })
             }
@@ -187,6 +240,10 @@ impl World {
         condition(pick, self.catalog.app(app).map(|a| a.record.revision))
     }
 
+    fn document_condition(&self, app: &AppName, name: &DocumentName, pick: Pick) -> Condition {
+        condition(pick, self.catalog.document(app, name).map(|d| d.revision))
+    }
+
     fn expiry(&self, pick: Pick, late: bool) -> Expiry {
         let session = self.session(pick).unwrap_or_default();
         let touched = self.catalog.session(session).map_or(0, |s| s.touched.0);
@@ -221,6 +278,18 @@ pub fn register(app: &str, id: &str) -> Register {
     }
 }
 
+/// A plain document that makes its app.
+pub fn document(app: &str, name: &str) -> PutDocument {
+    PutDocument {
+        app: app.parse().expect("a name"),
+        name: name.parse().expect("a name"),
+        value: "1".into(),
+        by: "ops".into(),
+        create_app: true,
+        condition: Condition::Any,
+    }
+}
+
 /// An app that goes when it was empty for 10 s.
 pub fn short_lived(app: AppName) -> PutApp {
     let policy = AppPolicy { remove_when_empty_after_ms: Some(10_000), ..AppPolicy::default() };
@@ -251,6 +320,13 @@ fn kind() -> impl Strategy<Value = Kind> {
         2 => (key(), prop::option::of(0..10_000_u64))
             .prop_map(|(key, expires_in_ms)| Kind::PutOverride { key, expires_in_ms }),
         1 => key().prop_map(|key| Kind::ClearOverride { key }),
+        3 => (app(), document_name(), 1..300_usize, prop::bool::weighted(0.8), condition_pick()).prop_map(
+            |(app, name, bytes, create_app, condition)| {
+                Kind::PutDocument { app, name, bytes, create_app, condition }
+            }
+        ),
+        3 => (app(), document_name(), condition_pick())
+            .prop_map(|(app, name, condition)| Kind::DeleteDocument { app, name, condition }),
         3 => request().prop_map(|request| Kind::Open { request }),
         1 => pick().prop_map(|session| Kind::Close { session }),
         4 => (vec(item(), 0..6), request())
@@ -301,6 +377,10 @@ fn app() -> impl Strategy<Value = AppName> {
 fn key() -> impl Strategy<Value = InstanceKey> {
     let id = select(vec![" ", "a", "b"]).prop_map(|id| id.parse().expect("an id"));
     (app(), id).prop_map(|(app, id)| InstanceKey::new(app, id))
+}
+
+fn document_name() -> impl Strategy<Value = DocumentName> {
+    select(vec![" ", "flow"]).prop_map(|name| name.parse().expect("a name"))
 }
 
 fn pick() -> impl Strategy<Value = Pick> {

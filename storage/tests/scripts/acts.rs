@@ -8,6 +8,8 @@
 //! deregister APP/ID [incarnation=1] [operator] [CONDITION]
 //! override APP/ID draining|maintenance [expires=5s] [reason=]
 //! clear-override APP/ID
+//! document APP/NAME [value=JSON | bytes=131072] [by=] [no_app] [CONDITION]
+//! delete-document APP/NAME [by=] [CONDITION]
 //! open [ttl=] [name=] [REQUEST]
 //! close SESSION
 //! batch [REQUEST]                  its items follow, indented: register and deregister
@@ -27,10 +29,10 @@ use std::sync::Arc;
 
 use roster_storage::command::{
     AppPolicy, Batch, BatchItem, ClearOverride, CloseSession, Command, Condition, DeleteApp,
-    Deregister, Expire, Expiry, MetadataPatch, OpenSession, Overridden, Patch, Profile, PutApp,
-    PutOverride, Register, Request,
+    DeleteDocument, Deregister, Expire, Expiry, MetadataPatch, OpenSession, Overridden, Patch,
+    Profile, PutApp, PutDocument, PutOverride, Register, Request,
 };
-use roster_storage::names::{InstanceKey, Revision};
+use roster_storage::names::{AppName, DocumentName, InstanceKey, Revision};
 use smol_str::SmolStr;
 
 pub enum Act {
@@ -113,6 +115,8 @@ impl<'a> Words<'a> {
             "deregister" => Command::Deregister(self.deregister()?),
             "override" => Command::PutOverride(self.put_override()?),
             "clear-override" => Command::ClearOverride(ClearOverride { key: self.key()? }),
+            "document" => Command::PutDocument(self.put_document()?),
+            "delete-document" => Command::DeleteDocument(self.delete_document()?),
             "open" => Command::OpenSession(OpenSession {
                 ttl_ms: self.ms("ttl")?,
                 name: self.value("name").unwrap_or_default().into(),
@@ -201,6 +205,28 @@ impl<'a> Words<'a> {
         })
     }
 
+    fn put_document(&self) -> Result<PutDocument, String> {
+        let (app, name) = self.document()?;
+        let value = match self.number("bytes")? {
+            Some(bytes) => "1".repeat(bytes),
+            None => self.value("value").unwrap_or("{}").to_owned(),
+        };
+        Ok(PutDocument {
+            app,
+            name,
+            value: value.into(),
+            by: self.value("by").unwrap_or_default().into(),
+            create_app: !self.has("no_app"),
+            condition: self.condition()?,
+        })
+    }
+
+    fn delete_document(&self) -> Result<DeleteDocument, String> {
+        let (app, name) = self.document()?;
+        let by = self.value("by").unwrap_or_default().into();
+        Ok(DeleteDocument { app, name, by, condition: self.condition()? })
+    }
+
     fn expire(&self) -> Result<Expire, String> {
         let mut sessions: Vec<Expiry> = Vec::new();
         for (name, value) in &self.pairs {
@@ -246,6 +272,11 @@ impl<'a> Words<'a> {
     fn key(&self) -> Result<InstanceKey, String> {
         let (app, id) = self.first()?.split_once('/').ok_or("an instance is APP/ID")?;
         Ok(InstanceKey::new(parsed(app)?, parsed(id)?))
+    }
+
+    fn document(&self) -> Result<(AppName, DocumentName), String> {
+        let (app, name) = self.first()?.split_once('/').ok_or("a document is APP/NAME")?;
+        Ok((parsed(app)?, parsed(name)?))
     }
 
     fn first(&self) -> Result<&'a str, String> {

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use roster_storage::catalog::{Catalog, Instance, State};
+use roster_storage::catalog::{Catalog, Document, Instance, State};
 use roster_storage::command::{Outcome, Profile, Refusal, Reply};
 use roster_storage::events::{Event, Reason};
 use roster_storage::names::{InstanceKey, Revision};
@@ -46,6 +46,9 @@ fn answer(result: &Result<Reply, Refusal>) -> String {
         }
         Ok(Reply::OverridePut) => "override put".into(),
         Ok(Reply::OverrideCleared) => "override cleared".into(),
+        Ok(Reply::DocumentPut { created: true }) => "document created".into(),
+        Ok(Reply::DocumentPut { created: false }) => "document changed".into(),
+        Ok(Reply::DocumentDeleted) => "document deleted".into(),
         Ok(Reply::SessionOpened { session, ttl_ms }) => {
             format!("opened session={session} ttl={ttl_ms}ms")
         }
@@ -78,6 +81,12 @@ fn happened(event: &Event) -> String {
         Event::SessionEnded { session, reason } => {
             format!("session {session} ended: {}", why(reason))
         }
+        Event::DocumentPut { app, name, document } => {
+            format!("document {app}/{name} put {}", written(document))
+        }
+        Event::DocumentDeleted { app, name, reason, by } => {
+            format!("document {app}/{name} deleted by={by}: {}", why(reason))
+        }
     }
 }
 
@@ -88,6 +97,14 @@ fn why(reason: &Reason) -> String {
 fn described(instance: &Instance) -> String {
     let Instance { incarnation, session, revision, profile, .. } = instance;
     format!("incarnation={incarnation} session={session} revision={revision}{}", said(profile))
+}
+
+fn written(document: &Document) -> String {
+    let Document { value, by, revision, .. } = document;
+    match value.len() {
+        0..=80 => format!("revision={revision} by={by} {value}"),
+        bytes => format!("revision={revision} by={by} {bytes} bytes"),
+    }
 }
 
 /// What a profile says, where it is not what it is without words.
@@ -107,7 +124,7 @@ fn said(profile: &Profile) -> String {
     text
 }
 
-/// The state: sessions, apps with their instances, overrides.
+/// The state: sessions, apps with their instances, documents and overrides.
 pub fn shown(catalog: &Catalog) -> String {
     let mut text = String::new();
     for (id, session) in catalog.sessions() {
@@ -124,6 +141,13 @@ pub fn shown(catalog: &Catalog) -> String {
             let key = InstanceKey::new(name.clone(), id.clone());
             let state = catalog.state_of(&key).word();
             let _ = writeln!(text, "= {key} {state} {}", described(instance));
+        }
+        for (document, value) in &app.documents {
+            let _ = writeln!(text, "= document {name}/{document} {}", written(value));
+        }
+        if app.record.documents_changed > Revision(0) {
+            let (changed, bytes) = (app.documents_changed(), app.document_bytes);
+            let _ = writeln!(text, "= documents of {name} changed={changed} counted={bytes}");
         }
         for (key, word) in catalog.overrides_of(name) {
             let until = word.expires_at_ms.map_or("".into(), |ms| format!(" until={ms}ms"));
