@@ -87,7 +87,7 @@ impl Hand {
         let app = APPS[self.seed.below(APPS.len())];
         let id = format!("c{}-{}", self.number, self.seed.below(IDS));
         let path = instance(app, &id);
-        match self.seed.below(12) {
+        match self.seed.below(14) {
             0..=2 => self.put(&at, app, &id, "", &self.record("10m")).await,
             3 => self.patch(&at, app, &id).await,
             4 => self.put(&at, app, &id, "?takeover=true", &self.record("10m")).await,
@@ -102,6 +102,11 @@ impl Hand {
             8 => self.put(&at, app, &format!("brief-{id}"), "", &self.record("1s")).await,
             9 => self.come_and_go_together(&at, app).await,
             10 => at.put(&format!("/v1/apps/{app}"), &json!({"ttl": "1m"})).await.map(drop),
+            11 => {
+                let body = json!({"count": self.count});
+                at.put(&document(app, self.number), &body).await.map(drop)
+            }
+            12 => at.delete(&document(app, self.number)).await.map(drop),
             _ => self.app_comes_and_goes(&at).await,
         }
     }
@@ -167,4 +172,8 @@ impl Hand {
         let (app, id) = (app.to_owned(), id.to_owned());
         self.chronicle.acknowledged(Write { app, id, revision, event });
     }
+}
+
+fn document(app: &str, client: usize) -> String {
+    format!("/v1/apps/{app}/documents/rules-{client}")
 }

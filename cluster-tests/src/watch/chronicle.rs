@@ -296,7 +296,7 @@ impl Interest {
             interest.apps = [apps[seed.below(apps.len())].to_owned()].into();
         }
         if seed.below(3) == 0 {
-            let kinds = ["instance", "shard", "app"];
+            let kinds = ["instance", "shard", "app", "document"];
             interest.kinds = [kinds[seed.below(kinds.len())].to_owned()].into();
         }
         interest

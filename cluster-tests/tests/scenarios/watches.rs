@@ -8,6 +8,7 @@ mod resuming;
 mod slow_readers;
 mod waiting;
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use cluster_tests::client::{Client, instance};
@@ -111,6 +112,36 @@ async fn watch_from_snapshot(client: &Client, node: u64) -> (Stream, Listener) {
         listener.take(next(&mut stream).await);
     }
     (stream, listener)
+}
+
+/// Asks a node for all after each of these revisions: it must tell all up to the last one, or
+/// refuse. Returns how many it refused.
+async fn ask_every_revision(
+    client: &Client,
+    node: u64,
+    revisions: RangeInclusive<u64>,
+    chronicle: &Chronicle,
+) -> usize {
+    let last = *revisions.end();
+    let mut refused = 0;
+    for from in revisions {
+        match Stream::open(&client.at(node), &format!("from={from}"), Form::Lines).await {
+            Ok(mut stream) => {
+                let who = format!("node {node} from {from}");
+                let mut listener = Listener::new(who, Interest::all(), Some(from));
+                if !listen_up_to(&mut stream, &mut listener, last).await {
+                    assert!(listener.is_compacted(), "it ended for another reason");
+                    refused += 1;
+                }
+                chronicle.told(listener);
+            }
+            Err(failed) => {
+                assert_eq!((failed.status(), failed.code()), (Some(410), "compacted"), "{failed}");
+                refused += 1;
+            }
+        }
+    }
+    refused
 }
 
 /// An entry of the log with `count` registrations or updates, each with this much metadata.

@@ -7,12 +7,16 @@ use cluster_tests::wait::until;
 use cluster_tests::watch::{Chronicle, Form, Stream};
 use reqwest::Method;
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use super::{listen_up_to, next, register, watch_from_snapshot};
 use crate::three_nodes;
 
 /// On one session, so that they go in one entry.
 const DEPARTING: usize = 2_000;
+
+/// Registrations at the same time.
+const BESIDE: usize = 100;
 
 #[tokio::test]
 async fn one_watch_too_many_is_told_to_come_back_and_gets_the_place_of_one_that_ends() {
@@ -92,12 +96,15 @@ async fn a_mass_departure_reaches_watchers_with_tiny_queues_in_full() {
             watches.push(watch_from_snapshot(&client, node).await);
         }
     }
-    // More than a queue holds, while nobody reads.
-    for i in 0..5 {
-        register(&client, writer, "orders", &format!("before-{i}")).await;
+    // Together, so that some of them are applied at once: more than a queue holds.
+    let mut writes = JoinSet::new();
+    for i in 0..BESIDE {
+        let client = client.clone();
+        writes.spawn(async move { register(&client, writer, "orders", &format!("i{i}")).await });
     }
     at.delete(&format!("/v1/sessions/{session}")).await.expect("closed");
-    let last = register(&client, writer, "orders", "after").await;
+    writes.join_all().await;
+    let last = register(&client, writer, "orders", "last").await;
     for (mut stream, mut listener) in watches {
         assert!(listen_up_to(&mut stream, &mut listener, last).await, "it was given up");
         let largest = listener.run().revisions.values().map(Vec::len).max();

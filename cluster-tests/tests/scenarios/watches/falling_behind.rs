@@ -6,7 +6,7 @@ use cluster_tests::cluster::READY_WITHIN;
 use cluster_tests::wait::until;
 use cluster_tests::watch::{Chronicle, Form, Interest, Listener, Stream};
 
-use super::{listen_up_to, reference, register, watch_from_snapshot};
+use super::{ask_every_revision, listen_up_to, reference, register, watch_from_snapshot};
 use crate::three_nodes;
 
 /// More than the log keeps behind a checkpoint.
@@ -56,25 +56,7 @@ async fn a_node_that_jumps_to_a_checkpoint_tells_its_watchers_that_they_missed_s
         chronicle.told(listener);
     }
     // Whoever comes anew gets all, or is refused.
-    let mut refused = 0;
-    for from in before..=after {
-        match Stream::open(&client.at(asleep), &format!("from={from}"), Form::Lines).await {
-            Ok(mut stream) => {
-                let who = format!("the woken node from {from}");
-                let mut listener = Listener::new(who, Interest::all(), Some(from));
-                if from < after {
-                    assert!(listen_up_to(&mut stream, &mut listener, after).await);
-                } else {
-                    assert!(stream.next_within(Duration::ZERO).await.is_none());
-                }
-                chronicle.told(listener);
-            }
-            Err(failed) => {
-                assert_eq!((failed.status(), failed.code()), (Some(410), "compacted"), "{failed}");
-                refused += 1;
-            }
-        }
-    }
+    let refused = ask_every_revision(&client, asleep, before..=after, &chronicle).await;
     println!("{refused} of {} revisions were refused", after - before + 1);
     let checked = chronicle.check();
     assert!(checked.covered.1 >= after, "{checked:?}");
