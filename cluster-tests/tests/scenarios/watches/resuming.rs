@@ -40,13 +40,14 @@ async fn whoever_resumes_anywhere_is_told_the_same_history_while_nodes_die_and_c
     let chronicle = Chronicle::new();
     let watching = Watching::start(&cluster, &chronicle, &mut seed);
     let churn = Churn::start(&client, &chronicle, 4, &mut seed);
-    for _ in 0..FAULTS {
+    for fault in 0..FAULTS {
         writes_go_on(&chronicle).await;
         let leader = cluster.leader().await;
         let ids = cluster.ids();
-        let hit = if seed.below(2) == 0 { leader } else { ids[seed.below(ids.len())] };
-        let gently = seed.below(3) == 0;
-        println!("node {hit} is {}", if gently { "stopped" } else { "killed" });
+        let any = ids[seed.below(ids.len())];
+        // At least one leader is killed, whatever else happens.
+        let (hit, gently) = if fault == 0 { (leader, false) } else { (any, seed.below(3) == 0) };
+        println!("node {hit} of leader {leader} is {}", if gently { "stopped" } else { "killed" });
         match gently {
             true => cluster.stop(hit).await,
             false => cluster.kill(hit),
