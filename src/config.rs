@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use roster_storage::events::EventLogLimits;
+use roster_storage::history::HistoryLimits;
 use roster_storage::limits::{SENTINEL_TTL_MS, TTL_MS_MAX, TTL_MS_MIN};
 use roster_storage::names::NodeId;
 use serde::{Deserialize, Serialize};
@@ -97,6 +98,12 @@ pub struct Settings {
     /// And so much memory at most, MiB [default: 64]
     #[arg(long, env = "ROSTER_EVENT_LOG_MIB", value_name = "MIB")]
     pub event_log_mib: Option<u64>,
+    /// History of all changes kept on disk, MiB; 0 keeps none [default: 512]
+    #[arg(long, env = "ROSTER_HISTORY_MIB", value_name = "MIB")]
+    pub history_mib: Option<u64>,
+    /// And no longer than this [default: 7d]
+    #[arg(long, env = "ROSTER_HISTORY_AGE", value_name = "DURATION")]
+    pub history_age: Option<Span>,
     /// How long a request may take before it is answered 503 or 504 [default: 5s]
     #[arg(long, env = "ROSTER_REQUEST_TIMEOUT", value_name = "DURATION")]
     pub request_timeout: Option<Span>,
@@ -173,6 +180,8 @@ pub struct Config {
     pub checkpoint_every: u64,
     pub checkpoint_every_bytes: u64,
     pub watch: WatchLimits,
+    /// `None`: none is kept.
+    pub history: Option<HistoryLimits>,
     pub log_keep: u64,
     pub disk_reserve_bytes: u64,
     pub request_timeout: Duration,
@@ -290,6 +299,8 @@ impl Settings {
             watch_queue,
             event_log,
             event_log_mib,
+            history_mib,
+            history_age,
             disk_reserve_mib,
             request_timeout,
             body_limit_kib,
@@ -354,6 +365,7 @@ impl Settings {
                 1,
             )? << 20,
             log_keep: self.log_keep.unwrap_or(10_000),
+            history: history(self.history_mib, self.history_age),
             watch: WatchLimits {
                 followers_max: count("--watches-max", self.watches_max, 20_000, 1)?,
                 queue_changes_max: count("--watch-queue", self.watch_queue, 1_024, 1)?,
@@ -442,6 +454,13 @@ fn request_timeout(given: Option<Span>) -> Result<Duration, ConfigError> {
         return Err(wrong("--request-timeout", "must be at least 100ms"));
     }
     Ok(timeout)
+}
+
+fn history(mib: Option<u64>, age: Option<Span>) -> Option<HistoryLimits> {
+    let bytes_max = mib.unwrap_or(512) << 20;
+    let age = age.map_or(Duration::from_secs(7 * 24 * 3600), |age| age.0);
+    let age_max_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    (bytes_max > 0).then_some(HistoryLimits { bytes_max, age_max_ms })
 }
 
 fn count(

@@ -13,7 +13,7 @@ use openraft::async_runtime::WatchReceiver;
 use parking_lot::{Mutex, RwLock};
 use roster_api::registry::{
     Alarm, Beat, BeatAnswers, Check, ClusterNode, ClusterNodeAnswer, ClusterStatus, Consistency,
-    Feed, Glance, Heard, NodeStatus, NotFollowed, Registry, Role, Unavailable,
+    Feed, Glance, Heard, NodeStatus, NotFollowed, Past, PastChanges, Registry, Role, Unavailable,
 };
 use roster_storage::command::{Command, EncodedCommand, Outcome};
 use roster_storage::disk::{Checkpoints, LogStore};
@@ -483,7 +483,25 @@ impl Registry for Node {
             let current = running.published.load().revision();
             return Err(NotFollowed::Ahead { current });
         }
-        running.watches.follow(interest, after)
+        running.watches.follow(interest, after).await
+    }
+
+    async fn past(&self, past: Past) -> Result<PastChanges, Unavailable> {
+        Ok(self.serving()?.watches.past(past).await)
+    }
+
+    async fn covered(&self) -> Vec<(Revision, Revision)> {
+        match self.running.get() {
+            Some(running) => running.watches.covered().await,
+            None => Vec::new(),
+        }
+    }
+
+    async fn revision_at(&self, wall_ms: u64) -> Revision {
+        match self.running.get() {
+            Some(running) => running.watches.revision_at(wall_ms).await,
+            None => Revision(0),
+        }
     }
 
     async fn heartbeat(&self, beats: Vec<Beat>) -> Result<BeatAnswers, Unavailable> {

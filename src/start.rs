@@ -38,6 +38,9 @@ use crate::watch::{Watches, dispatch};
 /// How long sending a whole checkpoint to a slow node may take.
 const CHECKPOINT_TRANSFER: Duration = Duration::from_secs(600);
 
+/// The folder of the history, in the data folder.
+const HISTORY_DIR: &str = "history";
+
 /// How long Raft's own reason may take to show after a task of the node ended.
 const RAFT_REASON_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -102,6 +105,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         && let Err(e) = running.raft.shutdown().await
     {
         tracing::warn!("Raft did not stop cleanly: {e}");
+    }
+    if let Some(running) = running {
+        let watches = running.watches.clone();
+        // A history that cannot be stopped is left as it is; the next start looks at it.
+        drop(tokio::task::spawn_blocking(move || watches.stop()).await);
     }
     tracing::info!("stopped");
     ended
@@ -191,6 +199,10 @@ impl Observer for Watching {
         self.watches.replaced(version);
         self.leases.replaced(version);
     }
+
+    fn before_checkpoint(&self, upto: Revision) {
+        self.watches.before_checkpoint(upto);
+    }
 }
 
 /// What was opened, and what watches apply from its first entry on.
@@ -232,6 +244,9 @@ async fn open_disk(node: &Arc<Node>, stop: &CancellationToken) -> Result<Opened,
         );
     }
     watches.begin(disk.state_machine.published().load().revision());
+    if let Some(limits) = node.config().history {
+        watches.keep_history(node.data().path().join(HISTORY_DIR), limits);
+    }
     Ok(Opened { disk, leases, watches })
 }
 

@@ -7,20 +7,24 @@
 //! is told so and ends.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
 use roster_api::registry::{Feed, NotFollowed, Told, Unavailable};
 use roster_storage::events::{Change, Event, EventLog, EventLogLimits, Interest, Kinds};
+use roster_storage::history::{History, HistoryLimits};
 use roster_storage::names::{AppName, Revision};
 use roster_storage::version::{Observer, Version};
 use tokio::sync::Notify;
-use tokio::task::yield_now;
-use tokio::time::{Instant, sleep_until};
+use tokio::task::{spawn_blocking, yield_now};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
+
+use crate::history::{HistoryHandle, HistoryWriter};
 
 /// Changes that are read from the log at once.
 const STEP: usize = 256;
@@ -30,6 +34,10 @@ const HANDED_AT_ONCE: usize = 1_000;
 
 /// A reader whose queue overflowed and who took nothing for so long does not read.
 const STALLED: Duration = Duration::from_secs(10);
+
+/// How long a reader waits for what memory has forgotten to be written, and between two looks.
+const HISTORY_PATIENCE: Duration = Duration::from_secs(5);
+const HISTORY_PAUSE: Duration = Duration::from_millis(20);
 
 /// How many may follow, and what each may leave unread.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +61,8 @@ pub struct Watches {
     count: AtomicUsize,
     limits: WatchLimits,
     stopping: CancellationToken,
+    /// What memory has forgotten; not set where no history is kept.
+    history: OnceLock<HistoryHandle>,
 }
 
 /// Who is to be woken by what.
@@ -88,6 +98,7 @@ impl Watches {
             count: AtomicUsize::new(0),
             limits,
             stopping,
+            history: OnceLock::new(),
         }
     }
 
@@ -95,6 +106,32 @@ impl Watches {
     pub fn begin(&self, revision: Revision) {
         self.log.lock().jump(revision);
         self.handed.store(revision.0, Ordering::Release);
+    }
+
+    /// Keeps a history in this folder from now on.
+    pub fn keep_history(&self, folder: PathBuf, limits: HistoryLimits) {
+        // Set once, by the one start.
+        drop(self.history.set(HistoryWriter::start(folder, self.log.clone(), limits)));
+    }
+
+    pub fn log(&self) -> &Mutex<EventLog> {
+        &self.log
+    }
+
+    /// The history, once it is open; `None` if there is none.
+    pub async fn opened_history(&self) -> Option<Arc<History>> {
+        let handle = self.history.get()?;
+        while handle.is_opening() && !self.stopping.is_cancelled() {
+            sleep(HISTORY_PAUSE).await;
+        }
+        handle.reader()
+    }
+
+    /// Ends the history after a last sync. Waits for the disk.
+    pub fn stop(&self) {
+        if let Some(history) = self.history.get() {
+            history.stop();
+        }
     }
 
     /// Returns whether there may be more.
@@ -153,7 +190,7 @@ impl Watches {
     }
 
     /// Follows from a revision that this node has reached.
-    pub fn follow(
+    pub async fn follow(
         self: &Arc<Self>,
         interest: Interest,
         after: Revision,
@@ -162,10 +199,17 @@ impl Watches {
         let follower =
             Arc::new(Follower { interest, queue: Mutex::default(), wake: Notify::new() });
         let number = self.followers.write().add(&follower);
-        let following =
-            Following { place, number, follower, position: after, behind: true, told_at: None };
+        let following = Following {
+            place,
+            number,
+            follower,
+            position: after,
+            behind: true,
+            told_at: None,
+            missing_since: None,
+        };
         // Known before the answer begins, so that it can be a plain refusal.
-        following.is_kept()?;
+        following.is_kept().await?;
         Ok(Box::new(following))
     }
 }
@@ -187,11 +231,23 @@ impl Observer for Watches {
         log.pass(version.revision());
         drop(log);
         self.grown.notify_one();
+        if let Some(history) = self.history.get() {
+            history.wake();
+        }
     }
 
     fn replaced(&self, version: &Arc<Version>) {
         self.log.lock().jump(version.revision());
         self.grown.notify_one();
+        if let Some(history) = self.history.get() {
+            history.jumped(version.revision());
+        }
+    }
+
+    fn before_checkpoint(&self, upto: Revision) {
+        if let Some(history) = self.history.get() {
+            history.before_checkpoint(upto);
+        }
     }
 }
 
@@ -318,6 +374,17 @@ struct Following {
     behind: bool,
     /// When it was told something last, if it was.
     told_at: Option<Instant>,
+    /// Since when what comes next is neither in memory nor in the history.
+    missing_since: Option<Instant>,
+}
+
+/// What one look at the past gave.
+enum Step {
+    Told(Told),
+    /// Nothing of interest.
+    Nothing,
+    /// Memory does not have it any more.
+    Forgotten,
 }
 
 impl Drop for Following {
@@ -331,28 +398,75 @@ impl Following {
         &self.place.0
     }
 
-    fn is_kept(&self) -> Result<(), NotFollowed> {
-        let log = self.watches().log.lock();
-        if self.position < log.floor() {
-            return Err(NotFollowed::Compacted { restart_from: log.newest() });
+    /// Whether all from its position on is kept, in memory or in the history behind it.
+    async fn is_kept(&self) -> Result<(), NotFollowed> {
+        let (floor, restart_from) = {
+            let log = self.watches().log.lock();
+            (log.floor(), log.newest())
+        };
+        if self.position >= floor {
+            return Ok(());
         }
-        Ok(())
+        let next = Revision(self.position.0 + 1);
+        let covered = self
+            .watches()
+            .opened_history()
+            .await
+            .map(|history| history.covered())
+            .unwrap_or_default();
+        let newest = covered.last().copied();
+        // The newest range is being written on, up to what memory has.
+        let reaches = |range: &&(Revision, Revision)| range.1 >= floor || newest == Some(**range);
+        let holds = |range: &(Revision, Revision)| range.0 <= next && self.position <= range.1;
+        match covered.iter().filter(reaches).any(holds) {
+            true => Ok(()),
+            false => Err(NotFollowed::Compacted { restart_from }),
+        }
     }
 
-    /// The next changes from the log; `None` if there is nothing of interest in this piece of it.
-    fn read_log(&mut self) -> Option<Told> {
+    /// The next changes from memory.
+    fn read_log(&mut self) -> Step {
         // Whatever is handed out from now on is above what is read here.
         self.follower.queue.lock().overflowed = false;
-        let log = self.watches().log.lock();
-        let (mut changes, upto) = match log.after(self.position, STEP) {
-            Ok(step) => step,
-            Err(_) => return Some(Told::Compacted { restart_from: log.newest() }),
-        };
-        drop(log);
+        let read = self.watches().log.lock().after(self.position, STEP);
+        let Ok((changes, upto)) = read else { return Step::Forgotten };
         self.behind = changes.len() == STEP;
+        self.missing_since = None;
+        self.told(changes, upto)
+    }
+
+    /// The next changes from the history.
+    async fn read_history(&mut self) -> Step {
+        let Some(history) = self.watches().opened_history().await else {
+            return Step::Told(self.compacted());
+        };
+        let (follower, position) = (self.follower.clone(), self.position);
+        let read = spawn_blocking(move || history.after(position, &follower.interest, STEP)).await;
+        match read {
+            Ok(Ok((changes, upto))) if upto > position => {
+                self.missing_since = None;
+                self.told(changes, upto)
+            }
+            // It is not written yet.
+            Ok(Ok(_)) => match self.missing_since.get_or_insert_with(Instant::now).elapsed() {
+                waited if waited > HISTORY_PATIENCE => Step::Told(self.compacted()),
+                _ => {
+                    sleep(HISTORY_PAUSE).await;
+                    Step::Nothing
+                }
+            },
+            Ok(Err(_)) | Err(_) => Step::Told(self.compacted()),
+        }
+    }
+
+    fn compacted(&self) -> Told {
+        Told::Compacted { restart_from: self.watches().log.lock().newest() }
+    }
+
+    fn told(&mut self, mut changes: Vec<Arc<Change>>, upto: Revision) -> Step {
         self.position = upto;
         changes.retain(|change| self.follower.interest.touched_by(change));
-        (!changes.is_empty()).then_some(Told::Changes(changes))
+        if changes.is_empty() { Step::Nothing } else { Step::Told(Told::Changes(changes)) }
     }
 
     /// What lies in the queue; `None` if that is nothing new.
@@ -377,13 +491,21 @@ impl Following {
             if self.watches().stopping.is_cancelled() {
                 return Told::Stopping(self.position);
             }
-            let was_behind = self.behind;
-            let read = if was_behind { self.read_log() } else { self.read_queue() };
-            if let Some(told) = read {
+            if self.behind {
+                let mut step = self.read_log();
+                if let Step::Forgotten = step {
+                    step = self.read_history().await;
+                }
+                if let Step::Told(told) = step {
+                    return told;
+                }
+                yield_now().await;
+                continue;
+            }
+            if let Some(told) = self.read_queue() {
                 return told;
             }
-            if was_behind || self.behind {
-                yield_now().await;
+            if self.behind {
                 continue;
             }
             tokio::select! {

@@ -69,6 +69,10 @@ pub(crate) struct Paging {
 }
 
 impl Paging {
+    pub fn cursor(&self) -> Option<&str> {
+        self.cursor.as_deref()
+    }
+
     /// For long polls: a further page is of the revision that its cursor pins.
     pub fn is_first(&self) -> Result<(), Invalid> {
         match self.cursor {

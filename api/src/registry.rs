@@ -44,6 +44,17 @@ pub trait Registry: Send + Sync + 'static {
         patience: Duration,
     ) -> Result<Box<dyn Feed>, NotFollowed>;
 
+    /// One step through what this node keeps of the past.
+    async fn past(&self, past: Past) -> Result<PastChanges, Unavailable>;
+
+    /// The ranges of revisions of which this node keeps every change: the first and the last of
+    /// each, in order.
+    async fn covered(&self) -> Vec<(Revision, Revision)>;
+
+    /// The last revision that was told before a wall time, milliseconds since 1970; 0 if none of
+    /// those kept was.
+    async fn revision_at(&self, wall_ms: u64) -> Revision;
+
     /// For the headers of every answer. Cheap.
     fn glance(&self) -> Glance;
 
@@ -88,6 +99,29 @@ pub enum NotFollowed {
     /// The node did not get there in time.
     #[error("this node is at revision {current}, not yet at the one asked for")]
     Ahead { current: Revision },
+}
+
+/// What is wanted of the past.
+#[derive(Clone, Debug)]
+pub struct Past {
+    pub interest: Interest,
+    /// Exclusive.
+    pub after: Revision,
+    /// Inclusive.
+    pub upto: Revision,
+    pub newest_first: bool,
+    /// About how many changes to read in one step.
+    pub count: usize,
+}
+
+/// One step through the past.
+#[derive(Clone, Debug)]
+pub struct PastChanges {
+    /// In the order asked for, each with at least one event of interest; may be none.
+    pub changes: Vec<Arc<Change>>,
+    /// All that is kept from the start up to this revision was read, or down to it (exclusive) if
+    /// the newest came first. Always nearer to the end than the start was, if it is not there.
+    pub reached: Revision,
 }
 
 /// How fresh a read must be.

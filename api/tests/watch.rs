@@ -330,3 +330,72 @@ async fn documents_are_watched_like_everything_else() {
     {"event":"delete","kind":"document","revision":2,"time":"2026-11-21T20:36:17.352Z","app":"pay","id":"flow","reason":"operator","detail":"removed by an operator","by":"bob"}
     "#);
 }
+
+/// Kinds, ids and revisions of a page of the history.
+fn page(reply: &support::Reply) -> Vec<String> {
+    let json = reply.json();
+    let events = json["events"].as_array().expect("events");
+    events.iter().map(|e| format!("{} {} r{}", e["event"], e["id"], e["revision"])).collect()
+}
+
+#[tokio::test]
+async fn the_history_is_read_from_either_end_in_pages_and_by_what_it_is_about() {
+    let server = Server::new();
+    register(&server, "pay", "a", BODY).await;
+    register(&server, "cart", "b", BODY).await;
+    server.call("DELETE /v1/apps/pay/instances/a", "").await;
+    let all = server.get("/v1/events?kind=instance,app&order=asc").await;
+    let told = [
+        r#""put" "pay" r1"#,
+        r#""put" "a" r1"#,
+        r#""put" "cart" r2"#,
+        r#""put" "b" r2"#,
+        r#""delete" "a" r3"#,
+    ];
+    assert_eq!(page(&all), told);
+    assert_eq!(all.json()["covered"], serde_json::json!([[1, 3]]));
+    for (order, backwards) in [("asc", false), ("desc", true)] {
+        for limit in 1..6 {
+            let mut pages = Vec::new();
+            let mut cursor = String::new();
+            loop {
+                let path =
+                    format!("/v1/events?kind=instance,app&order={order}&limit={limit}{cursor}");
+                let reply = server.get(&path).await;
+                assert!(page(&reply).len() <= limit);
+                pages.extend(page(&reply));
+                match reply.json()["next_cursor"].as_str() {
+                    Some(next) => cursor = format!("&cursor={next}"),
+                    None => break,
+                }
+            }
+            if backwards {
+                pages.reverse();
+            }
+            assert_eq!(pages, told, "{order} by {limit}");
+        }
+    }
+    let of = async |query: &str| {
+        server.get(&format!("/v1/events?order=asc&kind=instance&{query}")).await
+    };
+    for query in [
+        "instance=a",
+        "app=pay",
+        "since=2026-11-21T20:36:17.350Z&until=2026-11-21T20:36:17.353Z&app=pay",
+    ] {
+        assert_eq!(page(&of(query).await), [told[1], told[4]], "{query}");
+    }
+    for query in ["since=1&until=2", "until=2026-11-21T20:36:17.352Z&since=1"] {
+        assert_eq!(page(&of(query).await), [told[3]], "{query}");
+    }
+    for (query, code) in [
+        ("since=yesterday", "invalid-since"),
+        ("until=-1", "invalid-until"),
+        ("order=up", "invalid-order"),
+        ("cursor=x", "invalid-cursor"),
+        ("instance=", "invalid-instance"),
+        ("limit=0", "invalid-limit"),
+    ] {
+        assert_eq!(server.get(&format!("/v1/events?{query}")).await.problem(), (400, code.into()));
+    }
+}

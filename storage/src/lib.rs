@@ -4,7 +4,8 @@
 //! change it, [`catalog::Catalog::apply`] is the only door. Nothing here reads a clock, draws a
 //! random number or opens a socket; time comes in as an argument, so that the same commands give the
 //! same state on every node (invariant S9). `disk` keeps the Raft log, the vote and the
-//! checkpoints; it takes no decisions either.
+//! checkpoints; it takes no decisions either. [`history::History`] keeps what was told, longer than
+//! memory does.
 //!
 //! Calls go one way: `roster` (sockets, tasks, time) and `roster-api` (HTTP) call this crate; it
 //! calls neither.
@@ -13,6 +14,7 @@ pub mod catalog;
 pub mod command;
 pub mod disk;
 pub mod events;
+pub mod history;
 pub mod limits;
 pub mod names;
 pub mod raft_types;

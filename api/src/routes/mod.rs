@@ -5,6 +5,7 @@ mod batch;
 mod changes;
 mod cluster;
 mod documents;
+mod events;
 mod heartbeats;
 mod instances;
 mod overrides;
@@ -51,6 +52,7 @@ pub(crate) fn all() -> Router<Arc<Api>> {
         .route("/v1/sessions/{session}/heartbeat", put(heartbeats::session))
         .route("/v1/shards", get(shards::list))
         .route("/v1/changes", get(changes::changes))
+        .route("/v1/events", get(events::events))
         .route("/v1/watch", get(watch::watch))
         .route("/v1/cluster", get(cluster::cluster))
         .route("/v1/node", get(cluster::node))

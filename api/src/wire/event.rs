@@ -417,6 +417,42 @@ pub(crate) fn event_name(event: &Event, pick: &Pick) -> &'static str {
     }
 }
 
+/// `GET /v1/events`, put together from the events' own bytes.
+#[derive(Default)]
+pub(crate) struct HistoryView {
+    events: Vec<u8>,
+    count: usize,
+}
+
+impl HistoryView {
+    /// Events so far.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn add(&mut self, change: &Change, pick: &Pick) {
+        if self.count > 0 {
+            self.events.push(b',');
+        }
+        self.events.extend_from_slice(&open_event(change, pick));
+        self.events.push(b'}');
+        self.count += 1;
+    }
+
+    /// `covered`: the first and the last revision of each range of which all is kept.
+    pub fn body(self, next_cursor: Option<String>, covered: &[(Revision, Revision)]) -> Vec<u8> {
+        let mut body = b"{\"events\":[".to_vec();
+        body.extend_from_slice(&self.events);
+        body.extend_from_slice(b"],\"next_cursor\":");
+        // Text and numbers; writing to memory does not fail.
+        let _ = serde_json::to_writer(&mut body, &next_cursor);
+        body.extend_from_slice(b",\"covered\":");
+        let _ = serde_json::to_writer(&mut body, covered);
+        body.push(b'}');
+        body
+    }
+}
+
 /// `GET /v1/changes`
 #[derive(Serialize)]
 pub(crate) struct ChangesView {

@@ -186,6 +186,33 @@ impl Registry for Alone {
         Ok(Box::new(Following { told, interest, position: after }))
     }
 
+    async fn past(&self, past: Past) -> Result<PastChanges, Unavailable> {
+        let log = self.log.log.lock();
+        let (mut changes, reached) = match past.newest_first {
+            true => log.before(Revision(past.upto.0 + 1), 1),
+            false => log.after(past.after.max(log.floor()), 1).expect("it is kept"),
+        };
+        changes.retain(|change| {
+            change.at.revision > past.after
+                && change.at.revision <= past.upto
+                && past.interest.touched_by(change)
+        });
+        let reached = match past.newest_first {
+            true => reached.max(past.after),
+            false => reached.min(past.upto),
+        };
+        Ok(PastChanges { changes, reached })
+    }
+
+    async fn covered(&self) -> Vec<(Revision, Revision)> {
+        let log = self.log.log.lock();
+        vec![(Revision(log.floor().0 + 1), log.newest())]
+    }
+
+    async fn revision_at(&self, wall_ms: u64) -> Revision {
+        self.log.log.lock().last_before(wall_ms).unwrap_or_default()
+    }
+
     async fn heartbeat(&self, beats: Vec<Beat>) -> Result<BeatAnswers, Unavailable> {
         self.check()?;
         let version = self.version();

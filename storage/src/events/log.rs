@@ -95,6 +95,13 @@ impl EventLog {
         Ok((changes, upto))
     }
 
+    /// The last change that was told before a wall time, in milliseconds since 1970, if one of those
+    /// kept was. Wall clocks may have gone back: what was told later is later, whatever its time.
+    pub fn last_before(&self, wall_ms: u64) -> Option<Revision> {
+        let mut changes = self.changes.iter().rev();
+        changes.find(|change| change.at.stamp.wall_ms < wall_ms).map(|change| change.at.revision)
+    }
+
     /// At most `count` changes before `revision` (exclusive), newest first, and down to which
     /// revision (exclusive) they tell everything.
     pub fn before(&self, revision: Revision, count: usize) -> (Vec<Arc<Change>>, Revision) {
