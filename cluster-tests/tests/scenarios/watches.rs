@@ -2,6 +2,7 @@
 
 mod compaction;
 mod crowds;
+mod damaged_history;
 mod falling_behind;
 mod long_polls;
 mod resuming;

@@ -1,6 +1,7 @@
 //! Changes that are not kept any more: said, never passed over.
 
-use cluster_tests::cluster::Plan;
+use cluster_tests::cluster::{Plan, READY_WITHIN};
+use cluster_tests::wait::until;
 use cluster_tests::watch::{Chronicle, Form, Interest, Line, Listener, Stream};
 
 use super::{listen_up_to, next, put_many, reference, register};
@@ -9,15 +10,18 @@ use crate::three_nodes;
 /// Changes that a node keeps.
 const KEPT: usize = 10;
 
+/// Changes that a node keeps in memory, so that the history takes them in time.
+const KEPT_BEFORE_HISTORY: usize = 64;
+
 /// Entries that are far more than the kernel buffers of one connection and the kept changes hold.
-const ENTRIES: usize = 50;
+const ENTRIES: usize = 36;
 
 /// Instances of an entry and bytes of each: nearly as much as an entry may carry.
 const INSTANCES: usize = 15;
 const BYTES: usize = 15_000;
 
 fn few_changes_kept() -> Plan {
-    three_nodes().set("--event-log", KEPT).set("--watch-queue", 1)
+    three_nodes().set("--event-log", KEPT).set("--watch-queue", 1).set("--history-mib", 0)
 }
 
 #[tokio::test]
@@ -91,4 +95,51 @@ async fn what_is_forgotten_while_a_stream_waits_for_its_reader_ends_it_with_a_wo
     let checked = chronicle.check();
     assert!(checked.lists == 1 && checked.snapshots == 2, "{checked:?}");
     assert!(checked.covered.1 >= end, "{checked:?}");
+}
+
+/// The history is cut behind the back of one that reads it.
+#[tokio::test]
+async fn what_the_history_drops_while_it_is_read_is_told_or_ends_the_stream_with_a_word() {
+    let cluster = three_nodes()
+        .set("--event-log", KEPT_BEFORE_HISTORY)
+        .set("--history-age", "1s")
+        .start()
+        .await;
+    let client = cluster.client();
+    let (writer, followers) = cluster.leader_and_followers().await;
+    let watched = followers[0];
+    let first = put_many(&client, writer, "pay", INSTANCES, BYTES, 0).await;
+    let chronicle = Chronicle::new();
+    let reference = reference(&client, writer, &chronicle).await;
+    for round in 1..ENTRIES {
+        put_many(&client, writer, "pay", INSTANCES, BYTES, round).await;
+    }
+    cluster.settled().await;
+    let address = cluster.api(watched);
+    let mut streams = Vec::new();
+    for query in ["", "&restart=snapshot"] {
+        let from = first + streams.len() as u64;
+        let stream = Stream::open_small(address, &format!("from={from}{query}")).await;
+        streams.push((
+            stream,
+            Listener::new(format!("from {from}{query}"), Interest::all(), Some(from)),
+        ));
+    }
+    let mut last = 0;
+    until("the oldest is not kept any more", READY_WITHIN, async || {
+        last = register(&client, writer, "pay", "more").await;
+        match Stream::open(&client.at(watched), &format!("from={first}"), Form::Lines).await {
+            Err(refused) if refused.code() == "compacted" => Ok(()),
+            Err(other) => panic!("{other}"),
+            Ok(_) => Err("it is told"),
+        }
+    })
+    .await;
+    for (mut stream, mut listener) in streams {
+        let all = listen_up_to(&mut stream, &mut listener, last).await;
+        assert!(all || listener.was_told_the_end(), "it ended without a word");
+        chronicle.told(listener);
+    }
+    reference.ends_at(last).await;
+    chronicle.check();
 }

@@ -10,7 +10,7 @@ use super::{ask_every_revision, listen_up_to, reference, register, watch_from_sn
 use crate::three_nodes;
 
 /// More than the log keeps behind a checkpoint.
-const MISSED: usize = 200;
+const MISSED: usize = 120;
 
 #[tokio::test]
 async fn a_node_that_jumps_to_a_checkpoint_tells_its_watchers_that_they_missed_something() {

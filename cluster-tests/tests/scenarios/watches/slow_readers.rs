@@ -15,6 +15,11 @@ const ENTRIES: usize = 100;
 const INSTANCES: usize = 15;
 const BYTES: usize = 15_000;
 
+/// Of one reader that does not read: more large changes than its connection takes, and then more
+/// small ones than memory keeps, if there is a history.
+const LARGE_CHANGES: usize = 24;
+const SMALL_CHANGES: usize = 128;
+
 /// What readers that do not read may cost a node, all together.
 const EXTRA_BYTES_MAX: u64 = 8 * MIB;
 
@@ -24,7 +29,7 @@ fn small_queues() -> Plan {
 
 #[tokio::test]
 async fn readers_that_do_not_read_cost_little_and_are_told_that_they_missed_something() {
-    let cluster = small_queues().set("--event-log-mib", 1).start().await;
+    let cluster = small_queues().set("--event-log-mib", 1).set("--history-mib", 0).start().await;
     let (client, chronicle) = (cluster.client(), Chronicle::new());
     let (writer, followers) = cluster.leader_and_followers().await;
     let (watched, unwatched) = (followers[0], followers[1]);
@@ -70,21 +75,33 @@ async fn readers_that_do_not_read_cost_little_and_are_told_that_they_missed_some
 }
 
 #[tokio::test]
-async fn a_reader_that_comes_back_in_time_is_told_everything_from_the_log() {
-    let cluster = small_queues().start().await;
+async fn a_reader_that_comes_back_in_time_is_told_everything_from_memory() {
+    comes_back_in_time(small_queues().set("--history-mib", 0)).await;
+}
+
+#[tokio::test]
+async fn a_reader_that_comes_back_in_time_is_told_everything_from_the_history() {
+    comes_back_in_time(small_queues().set("--event-log", SMALL_CHANGES / 2)).await;
+}
+
+async fn comes_back_in_time(plan: Plan) {
+    let cluster = plan.start().await;
     let (client, chronicle) = (cluster.client(), Chronicle::new());
     let (writer, followers) = cluster.leader_and_followers().await;
     let first = put_many(&client, writer, "pay", INSTANCES, BYTES, 0).await;
     let reference = reference(&client, writer, &chronicle).await;
     let address = cluster.api(followers[0]);
     let mut stream = Stream::open_small(address, &format!("from={first}&wait=10s")).await;
-    for round in 1..ENTRIES / 2 {
+    for round in 1..=LARGE_CHANGES {
         put_many(&client, writer, "pay", INSTANCES, BYTES, round).await;
     }
-    let end = register(&client, writer, "pay", "end").await;
+    let mut end = 0;
+    for _ in 0..SMALL_CHANGES {
+        end = register(&client, writer, "orders", "small").await;
+    }
     let mut listener = Listener::new("the slow reader", Interest::all(), Some(first));
     assert!(listen_up_to(&mut stream, &mut listener, end).await, "it was given up");
-    assert_eq!(listener.run().revisions.len(), ENTRIES / 2);
+    assert_eq!(listener.run().revisions.len(), LARGE_CHANGES + SMALL_CHANGES);
     chronicle.told(listener);
     reference.ends_at(end).await;
     chronicle.check();
