@@ -318,6 +318,24 @@ async fn one_small_answer_tells_what_changed_in_many_apps() {
 }
 
 #[tokio::test]
+async fn a_put_tells_that_an_operator_changed_the_state() {
+    let server = Server::new();
+    register(&server, "pay", "a", BODY).await;
+    let mut stream = server.lines("/v1/watch?from=1&kind=instance").await;
+    server.call("PUT /v1/apps/pay/instances/a/override", r#"{"state":"draining"}"#).await;
+    register(&server, "pay", "a", BODY).await;
+    let by_operator: Value =
+        serde_json::from_str(&stream.line().await.expect("a line")).expect("JSON");
+    assert_eq!(
+        (&by_operator["reason"], &by_operator["detail"]),
+        (&"operator".into(), &"draining, was up".into())
+    );
+    let by_itself: Value =
+        serde_json::from_str(&stream.line().await.expect("a line")).expect("JSON");
+    assert_eq!((&by_itself["value"]["state"], by_itself.get("reason")), (&"draining".into(), None));
+}
+
+#[tokio::test]
 async fn documents_are_watched_like_everything_else() {
     let server = Server::new();
     server.call("PUT /v1/apps/pay/documents/flow?by=ann", "{ \"qps\" : [ 1.50,\n 2 ] }").await;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use roster_storage::catalog::Document;
+use roster_storage::catalog::{Document, State};
 use roster_storage::command::AppPolicy;
 use roster_storage::events::{Change, Event, Reason, Seen};
 use roster_storage::names::{AppName, DocumentName, Incarnation, InstanceKey, Revision};
@@ -90,6 +90,13 @@ impl<'a> EventView<'a> {
         self
     }
 
+    fn told_by_operator(mut self, detail: Option<&'a str>) -> Self {
+        if detail.is_some() {
+            (self.reason, self.detail) = (Some(Reason::Operator.word()), detail);
+        }
+        self
+    }
+
     fn because(self, reason: &Reason, detail: &'a str) -> Self {
         self.gone(reason.word(), detail)
     }
@@ -164,7 +171,10 @@ fn encode(change: &Change, event: &Event) -> Bytes {
         Event::AppDeleted { app, reason } => {
             EventView::put(moved, "app", app, app.as_str()).because(reason, &reason.detail()).open()
         }
-        Event::InstancePut { key, now, ttl_ms, .. } => instance_put(moved, key, now, *ttl_ms),
+        Event::InstancePut { key, now, ttl_ms, before } => {
+            let was = before.as_ref().map(|before| before.state).filter(|was| *was != now.state);
+            instance_put(moved, key, now, *ttl_ms, was)
+        }
         Event::InstanceDeleted { key, last, reason } => {
             EventView::put(moved, "instance", &key.app, key.id.as_str())
                 .of(last.instance.incarnation)
@@ -196,11 +206,20 @@ fn app_put(moved: Moved, app: &AppName, policy: &AppPolicy) -> Bytes {
     EventView::put(moved, "app", app, app.as_str()).with(Value::App(value)).open()
 }
 
-fn instance_put(moved: Moved, key: &InstanceKey, now: &Seen, ttl_ms: u64) -> Bytes {
+/// `was`: its state before, if an operator's word changed that.
+fn instance_put(
+    moved: Moved,
+    key: &InstanceKey,
+    now: &Seen,
+    ttl_ms: u64,
+    was: Option<State>,
+) -> Bytes {
+    let detail = was.map(|was| format!("{}, was {}", now.state.word(), was.word()));
     let value = InstanceView::seen(&key.app, &key.id, &now.instance, now.state, ttl_ms);
     EventView::put(moved, "instance", &key.app, key.id.as_str())
         .of(now.instance.incarnation)
         .with(Value::Instance(Box::new(value)))
+        .told_by_operator(detail.as_deref())
         .open()
 }
 
@@ -233,7 +252,7 @@ pub(crate) mod snapshot {
 
     pub fn instance(key: &InstanceKey, now: &Seen, ttl_ms: u64) -> Bytes {
         let moved = Moved { revision: now.instance.revision, wall_ms: None };
-        instance_put(moved, key, now, ttl_ms)
+        instance_put(moved, key, now, ttl_ms, None)
     }
 
     pub fn shard(key: &InstanceKey, instance: &roster_storage::catalog::Instance) -> Bytes {
