@@ -14,7 +14,7 @@ const KEPT: usize = 10;
 const KEPT_BEFORE_HISTORY: usize = 64;
 
 /// Entries that are far more than the kernel buffers of one connection and the kept changes hold.
-const ENTRIES: usize = 36;
+const ENTRIES: usize = 30;
 
 /// Instances of an entry and bytes of each: nearly as much as an entry may carry.
 const INSTANCES: usize = 15;

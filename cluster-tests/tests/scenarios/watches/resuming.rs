@@ -21,7 +21,7 @@ use crate::three_nodes;
 const FAULTS: usize = 3;
 
 /// Acknowledged writes between two faults.
-const WRITES_BETWEEN: usize = 50;
+const WRITES_BETWEEN: usize = 40;
 
 /// Changes that a node keeps in memory: more than come while a stream that was cut off resumes,
 /// and much less than all.

@@ -11,17 +11,17 @@ const READERS: usize = 8;
 const MIB: u64 = 1 << 20;
 
 /// Changes of all entries together: many times what may be kept for readers.
-const ENTRIES: usize = 100;
+const ENTRIES: usize = 64;
 const INSTANCES: usize = 15;
 const BYTES: usize = 15_000;
 
 /// Of one reader that does not read: more large changes than its connection takes, and then more
 /// small ones than memory keeps, if there is a history.
-const LARGE_CHANGES: usize = 24;
+const LARGE_CHANGES: usize = 18;
 const SMALL_CHANGES: usize = 128;
 
 /// What readers that do not read may cost a node, all together.
-const EXTRA_BYTES_MAX: u64 = 8 * MIB;
+const EXTRA_BYTES_MAX: u64 = 6 * MIB;
 
 fn small_queues() -> Plan {
     three_nodes().set("--watch-queue", 16)
