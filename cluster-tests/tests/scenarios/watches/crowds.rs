@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cluster_tests::client::Client;
 use cluster_tests::wait::until;
-use cluster_tests::watch::{Chronicle, Form, Stream};
+use cluster_tests::watch::{Chronicle, Form, Interest, Listener, Stream};
 use reqwest::Method;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -14,6 +14,9 @@ use crate::three_nodes;
 
 /// On one session, so that they go in one entry.
 const DEPARTING: usize = 2_000;
+
+/// Metadata of each: a snapshot of all is more than a connection takes that nobody reads.
+const BYTES: usize = 1_700;
 
 /// Registrations at the same time.
 const BESIDE: usize = 100;
@@ -81,10 +84,11 @@ async fn a_mass_departure_reaches_watchers_with_tiny_queues_in_full() {
     let at = client.at(writer);
     let session = at.post_once("/v1/sessions", "s", &json!({"ttl": "10m"})).await;
     let session = session.expect("opened").json()["session"].as_str().expect("text").to_owned();
+    let text = "x".repeat(BYTES);
     let items: Vec<_> = (0..DEPARTING)
         .map(|i| {
             json!({"op": "register", "app": "pay", "id": format!("i{i}"), "ip": "192.0.2.1",
-                   "port": 1, "session": session})
+                   "port": 1, "session": session, "metadata": {"text": text}})
         })
         .collect();
     at.post_once("/v1/instances:batch", "b", &json!({"items": items})).await.expect("put");
@@ -92,9 +96,10 @@ async fn a_mass_departure_reaches_watchers_with_tiny_queues_in_full() {
     let chronicle = Chronicle::new();
     let mut watches = Vec::new();
     for node in cluster.ids() {
-        for _ in 0..2 {
-            watches.push(watch_from_snapshot(&client, node).await);
-        }
+        watches.push(watch_from_snapshot(&client, node).await);
+        // One that does not read its snapshot meanwhile: all that comes is too much for its queue.
+        let stream = Stream::open_small(cluster.api(node), "").await;
+        watches.push((stream, Listener::new(format!("node {node}"), Interest::all(), None)));
     }
     // Together, so that some of them are applied at once: more than a queue holds.
     let mut writes = JoinSet::new();
