@@ -13,7 +13,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use roster_storage::events::{Change, EventLog, Forgotten};
+use roster_storage::events::{EventLog, Forgotten};
 use roster_storage::history::{GapReason, History, HistoryError, HistoryLimits};
 use roster_storage::names::Revision;
 
@@ -29,15 +29,17 @@ const SYNC_BYTES: usize = 1 << 20;
 /// Changes that are taken from the event log at once; it is locked meanwhile.
 const TAKE_MAX: usize = 1_024;
 
-/// Wakes after which the writer looks at the log though nothing is due yet: memory may forget.
+/// After each so many wakes the writer looks at the log though nothing is due yet: memory may forget.
 const WAKES_MAX: u64 = 16;
 
 /// How often it looks whether something has grown too old.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-/// Blocks that are checked at once, after the start, and the pause until the next ones.
+/// Blocks that are checked at once, after the start.
 const CHECK_BLOCKS: usize = 16;
-const CHECK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Between two pieces of what goes on in the background.
+const SHORT_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long a checkpoint waits for the history. Then what is missing may become a gap.
 const CHECKPOINT_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -45,9 +47,8 @@ const CHECKPOINT_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How long a stop waits for the last sync.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// How long the folder may be in use by an earlier run, and the pause between two tries.
+/// How long the folder may be in use by an earlier run.
 const BUSY_MAX: Duration = Duration::from_secs(10);
-const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// The shared event log.
 pub type SharedLog = Arc<Mutex<EventLog>>;
@@ -156,6 +157,7 @@ struct Shared {
     /// The writer sleeps until it is woken, since nothing was left to write. Set before it looks at
     /// the log: who adds to that later sees it.
     idle: AtomicBool,
+    /// Since the start.
     wakes: AtomicU64,
     /// The revision of the newest checkpoint that was installed.
     jumped: AtomicU64,
@@ -237,7 +239,7 @@ impl Writer {
                 Err(HistoryError::Busy { .. })
                     if Instant::now() < deadline && !self.shared.state.lock().stopping =>
                 {
-                    thread::sleep(BUSY_PAUSE);
+                    thread::sleep(SHORT_PAUSE);
                 }
                 Err(error) => {
                     tracing::error!("{error}");
@@ -252,12 +254,14 @@ impl Writer {
         let mut unchecked = Some(Revision(0));
         loop {
             self.shared.idle.store(self.unwritten_since.is_none(), Ordering::Relaxed);
-            let (stopping, wanted) = {
+            let (stopping, asked, settled) = {
                 let state = self.shared.state.lock();
-                (state.stopping, state.wanted > state.settled)
+                (state.stopping, state.wanted > state.settled, state.settled)
             };
             self.take(history)?;
-            let due = stopping || wanted || self.is_due() || history.has_outlived(wall_ms());
+            let more = history.appended().is_some_and(|appended| appended > settled);
+            let due = (more && (stopping || asked)) || self.is_due();
+            let due = due || history.has_outlived(wall_ms());
             if due {
                 self.sync(history)?;
             }
@@ -271,45 +275,46 @@ impl Writer {
             }
             self.shared.idle.store(self.unwritten_since.is_none(), Ordering::Relaxed);
             unchecked = unchecked.and_then(|from| history.check(from, CHECK_BLOCKS));
-            self.rest(unchecked.is_some());
+            // Who asks may know of an entry before the log does.
+            self.rest(if asked || unchecked.is_some() { SHORT_PAUSE } else { LOOK_EVERY });
         }
     }
 
     /// Takes what the log has more.
     fn take(&mut self, history: &History) -> Result<(), HistoryError> {
         loop {
-            let (from, read) = self.read_log(history);
-            let taken = match read {
-                Ok((changes, upto)) => {
-                    history.append(from, upto, &changes);
-                    changes.len()
-                }
-                Err(Forgotten { kept_after }) => {
-                    history.note_gap(kept_after, self.reason(kept_after));
-                    TAKE_MAX
-                }
-            };
+            let more = self.take_some(history);
             self.began = true;
-            if taken > 0 {
-                self.unwritten_since.get_or_insert_with(Instant::now);
-            }
             if history.pending_bytes() >= SYNC_BYTES {
                 self.sync(history)?;
             }
-            if taken < TAKE_MAX {
+            if !more {
                 return Ok(());
             }
         }
     }
 
-    fn read_log(
-        &self,
-        history: &History,
-    ) -> (Revision, Result<(Vec<Arc<Change>>, Revision), Forgotten>) {
+    /// Takes some of what the log has more; tells whether there may be more still.
+    fn take_some(&mut self, history: &History) -> bool {
         let appended = history.appended();
-        let log = self.log.lock();
-        let from = appended.unwrap_or(log.floor());
-        (from, log.after(from, TAKE_MAX))
+        let (from, read) = {
+            let log = self.log.lock();
+            let from = appended.unwrap_or(log.floor());
+            (from, log.after(from, TAKE_MAX))
+        };
+        match read {
+            Ok((changes, upto)) => {
+                history.append(from, upto, &changes);
+                if !changes.is_empty() {
+                    self.unwritten_since.get_or_insert_with(Instant::now);
+                }
+                changes.len() == TAKE_MAX
+            }
+            Err(Forgotten { kept_after }) => {
+                history.note_gap(kept_after, self.reason(kept_after));
+                true
+            }
+        }
     }
 
     /// Why the log does not have what comes before a revision.
@@ -335,9 +340,9 @@ impl Writer {
         Ok(())
     }
 
-    fn rest(&self, checking: bool) {
+    /// Sleeps until it is woken or something is due, and at most so long.
+    fn rest(&self, at_most: Duration) {
         let until_due = self.unwritten_since.map(|s| WRITTEN_WITHIN.saturating_sub(s.elapsed()));
-        let at_most = if checking { CHECK_PAUSE } else { LOOK_EVERY };
         thread::park_timeout(until_due.unwrap_or(at_most).min(at_most));
     }
 }
@@ -352,7 +357,7 @@ fn tell(history: &History) {
 mod tests {
     use roster_storage::catalog::At;
     use roster_storage::command::AppPolicy;
-    use roster_storage::events::{Event, EventLogLimits, Interest};
+    use roster_storage::events::{Change, Event, EventLogLimits, Interest};
     use roster_storage::history::Gap;
     use roster_storage::names::AppName;
 
@@ -411,6 +416,41 @@ mod tests {
         let history = reader(&handle);
         assert_eq!(history.covered(), [(Revision(11), Revision(50))]);
         assert_eq!(revisions(&history, 10), (11..=50).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_checkpoint_waits_for_what_the_log_is_told_a_moment_later() {
+        let home = tempfile::tempdir().expect("a folder");
+        let shared = log(0, 100);
+        let handle = HistoryWriter::start(home.path().join("history"), shared.clone(), LIMITS);
+        let history = reader(&handle);
+        let waiting = {
+            let handle = handle.clone();
+            thread::spawn(move || handle.before_checkpoint(Revision(10)))
+        };
+        while handle.shared.state.lock().wanted < Revision(10) {
+            thread::yield_now();
+        }
+        assert_eq!(history.newest(), None);
+        push(&shared, 1..=9);
+        // The last entry told nothing.
+        shared.lock().pass(Revision(10));
+        waiting.join().expect("it returns");
+        assert_eq!(history.newest(), Some(Revision(10)));
+    }
+
+    #[test]
+    fn a_stop_writes_what_is_left() {
+        let home = tempfile::tempdir().expect("a folder");
+        let folder = home.path().join("history");
+        let shared = log(0, 100);
+        let handle = HistoryWriter::start(folder.clone(), shared.clone(), LIMITS);
+        // Until it is open there is nothing to write to.
+        drop(reader(&handle));
+        push(&shared, 1..=40);
+        handle.stop();
+        let handle = HistoryWriter::start(folder, log(40, 100), LIMITS);
+        assert_eq!(reader(&handle).covered(), [(Revision(1), Revision(40))]);
     }
 
     #[test]

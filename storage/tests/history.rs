@@ -4,6 +4,7 @@
 mod model;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -157,6 +158,50 @@ fn a_folder_in_use_is_not_taken_for_a_damaged_one() {
     assert!(matches!(second, HistoryError::Busy { .. }), "{second}");
     drop(history);
     assert_eq!(covered(&open(&folder, UNLIMITED, SMALL)), [(0, 10)]);
+}
+
+/// A block may be written again, or go, between the look at its row and the look at its bytes.
+#[test]
+fn readers_are_told_rightly_while_it_is_written_and_trimmed() {
+    let home = tempfile::tempdir().expect("a folder");
+    let limits = HistoryLimits { bytes_max: 20_000, age_max_ms: u64::MAX };
+    let history = open(&home.path().join("history"), limits, SMALL);
+    append(&history, 0, 100);
+    history.sync(0).expect("it works");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for back in [0, 40, 200] {
+            let (history, done) = (&history, &done);
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    let newest = history.newest().expect("there is one").0;
+                    let from = newest.saturating_sub(back);
+                    match history.after(Revision(from), &interest(None), 500) {
+                        Ok((told, upto)) => {
+                            let expected = model::told(from, upto.0, &interest(None));
+                            assert_eq!(plain(&told), expected);
+                        }
+                        Err(gap) => assert_eq!(gap.reason, GapReason::NotKept, "{gap}"),
+                    }
+                    match history.before(Revision(from + 1), &interest(None), 500) {
+                        Ok((mut told, downto)) => {
+                            told.reverse();
+                            let expected = model::told(downto.0, from, &interest(None));
+                            assert_eq!(plain(&told), expected);
+                        }
+                        Err(gap) => assert_eq!(gap.reason, GapReason::NotKept, "{gap}"),
+                    }
+                }
+            });
+        }
+        for revision in 100..600 {
+            append(&history, revision, revision + 1);
+            history.sync(0).expect("it works");
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(history.take_notes(), Vec::<String>::new());
+    assert_eq!(history.covered().len(), 1);
 }
 
 /// What happens to a history, one after the other.

@@ -127,31 +127,36 @@ fn read_all(history: &History, apps: Option<&[u64]>) -> usize {
 #[test]
 #[ignore = "measures; run by hand"]
 fn space_on_disk() {
-    let home = tempfile::tempdir_in(std::env::current_dir().expect("a folder")).expect("a folder");
-    let folder = home.path().join("history");
     let limits = HistoryLimits { bytes_max: 16 << 20, age_max_ms: u64::MAX };
-    let mut history = open(&folder, limits, Sizes::default());
-    let mut next = 1;
-    let mut written = 0;
-    for round in 0..24 {
-        for _ in 0..100 {
-            let changes: Vec<_> = (next..next + 1_000).map(|r| registered(r, 1_000)).collect();
-            next += 1_000;
-            let before = history.bytes_kept();
-            write(&history, &changes, if round % 2 == 0 { 1_000 } else { 50 });
-            written += history.bytes_kept().saturating_sub(before);
-        }
-        println!(
-            "{next} events, at least {} MiB written, {} MiB kept: {} MiB by sled, {} MiB by the file system, {:?} CPU",
-            written >> 20,
-            history.bytes_kept() >> 20,
-            history.bytes_on_disk().expect("it works") >> 20,
-            bytes_of(&folder) >> 20,
-            cpu(),
-        );
-        if round % 5 == 4 {
-            drop(history);
-            history = open(&folder, limits, Sizes::default());
+    for (value_kib, segment_kib) in [(32, 4_096), (14, 1_024), (7, 512)] {
+        let sizes = Sizes {
+            value_bytes: value_kib << 10,
+            segment_bytes: segment_kib << 10,
+            ..Sizes::default()
+        };
+        let home =
+            tempfile::tempdir_in(std::env::current_dir().expect("a folder")).expect("a folder");
+        let folder = home.path().join("history");
+        let mut history = open(&folder, limits, sizes);
+        let (mut next, before) = (1, cpu());
+        for round in 0..12 {
+            for _ in 0..100 {
+                let changes: Vec<_> = (next..next + 1_000).map(|r| registered(r, 1_000)).collect();
+                next += 1_000;
+                write(&history, &changes, if round % 2 == 0 { 1_000 } else { 50 });
+            }
+            if round % 4 == 3 {
+                println!(
+                    "values of {value_kib} KiB, segments of {segment_kib} KiB, {next} events: {} MiB kept, \
+                     {} MiB by sled, {} MiB by the file system, {:?} CPU",
+                    history.bytes_kept() >> 20,
+                    history.bytes_on_disk().expect("it works") >> 20,
+                    bytes_of(&folder) >> 20,
+                    cpu() - before,
+                );
+                drop(history);
+                history = open(&folder, limits, sizes);
+            }
         }
     }
 }

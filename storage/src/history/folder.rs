@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::HistoryError;
-use super::keys::{Key, Name, Row};
+use super::keys::{Key, Name, Row, UNKNOWN_FORMAT};
 use super::store::{Store, StoreError};
 use crate::disk::fsync_dir;
 use crate::names::Revision;
@@ -90,6 +90,8 @@ fn read(folder: &Path, store: Store, notes: &mut Vec<String>) -> Result<Contents
     for (key, value) in store.all(&Key::all_rows())? {
         match Row::read(&key, &value) {
             Ok(row) => rows.push(row),
+            // Set aside, so that the version that wrote it can have it back.
+            Err(UNKNOWN_FORMAT) => return Err(StoreError::Damaged(format!("it {UNKNOWN_FORMAT}"))),
             Err(why) => {
                 unreadable("the block at", &key, why);
                 lost.extend(first_of(&key));

@@ -214,7 +214,7 @@ fn opened<'a>(key: &[u8], value: &'a [u8]) -> Result<Rest<'a>, &'static str> {
         return Err("its checksum is wrong");
     }
     let mut rest = Rest(value);
-    if rest.u8()? == FORMAT { Ok(rest) } else { Err("this binary does not know its format") }
+    if rest.u8()? == FORMAT { Ok(rest) } else { Err(UNKNOWN_FORMAT) }
 }
 
 fn checksum(key: &[u8], value: &[u8]) -> u64 {
@@ -224,6 +224,9 @@ fn checksum(key: &[u8], value: &[u8]) -> u64 {
     hash.write(value);
     hash.finish()
 }
+
+/// What another version of the binary wrote: it is not damaged.
+pub(super) const UNKNOWN_FORMAT: &str = "has a format that this version of Roster does not know";
 
 const SHORT: &str = "it is cut short";
 

@@ -67,7 +67,7 @@ pub fn change(revision: u64) -> Option<Arc<Change>> {
         key: key(one.clone()),
         now: seen(revision),
         ttl_ms: 15_000,
-        before: (revision % 2 == 0).then(|| seen(revision - 1)),
+        before: revision.is_multiple_of(2).then(|| seen(revision - 1)),
     };
     let reason = Reason::Expired { silent_ms: revision };
     let events = match revision % 5 {
