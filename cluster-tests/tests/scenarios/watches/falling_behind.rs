@@ -3,17 +3,21 @@
 use std::time::Duration;
 
 use cluster_tests::cluster::{Cluster, READY_WITHIN};
+use cluster_tests::faults::files_in;
 use cluster_tests::wait::until;
 use cluster_tests::watch::{Chronicle, Form, Interest, Listener, Stream};
 
 use super::{ask_every_revision, listen_up_to, reference, register, watch_from_snapshot};
 use crate::three_nodes;
 
-/// More than the log keeps behind a checkpoint.
-const MISSED: usize = 150;
+/// Of the leader, while the node sleeps for the first time; twice as many each further time.
+const CHECKPOINTS_MISSED: usize = 5;
 
-/// Tries to let a node miss what the log does not keep.
-const SLEEPS_MAX: usize = 8;
+/// Between two looks for a checkpoint.
+const WRITES_AT_ONCE: usize = 20;
+
+/// Sleeps at most to let a node miss what the log does not keep.
+const SLEEPS_MAX: usize = 5;
 
 #[tokio::test]
 async fn a_node_that_jumps_to_a_checkpoint_tells_its_watchers_that_they_missed_something() {
@@ -56,15 +60,14 @@ async fn a_node_that_jumps_to_a_checkpoint_tells_its_watchers_that_they_missed_s
     assert!(checked.covered.1 >= after, "{checked:?}");
 }
 
-/// The log behind a checkpoint goes a little later, so one sleep may not be enough.
+/// The leader keeps what it is just sending to a sleeping node, so a short sleep may not be enough.
 async fn sleeps_until_it_needs_a_checkpoint(cluster: &Cluster, asleep: u64, writer: u64) {
     let client = cluster.client();
-    for _ in 0..SLEEPS_MAX {
-        let mut last = 0;
+    for sleep in 0..SLEEPS_MAX {
         cluster.pause(asleep);
-        for i in 0..MISSED {
-            let app = ["pay", "orders"][i % 2];
-            last = register(&client, writer, app, &format!("i{}", i % 20)).await;
+        let mut last = 0;
+        for _ in 0..CHECKPOINTS_MISSED << sleep {
+            last = write_until_there_is_another_checkpoint(cluster, writer).await;
         }
         cluster.wake(asleep);
         until("it has caught up", READY_WITHIN, async || {
@@ -73,10 +76,27 @@ async fn sleeps_until_it_needs_a_checkpoint(cluster: &Cluster, asleep: u64, writ
         })
         .await;
         if cluster.last_log(asleep).contains("received a checkpoint") {
-            return;
+            return println!("it needed a checkpoint after {} sleeps", sleep + 1);
         }
     }
     panic!("it never needed a checkpoint");
+}
+
+/// Returns the last revision.
+async fn write_until_there_is_another_checkpoint(cluster: &Cluster, writer: u64) -> u64 {
+    let client = cluster.client();
+    let checkpoints = cluster.data_dir(writer).join("checkpoints");
+    let newest = || files_in(&checkpoints).into_iter().next_back();
+    let before = newest();
+    until("there is another checkpoint", READY_WITHIN, async || {
+        let mut last = 0;
+        for i in 0..WRITES_AT_ONCE {
+            let app = ["pay", "orders"][i % 2];
+            last = register(&client, writer, app, &format!("i{i}")).await;
+        }
+        if newest() == before { Err("there is none") } else { Ok(last) }
+    })
+    .await
 }
 
 #[tokio::test]
