@@ -142,6 +142,8 @@ pub struct NodeStatus {
     pub applied: u64,
     pub state_hash: String,
     pub state_hashes: Vec<(u64, String)>,
+    /// Resident memory.
+    pub memory_bytes: u64,
 }
 
 /// The nodes of a cluster, as clients know them. Cheap to clone.
@@ -193,6 +195,17 @@ impl At<'_> {
     pub async fn send(&self, request: RequestBuilder) -> Said {
         let response = request.send().await.map_err(|e| Failed::without_answer(&e))?;
         Self::answer(response).await
+    }
+
+    /// A success whose body is still to be read.
+    pub async fn begin(&self, request: RequestBuilder) -> Result<Response, Failed> {
+        let response = request.send().await.map_err(|e| Failed::without_answer(&e))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status().as_u16();
+        let text = response.text().await.map_err(|e| Failed::without_answer(&e))?;
+        Err(Failed::answered(status, &text))
     }
 
     async fn answer(response: Response) -> Said {

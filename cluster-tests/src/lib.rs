@@ -1,12 +1,14 @@
 //! Whole clusters under test: real processes, real sockets, real disks.
 //!
 //! [`cluster`] starts and ends nodes, [`client`] speaks to them, [`load`] keeps them busy,
-//! [`history`] remembers what was acknowledged and checks that the cluster kept it, [`faults`] breaks
-//! files and disks, [`wait`] waits for conditions. The scenarios themselves are in `tests/`.
+//! [`history`] remembers what was acknowledged and checks that the cluster kept it, [`churn`] makes
+//! changes of every kind, [`watch`] listens to them and checks that all tell the same, [`faults`]
+//! breaks files and disks, [`wait`] waits for conditions. The scenarios themselves are in `tests/`.
 //!
 //! Nothing here knows how the registry works inside: what is checked is what a client can see, and
 //! the nodes' own log lines of departures.
 
+pub mod churn;
 pub mod client;
 pub mod cluster;
 pub mod faults;
@@ -15,3 +17,4 @@ pub mod load;
 pub mod ports;
 pub mod seed;
 pub mod wait;
+pub mod watch;

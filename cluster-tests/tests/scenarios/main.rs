@@ -15,6 +15,7 @@ mod restarts;
 mod sentinel;
 mod start_up;
 mod takeovers;
+mod watches;
 mod wrong_disks;
 
 use std::path::Path;
