@@ -96,7 +96,7 @@ pub struct Settings {
     /// Changes that wait for one watcher before it must read them from the log [default: 1024]
     #[arg(long, env = "ROSTER_WATCH_QUEUE", value_name = "CHANGES")]
     pub watch_queue: Option<u64>,
-    /// Changes kept in memory for watches that resume [default: 65536]
+    /// Changes kept in memory for watches that resume [default: 65536, least 64]
     #[arg(long, env = "ROSTER_EVENT_LOG", value_name = "CHANGES")]
     pub event_log: Option<u64>,
     /// And so much memory at most, MiB [default: 64]
@@ -378,7 +378,7 @@ impl Settings {
                 queue_changes_max: count("--watch-queue", self.watch_queue, 1_024, 1)?,
                 queue_bytes_max: WATCH_QUEUE_BYTES_MAX,
                 log: EventLogLimits {
-                    changes_max: count("--event-log", self.event_log, 65_536, 1)?,
+                    changes_max: count("--event-log", self.event_log, 65_536, 64)?,
                     bytes_max: at_least("--event-log-mib", self.event_log_mib, 64, 1)? << 20,
                 },
             },

@@ -297,10 +297,10 @@ impl Writer {
     /// Takes some of what the log has more; tells whether there may be more still.
     fn take_some(&mut self, history: &History) -> bool {
         let appended = history.appended();
-        let (from, read) = {
+        let (from, newest, read) = {
             let log = self.log.lock();
             let from = appended.unwrap_or(log.floor());
-            (from, log.after(from, TAKE_MAX))
+            (from, log.newest(), log.after(from, TAKE_MAX))
         };
         match read {
             Ok((changes, upto)) => {
@@ -308,7 +308,7 @@ impl Writer {
                 if !changes.is_empty() {
                     self.unwritten_since.get_or_insert_with(Instant::now);
                 }
-                changes.len() == TAKE_MAX
+                upto < newest
             }
             Err(Forgotten { kept_after }) => {
                 history.note_gap(kept_after, self.reason(kept_after));

@@ -85,6 +85,8 @@ struct Queue {
     bytes: u64,
     /// What came was dropped; it must be read from the log.
     overflowed: bool,
+    /// All up to here was taken out of it before: where to read on from after an overflow.
+    passed: Revision,
 }
 
 impl Watches {
@@ -137,7 +139,10 @@ impl Watches {
     /// Returns whether there may be more.
     async fn hand_out_some(&self) -> bool {
         let handed = Revision(self.handed.load(Ordering::Acquire));
-        let step = self.log.lock().after(handed, STEP);
+        let (newest, step) = {
+            let log = self.log.lock();
+            (log.newest(), log.after(handed, STEP))
+        };
         let Ok((changes, upto)) = step else {
             self.skip_what_is_forgotten();
             return true;
@@ -153,7 +158,7 @@ impl Watches {
         }
         self.handed.store(upto.0, Ordering::Release);
         yield_now().await;
-        changes.len() == STEP
+        upto < newest
     }
 
     /// The log was cut or jumped before all was handed out: everybody has to look for themselves.
@@ -325,18 +330,21 @@ impl Queue {
         if full {
             return self.overflow();
         }
+        if self.changes.is_empty() {
+            self.passed = Revision(change.at.revision.0.saturating_sub(1));
+        }
         self.bytes += change.bytes();
         self.changes.push_back(change.clone());
     }
 
     fn overflow(&mut self) {
-        *self = Self { overflowed: true, ..Self::default() };
+        *self = Self { overflowed: true, passed: self.passed, ..Self::default() };
     }
 
-    /// All that lies in it; `None` if something was dropped.
-    fn take(&mut self) -> Option<VecDeque<Arc<Change>>> {
-        let Self { changes, overflowed, .. } = std::mem::take(self);
-        (!overflowed).then_some(changes)
+    /// All that lies in it. If something was dropped, where to read on from.
+    fn take(&mut self) -> Result<VecDeque<Arc<Change>>, Revision> {
+        let Self { changes, overflowed, passed, .. } = std::mem::take(self);
+        if overflowed { Err(passed) } else { Ok(changes) }
     }
 }
 
@@ -428,9 +436,12 @@ impl Following {
     fn read_log(&mut self) -> Step {
         // Whatever is handed out from now on is above what is read here.
         self.follower.queue.lock().overflowed = false;
-        let read = self.watches().log.lock().after(self.position, STEP);
+        let (newest, read) = {
+            let log = self.watches().log.lock();
+            (log.newest(), log.after(self.position, STEP))
+        };
         let Ok((changes, upto)) = read else { return Step::Forgotten };
-        self.behind = changes.len() == STEP;
+        self.behind = upto < newest;
         self.missing_since = None;
         self.told(changes, upto)
     }
@@ -473,16 +484,24 @@ impl Following {
     fn read_queue(&mut self) -> Option<Told> {
         // First: what was handed out by then lies in the queue.
         let handed = Revision(self.watches().handed.load(Ordering::Acquire));
-        let Some(changes) = self.follower.queue.lock().take() else {
-            self.behind = true;
-            let stalled = self.told_at.is_some_and(|at| at.elapsed() > STALLED);
-            return stalled.then_some(Told::Lagging(self.position));
+        let taken = self.follower.queue.lock().take();
+        let changes = match taken {
+            Ok(changes) => changes,
+            Err(passed) => return self.fall_behind(passed),
         };
         let new: Vec<_> =
             changes.into_iter().filter(|change| change.at.revision > self.position).collect();
         let last = new.last().map_or(handed, |last| last.at.revision);
         self.position = self.position.max(last);
         (!new.is_empty()).then_some(Told::Changes(new))
+    }
+
+    /// The queue overflowed: on from the log, unless nobody reads.
+    fn fall_behind(&mut self, passed: Revision) -> Option<Told> {
+        self.behind = true;
+        self.position = self.position.max(passed);
+        let stalled = self.told_at.is_some_and(|at| at.elapsed() > STALLED);
+        stalled.then_some(Told::Lagging(self.position))
     }
 
     async fn read(&mut self, patience: Duration) -> Told {

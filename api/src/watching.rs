@@ -51,7 +51,7 @@ pub(crate) struct Watching {
     asked: Asked,
     frames: Frames,
     phase: Phase,
-    bookmarked: Instant,
+    bookmark_due: Instant,
 }
 
 enum Phase {
@@ -101,7 +101,10 @@ impl Watching {
                 }
             }
         };
-        Ok((Self { api, asked, frames, phase, bookmarked: Instant::now() }, revision))
+        Ok((
+            Self { api, asked, frames, phase, bookmark_due: Instant::now() + BOOKMARK_EVERY },
+            revision,
+        ))
     }
 
     /// The next piece; `None` at the end.
@@ -137,12 +140,18 @@ impl Watching {
         if !self.frames.is_empty() {
             return;
         }
-        let patience = BOOKMARK_EVERY.saturating_sub(self.bookmarked.elapsed());
+        let patience = self.bookmark_due.saturating_duration_since(Instant::now());
         match following.feed.next(patience).await {
             Told::Changes(changes) => {
+                let last = changes.last().map(|change| change.at.revision);
                 following.changes.extend(changes);
                 following.send(&self.asked, &mut self.frames).await;
-                self.bookmark_if_due();
+                // Also while changes come one after the other, wanted ones or not.
+                if let Some(last) = last.filter(|_| following.all_sent())
+                    && self.bookmark_due <= Instant::now()
+                {
+                    self.bookmark(last);
+                }
             }
             Told::UpTo(revision) => self.bookmark(revision),
             Told::Lagging(revision) => self.end(&Mark::Lagging(revision)),
@@ -160,19 +169,9 @@ impl Watching {
         }
     }
 
-    /// Also while changes come one after the other, so that who watches with a filter that they do
-    /// not match is told how far it is.
-    fn bookmark_if_due(&mut self) {
-        let Phase::Changes(following) = &self.phase else { return };
-        let all_sent = following.changes.is_empty() && following.current.is_none();
-        if all_sent && self.bookmarked.elapsed() >= BOOKMARK_EVERY {
-            self.bookmarked = Instant::now() - BOOKMARK_EVERY;
-        }
-    }
-
     fn bookmark(&mut self, revision: Revision) {
         self.frames.mark(&Mark::Bookmark(revision));
-        self.bookmarked = Instant::now();
+        self.bookmark_due = Instant::now() + BOOKMARK_EVERY;
     }
 
     fn end(&mut self, mark: &Mark) {
@@ -285,6 +284,10 @@ fn document_stands(
 }
 
 impl Following {
+    fn all_sent(&self) -> bool {
+        self.changes.is_empty() && self.current.is_none()
+    }
+
     /// Writes what was told already, until the piece is large enough.
     async fn send(&mut self, asked: &Asked, frames: &mut Frames) {
         while frames.len() < PIECE_BYTES {

@@ -7,6 +7,10 @@ use std::sync::Arc;
 use super::Change;
 use crate::names::Revision;
 
+/// What one read gives at most, one change excepted: so much a slow reader may keep alive that is
+/// forgotten here.
+const READ_BYTES_MAX: u64 = 4 << 20;
+
 /// How much of the past is kept in memory. Beyond either, the oldest changes are forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventLogLimits {
@@ -86,7 +90,7 @@ impl EventLog {
             return Err(Forgotten { kept_after: self.floor });
         }
         let from = self.changes.partition_point(|change| change.at.revision <= revision);
-        let changes: Vec<_> = self.changes.range(from..).take(count).cloned().collect();
+        let changes = some(self.changes.range(from..), count);
         let complete = from + changes.len() == self.changes.len();
         let upto = match changes.last() {
             Some(last) if !complete => last.at.revision,
@@ -106,13 +110,24 @@ impl EventLog {
     /// revision (exclusive) they tell everything.
     pub fn before(&self, revision: Revision, count: usize) -> (Vec<Arc<Change>>, Revision) {
         let end = self.changes.partition_point(|change| change.at.revision < revision);
-        let changes: Vec<_> = self.changes.range(..end).rev().take(count).cloned().collect();
+        let changes = some(self.changes.range(..end).rev(), count);
         let downto = match changes.last() {
             Some(last) if changes.len() < end => Revision(last.at.revision.0 - 1),
             Some(_) | None => self.floor,
         };
         (changes, downto)
     }
+}
+
+/// At most so many, and at most so many bytes.
+fn some<'a>(changes: impl Iterator<Item = &'a Arc<Change>>, count: usize) -> Vec<Arc<Change>> {
+    let mut bytes = 0;
+    let fits = |change: &&Arc<Change>| {
+        let first = bytes == 0;
+        bytes += change.bytes();
+        first || bytes <= READ_BYTES_MAX
+    };
+    changes.take(count).take_while(fits).cloned().collect()
 }
 
 #[cfg(test)]
