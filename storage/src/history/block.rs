@@ -254,11 +254,11 @@ mod tests {
         let mut encoded = Vec::new();
         encode(&change(5), &mut encoded).expect("it is small");
         let expected = b"\x95\x05\x01\x02\x5f\x92\
-            \x81\xa6AppPut\x92\xa3pay\x95\0\xc0\xc0\xc0\xc0\
+            \x81\xa6AppPut\x93\xa3pay\x95\0\xc0\xc0\xc0\xc0\xc3\
             \x81\xaaAppDeleted\x92\xa3pay\x81\xa7Expired\x91\xcd\x01\x2c";
         assert_eq!(encoded, expected);
         let bytes = joined(&block(&[change(5)]));
-        let head = b"\x01\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x09\0\0\0\x03\0\0\0\x37";
+        let head = b"\x01\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x09\0\0\0\x03\0\0\0\x38";
         assert_eq!(&bytes[..HEAD_BYTES], head);
     }
 
