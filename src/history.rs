@@ -266,6 +266,8 @@ impl Writer {
                 self.sync(history)?;
             }
             tell(history);
+            // A reader may have found out.
+            history.working()?;
             if stopping {
                 return Ok(());
             }

@@ -479,11 +479,12 @@ impl Registry for Node {
         patience: Duration,
     ) -> Result<Box<dyn Feed>, NotFollowed> {
         let running = self.serving()?;
+        let place = running.watches.place()?;
         if running.wait_applied(after.0, patience).await.is_err() {
             let current = running.published.load().revision();
             return Err(NotFollowed::Ahead { current });
         }
-        running.watches.follow(interest, after).await
+        place.follow(interest, after).await
     }
 
     async fn past(&self, past: Past) -> Result<PastChanges, Unavailable> {

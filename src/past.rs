@@ -2,53 +2,119 @@
 //! behind it. Missing ranges are passed over here; whoever reads is told which ranges there are.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use roster_api::registry::{Past, PastChanges};
-use roster_storage::events::{Change, Interest};
+use roster_storage::events::Change;
 use roster_storage::history::History;
 use roster_storage::names::Revision;
-use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 use crate::watch::Watches;
 
 /// Changes that are looked at in memory at once.
 const STEP: usize = 1_024;
 
+/// Between two looks whether the log is where the state is, and how many there are.
+const A_MOMENT: Duration = Duration::from_millis(2);
+const LOOKS_MAX: u32 = 500;
+
+/// Between two looks whether something was written.
+const WRITING_PAUSE: Duration = Duration::from_millis(50);
+
 impl Watches {
-    /// One step through the past, in the order asked for.
+    /// One step through the past, in the order asked for. May come no further, if what comes next is
+    /// about to be written.
     pub async fn past(&self, past: Past) -> PastChanges {
-        let floor = self.log().lock().floor();
-        if past.newest_first {
-            match past.upto > floor {
-                true => self.backwards_in_memory(&past),
-                false => backwards(self.opened_history().await, past).await,
-            }
-        } else {
-            match past.after >= floor {
-                true => self.forwards_in_memory(&past),
-                false => forwards(self.opened_history().await, past, floor).await,
-            }
+        self.wait_for(past.upto).await;
+        let in_memory = match past.newest_first {
+            true => self.backwards_in_memory(&past),
+            false => self.forwards_in_memory(&past),
+        };
+        match in_memory {
+            Ok(read) => read,
+            Err(_) if past.newest_first => self.backwards(past).await,
+            Err(floor) => self.forwards(past, floor).await,
         }
     }
 
-    fn forwards_in_memory(&self, past: &Past) -> PastChanges {
+    /// The state is published a moment before its changes are in the log.
+    async fn wait_for(&self, revision: Revision) {
+        for _ in 0..LOOKS_MAX {
+            if self.log().lock().newest() >= revision {
+                return;
+            }
+            sleep(A_MOMENT).await;
+        }
+    }
+
+    /// The error is where memory begins.
+    fn forwards_in_memory(&self, past: &Past) -> Result<PastChanges, Revision> {
         let read = self.log().lock().after(past.after, STEP);
-        match read {
-            Ok((changes, upto)) => told(changes, past, upto.min(past.upto)),
-            // Forgotten since a moment ago: the next step reads the history.
-            Err(_) => told(Vec::new(), past, past.after),
+        let (changes, upto) = read.map_err(|forgotten| forgotten.kept_after)?;
+        Ok(told(changes, past, upto.min(past.upto)))
+    }
+
+    fn backwards_in_memory(&self, past: &Past) -> Result<PastChanges, Revision> {
+        let (floor, (changes, downto)) = {
+            let log = self.log().lock();
+            (log.floor(), log.before(next(past.upto), STEP))
+        };
+        if past.upto <= floor {
+            return Err(floor);
+        }
+        Ok(told(changes, past, downto.max(past.after)))
+    }
+
+    async fn forwards(&self, past: Past, floor: Revision) -> PastChanges {
+        let to_memory = floor.min(past.upto);
+        let asked = past.clone();
+        let read = move |history: &History| {
+            let read = history.after(asked.after, &asked.interest, asked.count);
+            (read, history.appended())
+        };
+        match self.read_history(read).await {
+            Some((Ok((changes, upto)), _)) if upto > past.after => {
+                told(changes, &past, upto.min(past.upto))
+            }
+            // It is written within a second.
+            Some((Ok(_), appended)) if appended > Some(past.after) => {
+                sleep(WRITING_PAUSE).await;
+                told(Vec::new(), &past, past.after)
+            }
+            // It ends here, before memory begins.
+            Some((Ok(_), _)) | None => told(Vec::new(), &past, to_memory),
+            Some((Err(gap), _)) => {
+                told(Vec::new(), &past, gap.upto.max(next(past.after)).min(to_memory))
+            }
         }
     }
 
-    fn backwards_in_memory(&self, past: &Past) -> PastChanges {
-        let (changes, downto) = self.log().lock().before(next(past.upto), STEP);
-        told(changes, past, downto.max(past.after))
+    async fn backwards(&self, past: Past) -> PastChanges {
+        let asked = past.clone();
+        let read = move |history: &History| {
+            let read = history.before(next(asked.upto), &asked.interest, asked.count);
+            (read, history.newest(), history.appended())
+        };
+        match self.read_history(read).await {
+            Some((_, newest, appended)) if newest < Some(past.upto) && appended > newest => {
+                sleep(WRITING_PAUSE).await;
+                told(Vec::new(), &past, past.upto)
+            }
+            Some((Ok((changes, downto)), ..)) if downto < past.upto => {
+                told(changes, &past, downto.max(past.after))
+            }
+            // There is nothing before it.
+            Some((Ok(_), ..)) | None => told(Vec::new(), &past, past.after),
+            Some((Err(gap), ..)) => {
+                told(Vec::new(), &past, gap.after.max(past.after).min(past.upto))
+            }
+        }
     }
 
     /// The ranges of revisions of which every change is kept here: the first and the last of each.
     pub async fn covered(&self) -> Vec<(Revision, Revision)> {
-        let history = self.opened_history().await;
-        let mut covered = history.map(|history| history.covered()).unwrap_or_default();
+        let mut covered = self.read_history(History::covered).await.unwrap_or_default();
         let (floor, newest) = {
             let log = self.log().lock();
             (log.floor(), log.newest())
@@ -61,16 +127,26 @@ impl Watches {
         covered
     }
 
-    /// The last revision that was told before a wall time; 0 if none of those kept was.
+    /// The last revision that was told before a wall time; 0 if none of those kept was. Wall clocks
+    /// may have gone back: what was told later is later, whatever its time.
     pub async fn revision_at(&self, wall_ms: u64) -> Revision {
-        let floor = self.log().lock().floor();
-        let in_memory = self.log().lock().last_before(wall_ms);
-        if let Some(revision) = in_memory {
-            return revision;
+        let mut before = Revision(u64::MAX);
+        loop {
+            // In pieces: apply waits for the log.
+            let (floor, (changes, downto)) = {
+                let log = self.log().lock();
+                (log.floor(), log.before(before, STEP))
+            };
+            let found = changes.iter().find(|change| change.at.stamp.wall_ms < wall_ms);
+            if let Some(found) = found {
+                return found.at.revision;
+            }
+            if downto <= floor {
+                let read = move |history: &History| history.revision_at(wall_ms);
+                return self.read_history(read).await.flatten().unwrap_or_default().min(floor);
+            }
+            before = next(downto);
         }
-        let Some(history) = self.opened_history().await else { return Revision(0) };
-        let found = spawn_blocking(move || history.revision_at(wall_ms)).await;
-        found.ok().flatten().unwrap_or_default().min(floor)
     }
 }
 
@@ -85,49 +161,4 @@ fn told(mut changes: Vec<Arc<Change>>, past: &Past, reached: Revision) -> PastCh
         revision > past.after && revision <= past.upto && past.interest.touched_by(change)
     });
     PastChanges { changes, reached }
-}
-
-async fn forwards(history: Option<Arc<History>>, past: Past, floor: Revision) -> PastChanges {
-    let read = |history: &History, past: &Past, interest: &Interest| {
-        history.after(past.after, interest, past.count)
-    };
-    let to_memory = floor.min(past.upto);
-    let Some((past, read)) = off_thread(history, past.clone(), read).await else {
-        return told(Vec::new(), &past, to_memory);
-    };
-    match read {
-        Ok((changes, upto)) if upto > past.after => told(changes, &past, upto.min(past.upto)),
-        // It ends here, before memory begins.
-        Ok(_) => told(Vec::new(), &past, to_memory),
-        Err(gap) => told(Vec::new(), &past, gap.upto.min(past.upto).max(next(past.after))),
-    }
-}
-
-async fn backwards(history: Option<Arc<History>>, past: Past) -> PastChanges {
-    let read = |history: &History, past: &Past, interest: &Interest| {
-        history.before(next(past.upto), interest, past.count)
-    };
-    let Some((past, read)) = off_thread(history, past.clone(), read).await else {
-        return told(Vec::new(), &past, past.after);
-    };
-    match read {
-        Ok((changes, downto)) if downto < past.upto => told(changes, &past, downto.max(past.after)),
-        // There is nothing before it.
-        Ok(_) => told(Vec::new(), &past, past.after),
-        Err(gap) => told(Vec::new(), &past, gap.after.max(past.after)),
-    }
-}
-
-/// Reads the history where waiting for the disk does no harm. `None` if there is none.
-async fn off_thread<T: Send + 'static>(
-    history: Option<Arc<History>>,
-    past: Past,
-    read: impl FnOnce(&History, &Past, &Interest) -> T + Send + 'static,
-) -> Option<(Past, T)> {
-    let history = history?;
-    let read = spawn_blocking(move || {
-        let read = read(&history, &past, &past.interest);
-        (past, read)
-    });
-    read.await.ok()
 }

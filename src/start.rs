@@ -33,7 +33,7 @@ use crate::raft::bootstrap::{BootstrapError, find_cluster, gather_members};
 use crate::raft::network::Network;
 use crate::raft::{Raft, leader_becomes, routes};
 use crate::serve::{bind, serve};
-use crate::watch::{Watches, dispatch};
+use crate::watch::{Watches, dispatch, say_goodbye};
 
 /// How long sending a whole checkpoint to a slow node may take.
 const CHECKPOINT_TRANSFER: Duration = Duration::from_secs(600);
@@ -131,6 +131,8 @@ async fn take_part(
     find_cluster(node).await?;
     let opened = open_disk(node, stop).await?;
     let running = start_raft(node, opened).await?;
+    // Outlives the other tasks, which end with the node.
+    tokio::spawn(say_goodbye(running.watches.clone()));
     node.set_running(running.clone());
     say_what_changed(&running);
     // Dropped, and so ended, when the node is told to stop.

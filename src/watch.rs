@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -15,13 +16,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
 use roster_api::registry::{Feed, NotFollowed, Told, Unavailable};
-use roster_storage::events::{Change, Event, EventLog, EventLogLimits, Interest, Kinds};
+use roster_storage::events::{Change, Event, EventLog, EventLogLimits, Interest, Kind, Kinds};
 use roster_storage::history::{History, HistoryLimits};
 use roster_storage::names::{AppName, Revision};
 use roster_storage::version::{Observer, Version};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::{spawn_blocking, yield_now};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::history::{HistoryHandle, HistoryWriter};
@@ -29,8 +30,8 @@ use crate::history::{HistoryHandle, HistoryWriter};
 /// Changes that are read from the log at once.
 const STEP: usize = 256;
 
-/// Followers that are handed a change before others may run.
-const HANDED_AT_ONCE: usize = 1_000;
+/// Followers that are looked at for a change before others may run.
+const LOOKED_AT_ONCE: usize = 1_000;
 
 /// A reader whose queue overflowed and who took nothing for so long does not read.
 const STALLED: Duration = Duration::from_secs(10);
@@ -38,6 +39,9 @@ const STALLED: Duration = Duration::from_secs(10);
 /// How long a reader waits for what memory has forgotten to be written, and between two looks.
 const HISTORY_PATIENCE: Duration = Duration::from_secs(5);
 const HISTORY_PAUSE: Duration = Duration::from_millis(20);
+
+/// Reads of the history at once.
+const HISTORY_READERS_MAX: usize = 4;
 
 /// How many may follow, and what each may leave unread.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +61,8 @@ pub struct Watches {
     grown: Notify,
     /// All up to this revision was handed out.
     handed: AtomicU64,
+    /// Readers of the history take turns: each read decodes blocks on a thread of its own.
+    readers: Semaphore,
     followers: RwLock<Followers>,
     count: AtomicUsize,
     limits: WatchLimits,
@@ -96,6 +102,7 @@ impl Watches {
             log: Arc::new(Mutex::new(log)),
             grown: Notify::new(),
             handed: AtomicU64::new(0),
+            readers: Semaphore::new(HISTORY_READERS_MAX),
             followers: RwLock::default(),
             count: AtomicUsize::new(0),
             limits,
@@ -126,7 +133,25 @@ impl Watches {
         while handle.is_opening() && !self.stopping.is_cancelled() {
             sleep(HISTORY_PAUSE).await;
         }
-        handle.reader()
+        handle.reader().filter(|history| history.working().is_ok())
+    }
+
+    /// Reads the history where waiting for the disk does no harm; `None` if there is none.
+    pub async fn read_history<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&History) -> T + Send + 'static,
+    ) -> Option<T> {
+        let history = self.opened_history().await?;
+        let _turn = self.readers.acquire().await.ok()?;
+        spawn_blocking(move || read(&history)).await.ok()
+    }
+
+    /// Wakes all who follow, so that they see that the node stops.
+    fn wake_all(&self) {
+        let followers = self.followers.read();
+        for follower in followers.all() {
+            follower.wake.notify_one();
+        }
     }
 
     /// Ends the history after a last sync. Waits for the disk.
@@ -147,12 +172,12 @@ impl Watches {
             self.skip_what_is_forgotten();
             return true;
         };
-        let mut handed_at_once = 0;
+        let mut looked_at = 0;
         for change in &changes {
-            handed_at_once += self.hand_out(change);
+            looked_at += self.hand_out(change);
             self.handed.store(change.at.revision.0, Ordering::Release);
-            if handed_at_once >= HANDED_AT_ONCE {
-                handed_at_once = 0;
+            if looked_at >= LOOKED_AT_ONCE {
+                looked_at = 0;
                 yield_now().await;
             }
         }
@@ -165,16 +190,14 @@ impl Watches {
     fn skip_what_is_forgotten(&self) {
         let floor = self.log.lock().floor();
         let followers = self.followers.read();
-        for follower in
-            followers.of_all.values().chain(followers.of_app.values().flat_map(BTreeMap::values))
-        {
+        for follower in followers.all() {
             follower.queue.lock().overflow();
             follower.wake.notify_one();
         }
         self.handed.store(floor.0, Ordering::Release);
     }
 
-    /// Returns how many got it.
+    /// Returns how many were looked at.
     fn hand_out(&self, change: &Arc<Change>) -> usize {
         let followers = self.followers.read();
         if followers.of_all.is_empty() && followers.of_app.is_empty() {
@@ -184,38 +207,29 @@ impl Watches {
         let all = change.events.iter().map(Event::kind).collect();
         let mut count = 0;
         for follower in followers.of_all.values() {
-            count += usize::from(follower.hand(change, all, &self.limits));
+            follower.hand(change, all, &self.limits);
+            count += if follower.interest.is_narrow() { change.events.len() } else { 1 };
         }
         for (app, kinds) in touched {
             for follower in followers.of_app.get(app).into_iter().flat_map(BTreeMap::values) {
-                count += usize::from(follower.hand(change, kinds, &self.limits));
+                follower.hand(change, kinds, &self.limits);
+                count += 1;
             }
         }
         count
     }
 
-    /// Follows from a revision that this node has reached.
-    pub async fn follow(
-        self: &Arc<Self>,
-        interest: Interest,
-        after: Revision,
-    ) -> Result<Box<dyn Feed>, NotFollowed> {
-        let place = Place::take(self)?;
-        let follower =
-            Arc::new(Follower { interest, queue: Mutex::default(), wake: Notify::new() });
-        let number = self.followers.write().add(&follower);
-        let following = Following {
-            place,
-            number,
-            follower,
-            position: after,
-            behind: true,
-            told_at: None,
-            missing_since: None,
-        };
-        // Known before the answer begins, so that it can be a plain refusal.
-        following.is_kept().await?;
-        Ok(Box::new(following))
+    /// A place among those who follow.
+    pub fn place(self: &Arc<Self>) -> Result<Place, Unavailable> {
+        let max = self.limits.followers_max;
+        let place = Place(self.clone());
+        if self.count.fetch_add(1, Ordering::Relaxed) >= max {
+            return Err(Unavailable::Overloaded(format!(
+                "{max} watches and long polls are open on this node, its limit (--watches-max); try \
+                 another node or later"
+            )));
+        }
+        Ok(place)
     }
 }
 
@@ -225,6 +239,12 @@ pub async fn dispatch(watches: Arc<Watches>) {
         watches.grown.notified().await;
         while watches.hand_out_some().await {}
     }
+}
+
+/// Tells all who follow when the node stops.
+pub async fn say_goodbye(watches: Arc<Watches>) {
+    watches.stopping.cancelled().await;
+    watches.wake_all();
 }
 
 impl Observer for Watches {
@@ -276,6 +296,11 @@ fn touched(change: &Change) -> Vec<(&AppName, Kinds)> {
 }
 
 impl Followers {
+    /// Those of several apps come several times.
+    fn all(&self) -> impl Iterator<Item = &Arc<Follower>> {
+        self.of_all.values().chain(self.of_app.values().flat_map(BTreeMap::values))
+    }
+
     fn add(&mut self, follower: &Arc<Follower>) -> u64 {
         self.last += 1;
         let number = self.last;
@@ -306,16 +331,15 @@ impl Followers {
 }
 
 impl Follower {
-    /// Puts a change into the queue if it is wanted, once. Returns whether it is.
-    fn hand(&self, change: &Arc<Change>, kinds: Kinds, limits: &WatchLimits) -> bool {
+    /// Puts a change into the queue if it is wanted, once.
+    fn hand(&self, change: &Arc<Change>, kinds: Kinds, limits: &WatchLimits) {
         if !self.interest.kinds.meets(kinds)
             || (self.interest.is_narrow() && !self.interest.touched_by(change))
         {
-            return false;
+            return;
         }
         self.queue.lock().push(change, limits);
         self.wake.notify_one();
-        true
     }
 }
 
@@ -349,19 +373,32 @@ impl Queue {
 }
 
 /// A place among those who follow; given back when dropped.
-struct Place(Arc<Watches>);
+pub struct Place(Arc<Watches>);
 
 impl Place {
-    fn take(watches: &Arc<Watches>) -> Result<Self, Unavailable> {
-        let max = watches.limits.followers_max;
-        let place = Self(watches.clone());
-        if watches.count.fetch_add(1, Ordering::Relaxed) >= max {
-            return Err(Unavailable::Overloaded(format!(
-                "{max} watches and long polls are open on this node, its limit (--watches-max); try \
-                 another node or later"
-            )));
-        }
-        Ok(place)
+    /// Follows from a revision that this node has reached.
+    pub async fn follow(
+        self,
+        interest: Interest,
+        after: Revision,
+    ) -> Result<Box<dyn Feed>, NotFollowed> {
+        let follower =
+            Arc::new(Follower { interest, queue: Mutex::default(), wake: Notify::new() });
+        let number = self.0.followers.write().add(&follower);
+        let following = Following {
+            place: self,
+            number,
+            follower,
+            position: after,
+            behind: true,
+            told_at: None,
+            away: Duration::ZERO,
+            missing_since: None,
+            alarm: Box::pin(sleep(Duration::ZERO)),
+        };
+        // Known before the answer begins, so that it can be a plain refusal.
+        following.is_kept().await?;
+        Ok(Box::new(following))
     }
 }
 
@@ -382,8 +419,12 @@ struct Following {
     behind: bool,
     /// When it was told something last, if it was.
     told_at: Option<Instant>,
+    /// How long it did not ask for more, before this time.
+    away: Duration,
     /// Since when what comes next is neither in memory nor in the history.
     missing_since: Option<Instant>,
+    /// Set again only when it has gone off: most waits end before.
+    alarm: Pin<Box<Sleep>>,
 }
 
 /// What one look at the past gave.
@@ -415,21 +456,22 @@ impl Following {
         if self.position >= floor {
             return Ok(());
         }
-        let next = Revision(self.position.0 + 1);
-        let covered = self
-            .watches()
-            .opened_history()
-            .await
-            .map(|history| history.covered())
-            .unwrap_or_default();
-        let newest = covered.last().copied();
-        // The newest range is being written on, up to what memory has.
-        let reaches = |range: &&(Revision, Revision)| range.1 >= floor || newest == Some(**range);
-        let holds = |range: &(Revision, Revision)| range.0 <= next && self.position <= range.1;
-        match covered.iter().filter(reaches).any(holds) {
-            true => Ok(()),
-            false => Err(NotFollowed::Compacted { restart_from }),
+        let kept = match self.has_no_history() {
+            true => None,
+            false => {
+                let position = self.position;
+                self.watches().read_history(move |history| history.leads(position, floor)).await
+            }
+        };
+        match kept {
+            Some(true) => Ok(()),
+            Some(false) | None => Err(NotFollowed::Compacted { restart_from }),
         }
+    }
+
+    /// What clients are not told of is not in the history.
+    fn has_no_history(&self) -> bool {
+        self.follower.interest.kinds.has(Kind::Session)
     }
 
     /// The next changes from memory.
@@ -448,25 +490,26 @@ impl Following {
 
     /// The next changes from the history.
     async fn read_history(&mut self) -> Step {
-        let Some(history) = self.watches().opened_history().await else {
+        if self.has_no_history() {
             return Step::Told(self.compacted());
-        };
+        }
         let (follower, position) = (self.follower.clone(), self.position);
-        let read = spawn_blocking(move || history.after(position, &follower.interest, STEP)).await;
+        let read = move |history: &History| history.after(position, &follower.interest, STEP);
+        let read = self.watches().read_history(read).await;
         match read {
-            Ok(Ok((changes, upto))) if upto > position => {
+            Some(Ok((changes, upto))) if upto > position => {
                 self.missing_since = None;
                 self.told(changes, upto)
             }
             // It is not written yet.
-            Ok(Ok(_)) => match self.missing_since.get_or_insert_with(Instant::now).elapsed() {
+            Some(Ok(_)) => match self.missing_since.get_or_insert_with(Instant::now).elapsed() {
                 waited if waited > HISTORY_PATIENCE => Step::Told(self.compacted()),
                 _ => {
                     sleep(HISTORY_PAUSE).await;
                     Step::Nothing
                 }
             },
-            Ok(Err(_)) | Err(_) => Step::Told(self.compacted()),
+            Some(Err(_)) | None => Step::Told(self.compacted()),
         }
     }
 
@@ -500,8 +543,7 @@ impl Following {
     fn fall_behind(&mut self, passed: Revision) -> Option<Told> {
         self.behind = true;
         self.position = self.position.max(passed);
-        let stalled = self.told_at.is_some_and(|at| at.elapsed() > STALLED);
-        stalled.then_some(Told::Lagging(self.position))
+        (self.away > STALLED).then_some(Told::Lagging(self.position))
     }
 
     async fn read(&mut self, patience: Duration) -> Told {
@@ -518,6 +560,9 @@ impl Following {
                 if let Step::Told(told) = step {
                     return told;
                 }
+                if Instant::now() >= deadline {
+                    return Told::UpTo(self.position);
+                }
                 yield_now().await;
                 continue;
             }
@@ -527,15 +572,23 @@ impl Following {
             if self.behind {
                 continue;
             }
-            tokio::select! {
-                biased;
-                () = self.follower.wake.notified() => {}
-                () = self.watches().stopping.cancelled() => {}
-                () = sleep_until(deadline) => {
-                    // What was handed out together with the last look at the queue.
-                    return self.read_queue().unwrap_or(Told::UpTo(self.position));
-                }
+            self.away = Duration::ZERO;
+            if Instant::now() >= deadline {
+                return Told::UpTo(self.position);
             }
+            self.wait(deadline).await;
+        }
+    }
+
+    /// Waits until there is something to see, or until about this moment.
+    async fn wait(&mut self, deadline: Instant) {
+        if self.alarm.is_elapsed() || self.alarm.deadline() > deadline {
+            self.alarm.as_mut().reset(deadline);
+        }
+        tokio::select! {
+            biased;
+            () = self.follower.wake.notified() => {}
+            () = &mut self.alarm => {}
         }
     }
 }
@@ -543,6 +596,7 @@ impl Following {
 #[async_trait]
 impl Feed for Following {
     async fn next(&mut self, patience: Duration) -> Told {
+        self.away = self.told_at.map_or(Duration::ZERO, |at| at.elapsed());
         let told = self.read(patience).await;
         self.told_at = Some(Instant::now());
         told

@@ -120,7 +120,8 @@ pub struct PastChanges {
     /// In the order asked for, each with at least one event of interest; may be none.
     pub changes: Vec<Arc<Change>>,
     /// All that is kept from the start up to this revision was read, or down to it (exclusive) if
-    /// the newest came first. Always nearer to the end than the start was, if it is not there.
+    /// the newest came first. It may be where the step began, if what comes next is about to be
+    /// written: ask again.
     pub reached: Revision,
 }
 

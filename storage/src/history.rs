@@ -499,6 +499,18 @@ impl History {
         self.state.read().coverage.ranges()
     }
 
+    /// Whether it has all after `after` up to `upto`, or takes it up now. May wait for the disk.
+    pub fn leads(&self, after: Revision, upto: Revision) -> bool {
+        let covered = self.covered();
+        let end = covered.last().map(|range| range.1);
+        let Some(range) = covered.iter().find(|range| range.0.0 <= after.0 + 1 && after <= range.1)
+        else {
+            // After what was synced, and within what waits for it.
+            return end.is_some_and(|end| after > end) && self.appended() >= Some(after);
+        };
+        range.1 >= upto || end == Some(range.1)
+    }
+
     /// What is missing between the covered ranges.
     pub fn gaps(&self) -> Vec<Gap> {
         self.state.read().coverage.gaps()

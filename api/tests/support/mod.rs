@@ -210,7 +210,9 @@ impl Registry for Alone {
     }
 
     async fn revision_at(&self, wall_ms: u64) -> Revision {
-        self.log.log.lock().last_before(wall_ms).unwrap_or_default()
+        let (changes, _) = self.log.log.lock().before(Revision(u64::MAX), usize::MAX);
+        let found = changes.iter().find(|change| change.at.stamp.wall_ms < wall_ms);
+        found.map(|change| change.at.revision).unwrap_or_default()
     }
 
     async fn heartbeat(&self, beats: Vec<Beat>) -> Result<BeatAnswers, Unavailable> {

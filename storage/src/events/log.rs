@@ -62,7 +62,11 @@ impl EventLog {
         }
         self.bytes += change.bytes();
         self.changes.push_back(change);
-        while self.changes.len() > self.limits.changes_max || self.bytes > self.limits.bytes_max {
+        let limits = self.limits;
+        // However large the newest is: it was not told to anybody yet.
+        while self.changes.len() > 1
+            && (self.changes.len() > limits.changes_max || self.bytes > limits.bytes_max)
+        {
             let Some(oldest) = self.changes.pop_front() else { break };
             self.bytes -= oldest.bytes();
             self.floor = oldest.at.revision;
@@ -97,13 +101,6 @@ impl EventLog {
             Some(_) | None => self.newest.max(revision),
         };
         Ok((changes, upto))
-    }
-
-    /// The last change that was told before a wall time, in milliseconds since 1970, if one of those
-    /// kept was. Wall clocks may have gone back: what was told later is later, whatever its time.
-    pub fn last_before(&self, wall_ms: u64) -> Option<Revision> {
-        let mut changes = self.changes.iter().rev();
-        changes.find(|change| change.at.stamp.wall_ms < wall_ms).map(|change| change.at.revision)
     }
 
     /// At most `count` changes before `revision` (exclusive), newest first, and down to which
@@ -197,6 +194,17 @@ mod tests {
         }
         assert!(log.floor() >= Revision(95), "{:?}", log.floor());
         assert!(log.after(log.floor(), 100).is_ok_and(|(changes, _)| !changes.is_empty()));
+    }
+
+    #[test]
+    fn a_change_that_is_larger_than_the_log_is_kept_until_the_next_one() {
+        let limits = EventLogLimits { changes_max: 100, bytes_max: 1 };
+        let mut log = EventLog::starting_after(Revision(0), limits);
+        log.push(change(1));
+        assert_eq!(revisions(&log.after(Revision(0), 9).expect("kept").0), vec![1]);
+        log.push(change(2));
+        assert_eq!(log.after(Revision(0), 9), Err(Forgotten { kept_after: Revision(1) }));
+        assert_eq!(revisions(&log.after(Revision(1), 9).expect("kept").0), vec![2]);
     }
 
     #[test]
