@@ -8,10 +8,10 @@ use super::{listen_up_to, next, put_many, reference, register};
 use crate::three_nodes;
 
 /// Changes that a node keeps.
-const KEPT: usize = 10;
+const KEPT: usize = 64;
 
 /// Changes that a node keeps in memory, so that the history takes them in time.
-const KEPT_BEFORE_HISTORY: usize = 64;
+const KEPT: usize = 64;
 
 /// Entries that are far more than the kernel buffers of one connection and the kept changes hold.
 const ENTRIES: usize = 30;
@@ -21,7 +21,11 @@ const INSTANCES: usize = 15;
 const BYTES: usize = 15_000;
 
 fn few_changes_kept() -> Plan {
-    three_nodes().set("--event-log", KEPT).set("--watch-queue", 1).set("--history-mib", 0)
+    three_nodes()
+        .set("--event-log", KEPT)
+        .set("--event-log-mib", 1)
+        .set("--watch-queue", 1)
+        .set("--history-mib", 0)
 }
 
 #[tokio::test]
@@ -100,11 +104,7 @@ async fn what_is_forgotten_while_a_stream_waits_for_its_reader_ends_it_with_a_wo
 /// The history is cut behind the back of one that reads it.
 #[tokio::test]
 async fn what_the_history_drops_while_it_is_read_is_told_or_ends_the_stream_with_a_word() {
-    let cluster = three_nodes()
-        .set("--event-log", KEPT_BEFORE_HISTORY)
-        .set("--history-age", "1s")
-        .start()
-        .await;
+    let cluster = three_nodes().set("--event-log", KEPT).set("--history-age", "1s").start().await;
     let client = cluster.client();
     let (writer, followers) = cluster.leader_and_followers().await;
     let watched = followers[0];
