@@ -7,10 +7,7 @@ use cluster_tests::watch::{Chronicle, Form, Interest, Line, Listener, Stream};
 use super::{listen_up_to, next, put_many, reference, register};
 use crate::three_nodes;
 
-/// Changes that a node keeps.
-const KEPT: usize = 64;
-
-/// Changes that a node keeps in memory, so that the history takes them in time.
+/// Changes that a node keeps in memory: the least that it takes.
 const KEPT: usize = 64;
 
 /// Entries that are far more than the kernel buffers of one connection and the kept changes hold.
