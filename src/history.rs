@@ -220,7 +220,15 @@ struct Writer {
 
 impl Writer {
     fn run(mut self, folder: PathBuf, limits: HistoryLimits) {
-        let Some(history) = self.open(folder, limits) else { return };
+        let Some(history) = self.open(folder.clone(), limits) else { return };
+        let floor = self.log.lock().floor();
+        if history.newest().is_none() && floor > Revision(0) {
+            tracing::warn!(
+                "the history in {} is empty: it begins after revision {floor}, and nothing before \
+                 that is kept on this node",
+                folder.display()
+            );
+        }
         let history = Arc::new(history);
         self.shared.show(|state| state.stage = Stage::Open(history.clone()));
         // Its error is among what the history has to tell.
