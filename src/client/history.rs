@@ -109,7 +109,9 @@ impl Events {
         self.given += events.len();
         self.over = next_cursor.is_none() || self.left() == 0;
         self.cursor = next_cursor;
-        let missing = self.request.asked(answer.revision).missing_in(&covered);
+        // A node tells in each answer where it is; what it knows is at most that.
+        let newest = answer.revision.or(covered.last().map(|(_, to)| *to)).unwrap_or_default();
+        let missing = self.request.asked(newest).missing_in(&covered);
         Ok(Page { events, covered, missing })
     }
 
@@ -152,9 +154,8 @@ struct Range {
 
 impl EventsRequest {
     /// What is asked for, of a node that is at this revision.
-    fn asked(&self, at: Option<Revision>) -> Range {
+    fn asked(&self, newest: Revision) -> Range {
         let revision = |bound: &Option<String>| bound.as_deref()?.parse::<Revision>().ok();
-        let newest = at.unwrap_or(Revision(u64::MAX));
         let after = revision(&self.since).unwrap_or_default();
         Range { after, upto: revision(&self.until).unwrap_or(newest).min(newest) }
     }
@@ -184,7 +185,11 @@ impl Range {
 mod tests {
     use super::*;
 
-    fn missing(since: Option<&str>, until: Option<&str>, covered: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    fn missing(
+        since: Option<&str>,
+        until: Option<&str>,
+        covered: &[(u64, u64)],
+    ) -> Vec<(u64, u64)> {
         let request = EventsRequest {
             since: since.map(Into::into),
             until: until.map(Into::into),
@@ -192,7 +197,7 @@ mod tests {
         };
         let covered: Vec<_> =
             covered.iter().map(|(from, to)| (Revision(*from), Revision(*to))).collect();
-        let missing = request.asked(Some(Revision(90))).missing_in(&covered);
+        let missing = request.asked(Revision(90)).missing_in(&covered);
         missing.into_iter().map(|(from, to)| (from.0, to.0)).collect()
     }
 

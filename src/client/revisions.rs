@@ -88,9 +88,9 @@ impl Revisions {
                 out.push_back(Item::SnapshotEnd { revision, line });
                 Ok(Next::Settled)
             }
-            Message::SnapshotEnd { revision, .. } => {
-                Err(Untaken::OutOfOrder(format!("the end of a snapshot at {revision} that never began")))
-            }
+            Message::SnapshotEnd { revision, .. } => Err(Untaken::OutOfOrder(format!(
+                "the end of a snapshot at {revision} that never began"
+            ))),
             Message::Change(event) if self.in_snapshot => {
                 out.push_back(Item::Listed(event));
                 Ok(Next::GoOn)
@@ -116,7 +116,9 @@ impl Revisions {
     fn change(&mut self, event: Event, out: &mut VecDeque<Item>) -> Result<Next, Untaken> {
         let revision = event.revision;
         match self.position {
-            None => return Err(Untaken::OutOfOrder(format!("revision {revision} before any snapshot"))),
+            None => {
+                return Err(Untaken::OutOfOrder(format!("revision {revision} before any snapshot")));
+            }
             // It was given out already.
             Some(position) if revision <= position => return Ok(Next::GoOn),
             Some(_) => {}
@@ -169,7 +171,9 @@ impl Revisions {
         out: &mut VecDeque<Item>,
     ) -> Result<Next, Untaken> {
         let Some(position) = self.position else {
-            return Err(Untaken::OutOfOrder(format!("bookmark {revision} before the end of a snapshot")));
+            return Err(Untaken::OutOfOrder(format!(
+                "bookmark {revision} before the end of a snapshot"
+            )));
         };
         if revision < position {
             return Ok(Next::GoOn);
