@@ -116,7 +116,7 @@ async fn a_node_that_hangs_leaves_time_for_the_others() {
 async fn after_a_call_that_cannot_be_repeated_the_next_one_asks_another_node() {
     let hung = Hung::start().await;
     let second = Scripted::start([done()]).await;
-    let options = Options { call_timeout: Duration::from_millis(100), ..quick() };
+    let options = Options { call_timeout: Duration::from_secs(1), ..quick() };
     let client = Client::with(&hung.before(&[&second]), options).expect("a client");
     let error = client.send(put().if_absent()).await.expect_err("nobody knows");
     assert_eq!(error.outcome(), Outcome::Unknown);
