@@ -117,7 +117,9 @@ impl Revisions {
         let revision = event.revision;
         match self.position {
             None => {
-                return Err(Untaken::OutOfOrder(format!("revision {revision} before any snapshot")));
+                return Err(Untaken::OutOfOrder(format!(
+                    "revision {revision} before any snapshot"
+                )));
             }
             // It was given out already.
             Some(position) if revision <= position => return Ok(Next::GoOn),
