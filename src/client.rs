@@ -31,6 +31,7 @@ mod history;
 mod instance;
 mod keep_alive;
 mod lines;
+mod patience;
 mod pauses;
 mod revisions;
 mod watch;
@@ -39,6 +40,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use endpoints::Endpoints;
+use patience::Limits;
 
 pub use call::{Answer, Call, path};
 pub use error::{Error, Outcome, Problem};
@@ -50,7 +52,7 @@ pub use roster_storage::names::{Incarnation, Revision};
 pub use watch::{Item, Watch, WatchRequest};
 
 /// How long a connection may take to be made: the nodes are near.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// When a silent connection is probed: it keeps open what a firewall would forget.
 const TCP_KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -58,10 +60,13 @@ const TCP_KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// The times that a [`Client`] keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How long one node may take to answer a call: by default longer than its own limit.
+    /// How long one node may take to answer a call: by default longer than its own limit. While
+    /// others can still be asked, a call that may be repeated waits only for its share of the
+    /// patience (at least 2 s) until the answer begins.
     pub call_timeout: Duration,
     /// How long a call, or the beginning of a watch, is tried on one node after the other before
-    /// its error is given back. A watch that has begun is resumed without a limit.
+    /// its error is given back; but each node is asked once, and the last try may take as long as
+    /// one node may. A watch that has begun is resumed without a limit.
     pub patience: Duration,
     /// How long one node may at least take to answer a heartbeat; with a long TTL it gets half of the
     /// time between two, up to 5 s.
@@ -119,5 +124,11 @@ impl Client {
             .build()
             .map_err(|e| Error::Invalid(format!("the HTTP client cannot be made: {e}")))?;
         Ok(Self { http, endpoints, options })
+    }
+
+    /// Those of a call that may go to one node after the other.
+    fn limits(&self) -> Limits {
+        let Options { call_timeout, patience, .. } = self.options;
+        Limits::shared(self.endpoints.count(), call_timeout, patience)
     }
 }

@@ -87,7 +87,7 @@ fn code_of(error: &Error) -> u8 {
     match error {
         Error::Invalid(_) => USAGE,
         Error::NoAnswer { .. } => LATER,
-        Error::NotRoster { .. } | Error::Compacted { .. } => FAILED,
+        Error::NotRoster { .. } | Error::Compacted { .. } | Error::TooLarge { .. } => FAILED,
         Error::Refused(problem) => match problem.status {
             400 => USAGE,
             404 => NOT_FOUND,

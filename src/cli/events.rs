@@ -44,13 +44,13 @@ impl Events {
     pub async fn run(self) -> Result<(), End> {
         let output = self.target.output;
         let mut pages = self.target.client()?.events(self.request());
-        let mut first = true;
+        let mut header = (output == Output::Table).then_some(HEADER);
+        let mut told = Vec::new();
         while let Some(page) = pages.next_page().await? {
-            if first && output == Output::Table {
-                tell_gaps(&page);
-                print(HEADER)?;
+            tell_missing(&page.missing, &mut told);
+            if let Some(header) = header.take() {
+                print(header)?;
             }
-            first = false;
             show(&page, output)?;
         }
         Ok(())
@@ -82,15 +82,32 @@ fn show(page: &Page, output: Output) -> Result<(), End> {
     Ok(())
 }
 
-/// What is missing must not look like silence.
-fn tell_gaps(page: &Page) {
-    match page.covered.as_slice() {
-        [] => note("this node has no history"),
-        [(Revision(..=1), _)] => {}
-        ranges => {
-            let ranges: Vec<_> =
-                ranges.iter().map(|(from, to)| format!("{from} to {to}")).collect();
-            note(&format!("this node's history only has the revisions {}", ranges.join(", ")));
-        }
+/// What is missing must not look like silence. Pages may come from different nodes, so this is told
+/// whenever it is not what was `told` before.
+fn tell_missing(missing: &[(Revision, Revision)], told: &mut Vec<(Revision, Revision)>) {
+    if missing == told {
+        return;
+    }
+    *told = missing.to_vec();
+    if missing.is_empty() {
+        return;
+    }
+    note(&format!(
+        "some revisions are not in the history of the asked node, and what happened in them is not \
+         shown: {}; another node may have them",
+        ranges(missing)
+    ));
+}
+
+/// The newest are the last ones; a history has many gaps only if its disk is failing.
+const RANGES_TOLD_MAX: usize = 20;
+
+fn ranges(ranges: &[(Revision, Revision)]) -> String {
+    let untold = ranges.len().saturating_sub(RANGES_TOLD_MAX);
+    let told = ranges[untold..].iter().map(|(from, to)| format!("{from} to {to}"));
+    let told = told.collect::<Vec<_>>().join(", ");
+    match untold {
+        0 => told,
+        _ => format!("{untold} older ranges, {told}"),
     }
 }

@@ -62,14 +62,18 @@ fn name(event: &Event) -> Cow<'_, str> {
 }
 
 fn details(event: &Event) -> String {
-    match event.action {
-        Action::Put => event.value_as::<Value>().map(|value| of_value(&value)).unwrap_or_default(),
-        Action::Delete => {
-            let parts = [event.reason.as_deref(), event.detail.as_deref()];
-            let parts = parts.into_iter().flatten().map(escaped);
-            parts.collect::<Vec<_>>().join(": ")
-        }
-    }
+    let value = match event.action {
+        Action::Put => event.value_as::<Value>().map(|value| of_value(&value)),
+        Action::Delete => None,
+    };
+    let parts = [value.unwrap_or_default(), cause(event)];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("  ")
+}
+
+/// The reason and what is behind it.
+fn cause(event: &Event) -> String {
+    let parts = [event.reason.as_deref(), event.detail.as_deref()];
+    parts.into_iter().flatten().map(escaped).collect::<Vec<_>>().join(": ")
 }
 
 /// What people look for first, of whatever kind the object is.

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::error::{Error, Outcome, Problem};
+use super::patience::{Limits, Patience};
 use super::pauses::Pauses;
 use super::{Client, endpoints};
 
@@ -56,15 +57,6 @@ pub struct Call {
     body: Option<Bytes>,
     repeatable: bool,
     limits: Option<Limits>,
-}
-
-/// How long a call may take.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// At one node.
-    pub each: Duration,
-    /// Until no further node is tried.
-    pub all: Duration,
 }
 
 impl Call {
@@ -193,42 +185,64 @@ impl Answer {
 }
 
 impl Client {
-    /// Sends a call to one node after the other until one answers it, or says no, or the client's
-    /// patience is at its end.
+    /// Sends a call to one node after the other until one answers it, or says no, or all were asked
+    /// and the client's patience is at its end.
     ///
     /// # Errors
     /// The last node's; [`Error::outcome`] takes all tries into account.
     pub async fn send(&self, call: Call) -> Result<Answer, Error> {
-        let (each, all) = (self.options.call_timeout, self.options.patience);
-        let limits = call.limits.unwrap_or(Limits { each, all });
-        let deadline = Instant::now() + limits.all;
+        let limits = self.limits_of(&call);
+        let mut patience = Patience::new(self.endpoints.count(), limits, Instant::now());
+        let mut at = self.endpoints.current();
         let mut pauses = Pauses::new(self.endpoints.count(), &self.options);
         let mut unknown = false;
         loop {
-            let at = self.endpoints.current();
-            let error = match self.send_to(at, &call, limits.each).await {
+            let begin = patience.ask(Instant::now());
+            let error = match self.send_to(at, &call, begin, limits.each).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             let goes_on = call.may_go_on_after(&error);
             unknown |= error.outcome() == Outcome::Unknown;
             let error = if unknown { error.after_unknown() } else { error };
+            if error.is_retryable() {
+                // Also where this call ends: the next one may be better off elsewhere.
+                self.endpoints.leave(at);
+            }
             if !goes_on {
                 return Err(error);
             }
-            self.endpoints.leave(at);
             let pause = pauses.next(error.retry_after());
-            if Instant::now() + pause > deadline {
+            if patience.is_over(Instant::now() + pause) {
                 return Err(error.of_all(&self.endpoints));
             }
             sleep(pause).await;
+            at = self.endpoints.after(at);
         }
     }
 
-    async fn send_to(&self, at: usize, call: &Call, limit: Duration) -> Result<Answer, Error> {
+    /// What must not be repeated cannot be given to another node once it was sent, so that it gets
+    /// all the time of one node.
+    fn limits_of(&self, call: &Call) -> Limits {
+        let limits = call.limits.unwrap_or_else(|| self.limits());
+        match call.repeatable {
+            true => limits,
+            false => Limits { share: limits.each, ..limits },
+        }
+    }
+
+    /// Sends a call to one node, which must begin its answer within `begin` and end it within
+    /// `limit`.
+    async fn send_to(
+        &self,
+        at: usize,
+        call: &Call,
+        begin: Duration,
+        limit: Duration,
+    ) -> Result<Answer, Error> {
         let endpoint = self.endpoints.get(at);
         let answered = async {
-            let response = self.open(at, call).await?;
+            let response = self.open_within(begin, at, call).await?;
             let status = response.status().as_u16();
             let revision = number(response.headers(), "roster-revision").map(Revision);
             let body = read(endpoint, response, ANSWER_BYTES_MAX).await?;
@@ -240,9 +254,19 @@ impl Client {
         }
     }
 
-    /// Sends a call to one node and waits for the beginning of its answer, which is a success.
-    /// Without a limit of its own.
-    pub(super) async fn open(&self, at: usize, call: &Call) -> Result<Response, Error> {
+    /// Sends a call to one node and waits so long for the beginning of its answer, which is a
+    /// success.
+    pub(super) async fn open_within(
+        &self,
+        limit: Duration,
+        at: usize,
+        call: &Call,
+    ) -> Result<Response, Error> {
+        let late = |_| Err(no_answer_within(self.endpoints.get(at), limit));
+        timeout(limit, self.open(at, call)).await.unwrap_or_else(late)
+    }
+
+    async fn open(&self, at: usize, call: &Call) -> Result<Response, Error> {
         let endpoint = self.endpoints.get(at);
         let mut request = self
             .http
@@ -266,7 +290,7 @@ impl Client {
     }
 }
 
-pub(super) fn no_answer_within(endpoint: &endpoints::Endpoint, limit: Duration) -> Error {
+fn no_answer_within(endpoint: &endpoints::Endpoint, limit: Duration) -> Error {
     Error::NoAnswer {
         endpoint: endpoint.to_string(),
         detail: format!("no answer within {}", humantime::format_duration(limit)),

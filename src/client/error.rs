@@ -55,13 +55,24 @@ pub enum Error {
         /// What the node said.
         detail: String,
     },
+    /// One revision changed more than a watch holds: all of a revision is given out together.
+    #[error(
+        "the changes of revision {revision} take more than the {bytes_max} bytes that a watch \
+         holds; watch fewer apps or kinds, or list again and watch from a later revision"
+    )]
+    TooLarge {
+        /// Nothing of it was given out; all before it was.
+        revision: Revision,
+        /// As they are on the wire.
+        bytes_max: usize,
+    },
 }
 
 impl Error {
     /// Whether the call may have changed anything.
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Invalid(_) | Self::Compacted { .. } => Outcome::Nothing,
+            Self::Invalid(_) | Self::Compacted { .. } | Self::TooLarge { .. } => Outcome::Nothing,
             Self::Refused(problem) => problem.outcome,
             Self::NoAnswer { outcome, .. } | Self::NotRoster { outcome, .. } => *outcome,
         }
@@ -72,14 +83,17 @@ impl Error {
         match self {
             Self::Refused(problem) => &problem.code,
             Self::Compacted { .. } => "compacted",
-            Self::Invalid(_) | Self::NoAnswer { .. } | Self::NotRoster { .. } => "",
+            Self::Invalid(_)
+            | Self::NoAnswer { .. }
+            | Self::NotRoster { .. }
+            | Self::TooLarge { .. } => "",
         }
     }
 
     /// Whether it may go better on another node or later.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Invalid(_) | Self::Compacted { .. } => false,
+            Self::Invalid(_) | Self::Compacted { .. } | Self::TooLarge { .. } => false,
             Self::Refused(problem) => problem.retryable,
             Self::NoAnswer { .. } | Self::NotRoster { .. } => true,
         }
@@ -92,7 +106,8 @@ impl Error {
             Self::Invalid(_)
             | Self::NoAnswer { .. }
             | Self::NotRoster { .. }
-            | Self::Compacted { .. } => None,
+            | Self::Compacted { .. }
+            | Self::TooLarge { .. } => None,
         }
     }
 
@@ -103,7 +118,7 @@ impl Error {
             Self::NoAnswer { outcome, .. } | Self::NotRoster { outcome, .. } => {
                 *outcome = Outcome::Unknown;
             }
-            Self::Invalid(_) | Self::Compacted { .. } => {}
+            Self::Invalid(_) | Self::Compacted { .. } | Self::TooLarge { .. } => {}
         }
         self
     }
@@ -117,7 +132,8 @@ impl Error {
             Self::Invalid(_)
             | Self::Refused(_)
             | Self::NotRoster { .. }
-            | Self::Compacted { .. } => self,
+            | Self::Compacted { .. }
+            | Self::TooLarge { .. } => self,
         }
     }
 

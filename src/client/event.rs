@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 /// What happened to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// It was made or changed; the event has its value.
+    /// It was made or changed; the event has its value, and a reason if an operator did it.
     Put,
     /// It is gone; the event has the reason.
     Delete,
@@ -33,9 +33,11 @@ pub struct Event {
     /// The life of the instance.
     pub incarnation: Option<Incarnation>,
     /// Of a delete: `deregistered`, `expired`, `replaced` or `operator`; or `unmatched`, if it is
-    /// still there but does not match the filter of this watch any more.
+    /// still there but does not match the filter of this watch any more. Of a put: `operator`, if
+    /// an operator's word changed the state.
     pub reason: Option<String>,
-    /// Of a delete: what caused it, for people.
+    /// What caused it, for people. Of a put only together with a reason: the state and what it was
+    /// before.
     pub detail: Option<String>,
     /// Of a put: the object as JSON, as a read of it would give it.
     pub value: Option<Box<RawValue>>,

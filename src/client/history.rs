@@ -49,6 +49,11 @@ pub struct Page {
     /// The revisions that the node's history has, from and to, both included. What lies between two
     /// of them is not known there.
     pub covered: Vec<(Revision, Revision)>,
+    /// The revisions that were asked for and that the node's history does not have, from and to, both
+    /// included: what happened in them is not in the events. If nothing is missing there are none.
+    /// Which revision belongs to a time is not known here: `since` a time counts as from the
+    /// beginning on, `until` a time as up to now.
+    pub missing: Vec<(Revision, Revision)>,
 }
 
 /// A walk through the history.
@@ -77,19 +82,16 @@ impl Client {
 }
 
 impl Events {
-    /// The next page, with at least one event unless it is the first; `None` after the last one.
+    /// The next page; `None` after the last one. A page may be empty and not the last: a node does
+    /// not search for long before it answers.
     ///
     /// # Errors
     /// See [`Client::send`]. The same page is asked for again by another call.
     pub async fn next_page(&mut self) -> Result<Option<Page>, Error> {
-        while !self.over {
-            let first = self.cursor.is_none();
-            let page = self.read().await?;
-            if first || !page.events.is_empty() {
-                return Ok(Some(page));
-            }
+        match self.over {
+            true => Ok(None),
+            false => self.read().await.map(Some),
         }
-        Ok(None)
     }
 
     async fn read(&mut self) -> Result<Page, Error> {
@@ -107,7 +109,10 @@ impl Events {
         self.given += events.len();
         self.over = next_cursor.is_none() || self.left() == 0;
         self.cursor = next_cursor;
-        Ok(Page { events, covered })
+        // A node tells in each answer where it is; what it knows is at most that.
+        let newest = answer.revision.or(covered.last().map(|(_, to)| *to)).unwrap_or_default();
+        let missing = self.request.asked(newest).missing_in(&covered);
+        Ok(Page { events, covered, missing })
     }
 
     fn left(&self) -> usize {
@@ -137,5 +142,87 @@ impl Events {
             Order::Ascending => call.query("order", "asc"),
             Order::Descending => call.query("order", "desc"),
         }
+    }
+}
+
+/// All revisions after one, up to another one.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    after: Revision,
+    upto: Revision,
+}
+
+impl EventsRequest {
+    /// What is asked for, of a node that is at this revision.
+    fn asked(&self, newest: Revision) -> Range {
+        let revision = |bound: &Option<String>| bound.as_deref()?.parse::<Revision>().ok();
+        let after = revision(&self.since).unwrap_or_default();
+        Range { after, upto: revision(&self.until).unwrap_or(newest).min(newest) }
+    }
+}
+
+impl Range {
+    /// What lies in none of these ranges, which are in ascending order.
+    fn missing_in(self, covered: &[(Revision, Revision)]) -> Vec<(Revision, Revision)> {
+        let next = |revision: Revision| Revision(revision.0.saturating_add(1));
+        let mut missing = Vec::new();
+        let mut known = self.after;
+        for (from, to) in covered {
+            let before = Revision(from.0.saturating_sub(1)).min(self.upto);
+            if before > known {
+                missing.push((next(known), before));
+            }
+            known = known.max(*to);
+        }
+        if self.upto > known {
+            missing.push((next(known), self.upto));
+        }
+        missing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missing(
+        since: Option<&str>,
+        until: Option<&str>,
+        covered: &[(u64, u64)],
+    ) -> Vec<(u64, u64)> {
+        let request = EventsRequest {
+            since: since.map(Into::into),
+            until: until.map(Into::into),
+            ..EventsRequest::default()
+        };
+        let covered: Vec<_> =
+            covered.iter().map(|(from, to)| (Revision(*from), Revision(*to))).collect();
+        let missing = request.asked(Revision(90)).missing_in(&covered);
+        missing.into_iter().map(|(from, to)| (from.0, to.0)).collect()
+    }
+
+    #[test]
+    fn what_was_asked_for_and_lies_in_no_range_is_missing() {
+        let ranges = [(11, 20), (31, 80)];
+        assert_eq!(missing(None, None, &ranges), [(1, 10), (21, 30), (81, 90)]);
+        assert_eq!(missing(Some("4"), Some("25"), &ranges), [(5, 10), (21, 25)]);
+        assert_eq!(missing(Some("22"), Some("40"), &ranges), [(23, 30)]);
+        assert_eq!(missing(Some("30"), Some("80"), &ranges), []);
+        assert_eq!(missing(Some("10"), Some("20"), &ranges), []);
+        assert_eq!(missing(None, None, &[]), [(1, 90)]);
+        assert_eq!(missing(None, None, &[(1, 90)]), []);
+    }
+
+    #[test]
+    fn what_has_not_happened_yet_is_not_missing() {
+        assert_eq!(missing(None, Some("500"), &[(1, 90)]), []);
+        assert_eq!(missing(Some("100"), None, &[(1, 90)]), []);
+        assert_eq!(missing(Some("100"), Some("50"), &[]), []);
+    }
+
+    #[test]
+    fn a_time_may_lie_in_whatever_is_missing() {
+        let time = Some("2026-11-21T20:36:17Z");
+        assert_eq!(missing(time, time, &[(11, 80)]), [(1, 10), (81, 90)]);
     }
 }

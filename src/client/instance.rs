@@ -8,8 +8,9 @@ use roster_storage::names::{Incarnation, Revision};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Client;
-use super::call::{Call, Limits, path};
+use super::call::{Call, path};
 use super::error::{Error, Outcome};
+use super::patience::Limits;
 
 /// What an instance says of itself. The limits are the API's: a node refuses what is over them.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -96,6 +97,17 @@ fn instance(app: &str, id: &str) -> Result<String, Error> {
     path(&["v1", "apps", app, "instances", id])
 }
 
+fn registering(app: &str, id: &str, registration: &Registration) -> Result<Call, Error> {
+    let mut call = Call::put(instance(app, id)?).json(registration)?;
+    if registration.takeover {
+        call = call.query("takeover", true).not_repeatable();
+    }
+    if registration.only_in_known_app {
+        call = call.query("create_app", false);
+    }
+    Ok(call)
+}
+
 impl Client {
     /// Registers an instance, or updates it if it is live. It is removed when no heartbeat comes:
     /// [`Client::keep_alive`] registers and sends them.
@@ -108,14 +120,17 @@ impl Client {
         id: &str,
         registration: &Registration,
     ) -> Result<Registered, Error> {
-        let mut call = Call::put(instance(app, id)?).json(registration)?;
-        if registration.takeover {
-            call = call.query("takeover", true).not_repeatable();
-        }
-        if registration.only_in_known_app {
-            call = call.query("create_app", false);
-        }
-        self.send(call).await?.json()
+        self.send(registering(app, id, registration)?).await?.json()
+    }
+
+    /// Registers an instance unless there is one: `instance-exists`.
+    pub(super) async fn register_if_absent(
+        &self,
+        app: &str,
+        id: &str,
+        registration: &Registration,
+    ) -> Result<Registered, Error> {
+        self.send(registering(app, id, registration)?.if_absent()).await?.json()
     }
 
     /// Removes an instance; with `incarnation` only this life of it, and never a successor.

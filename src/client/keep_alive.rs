@@ -9,15 +9,22 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Client;
-use super::call::Limits;
-use super::error::Error;
+use super::error::{Error, Outcome};
 use super::instance::{Registered, Registration};
+use super::patience::Limits;
 
 /// Heartbeats are not sent more often than this, whatever a node says.
 const HEARTBEAT_EVERY_MIN: Duration = Duration::from_millis(10);
 
 /// What one node gets to answer a heartbeat, at most.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// A life that nobody beats for is gone after so many TTLs: one, and another one if the leader
+/// changes meanwhile.
+const TTLS_UNTIL_GONE: u32 = 2;
+
+/// ...and after this: a new leader must be found first.
+const GONE_LATE_MAX: Duration = Duration::from_secs(10);
 
 /// How a kept registration is.
 #[derive(Clone, Debug)]
@@ -41,7 +48,8 @@ pub enum Status {
 pub enum Ended {
     /// [`KeepAlive::leave`] was called.
     Left,
-    /// Another life of the same id took over: this process should stay away.
+    /// Another life of the same id took over, or began after this one had expired: this process
+    /// should stay away.
     Replaced {
         /// The life that took over, if the node told it.
         by: Option<Incarnation>,
@@ -63,7 +71,8 @@ pub struct KeepAlive {
 impl Client {
     /// Registers an instance and sends heartbeats from then on, as often as the nodes ask for. If a
     /// node does not acknowledge one, the next node gets it; if the instance expired meanwhile, it
-    /// is registered again, without taking over. Needs a Tokio runtime, as all of this client does.
+    /// is registered again, but only if nobody else has registered it by then: two processes must
+    /// not keep one life. Needs a Tokio runtime, as all of this client does.
     ///
     /// # Errors
     /// Those of the first registration, see [`Client::register`].
@@ -80,6 +89,7 @@ impl Client {
             client: self.clone(),
             again: Registration { takeover: false, ..registration },
             registered,
+            unclear_until: None,
             tell,
             stop: stop.clone(),
         };
@@ -116,7 +126,7 @@ impl KeepAlive {
     }
 
     /// Ends the heartbeats and removes the instance, but never a successor. That it is gone already
-    /// is no error.
+    /// is no error. A life that a registration of unknown outcome made just before expires.
     ///
     /// # Errors
     /// See [`Client::send`]: it may still be there then, until it expires.
@@ -149,6 +159,9 @@ struct Keeper {
     /// What is registered again after an expiry.
     again: Registration,
     registered: Registered,
+    /// A registration of unknown outcome may have made a life that nobody beats for: it expires
+    /// before this. Another process's life does not.
+    unclear_until: Option<Instant>,
     tell: watch::Sender<Status>,
     stop: CancellationToken,
 }
@@ -178,10 +191,13 @@ impl Keeper {
 
     /// One heartbeat, and what follows from its answer.
     async fn beat(&mut self) -> Result<(), Ended> {
+        if self.unclear_until.is_some() {
+            return self.register_again().await;
+        }
         let every = self.registered.heartbeat_every;
         // Half of the time for one node leaves time for another one before the TTL is over.
         let each = (every / 2).min(ANSWER_MAX).max(self.client.options.heartbeat_timeout_min);
-        let limits = Limits { each, all: every };
+        let limits = Limits { share: each, each, all: every };
         match self.client.heartbeat(&self.registered, limits).await {
             Ok(renewed) => {
                 self.registered.heartbeat_every = renewed.heartbeat_every;
@@ -195,13 +211,32 @@ impl Keeper {
 
     async fn register_again(&mut self) -> Result<(), Ended> {
         let Registered { app, id, .. } = &self.registered;
-        match self.client.register(app, id, &self.again).await {
+        match self.client.register_if_absent(app, id, &self.again).await {
             Ok(registered) => {
                 self.registered = registered;
+                self.unclear_until = None;
                 self.tell_alive();
                 Ok(())
             }
-            Err(error) => self.not_renewed(error),
+            Err(error) if error.code() == "instance-exists" => self.somebody_is_there(error),
+            Err(error) => {
+                if error.outcome() == Outcome::Unknown {
+                    let gone_after = self.registered.ttl * TTLS_UNTIL_GONE + GONE_LATE_MAX;
+                    self.unclear_until = Some(Instant::now() + gone_after);
+                }
+                self.not_renewed(error)
+            }
+        }
+    }
+
+    /// Unless it may be a life of our own, that nobody knows of: then it goes by itself.
+    fn somebody_is_there(&mut self, error: Error) -> Result<(), Ended> {
+        match self.unclear_until {
+            Some(until) if Instant::now() < until => {
+                self.unheard(error);
+                Ok(())
+            }
+            Some(_) | None => Err(Ended::Replaced { by: incarnation_of(&error) }),
         }
     }
 
@@ -212,9 +247,13 @@ impl Keeper {
         if !error.is_retryable() {
             return Err(Ended::Refused(error));
         }
+        self.unheard(error);
+        Ok(())
+    }
+
+    fn unheard(&self, error: Error) {
         let registered = self.registered.clone();
         self.tell.send_replace(Status::Unheard { registered, why: error });
-        Ok(())
     }
 
     /// Wakes nobody if nothing has changed.
@@ -235,6 +274,7 @@ fn incarnation_of(error: &Error) -> Option<Incarnation> {
         Error::Invalid(_)
         | Error::NoAnswer { .. }
         | Error::NotRoster { .. }
-        | Error::Compacted { .. } => None,
+        | Error::Compacted { .. }
+        | Error::TooLarge { .. } => None,
     }
 }

@@ -29,6 +29,11 @@ impl Pauses {
         self.failures = 0;
     }
 
+    /// Whether some node was not tried yet since things went well.
+    pub fn in_first_round(&self) -> bool {
+        self.failures < self.nodes
+    }
+
     /// The pause after one more failure. What a node asked for counts once all were tried: until
     /// then the next one may be better off.
     pub fn next(&mut self, retry_after: Option<Duration>) -> Duration {

@@ -12,8 +12,9 @@ use roster_storage::names::Revision;
 use super::event::{Event, Message};
 use super::watch::Item;
 
-/// The events of one revision take no more than this, as they are on the wire: many times what one
-/// entry of the log can change.
+/// The events of one revision may take so much, as they are on the wire. That is room for some
+/// 150,000 instances, but there is no limit to what one revision changes: an app goes with all of its
+/// instances.
 const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// What follows from a message.
@@ -31,9 +32,14 @@ pub(super) enum Next {
     Compacted { restart_from: Revision, detail: String, line: Box<str> },
 }
 
-/// A message that cannot come here: the stream is not to be believed any more.
+/// A message that cannot be taken.
 #[derive(Debug)]
-pub(super) struct OutOfOrder(pub String);
+pub(super) enum Untaken {
+    /// It cannot come here: the stream is not to be believed any more.
+    OutOfOrder(String),
+    /// It would come again on every node: the watch cannot get past this revision.
+    TooLarge { revision: Revision, bytes_max: usize },
+}
 
 #[derive(Debug)]
 pub(super) struct Revisions {
@@ -68,7 +74,7 @@ impl Revisions {
     }
 
     /// Takes a message and puts what can be given out to the end of `out`.
-    pub fn take(&mut self, message: Message, out: &mut VecDeque<Item>) -> Result<Next, OutOfOrder> {
+    pub fn take(&mut self, message: Message, out: &mut VecDeque<Item>) -> Result<Next, Untaken> {
         match message {
             Message::SnapshotBegin { revision, line } => {
                 self.start_over();
@@ -82,9 +88,9 @@ impl Revisions {
                 out.push_back(Item::SnapshotEnd { revision, line });
                 Ok(Next::Settled)
             }
-            Message::SnapshotEnd { revision, .. } => {
-                Err(OutOfOrder(format!("the end of a snapshot at {revision} that never began")))
-            }
+            Message::SnapshotEnd { revision, .. } => Err(Untaken::OutOfOrder(format!(
+                "the end of a snapshot at {revision} that never began"
+            ))),
             Message::Change(event) if self.in_snapshot => {
                 out.push_back(Item::Listed(event));
                 Ok(Next::GoOn)
@@ -107,17 +113,21 @@ impl Revisions {
         }
     }
 
-    fn change(&mut self, event: Event, out: &mut VecDeque<Item>) -> Result<Next, OutOfOrder> {
+    fn change(&mut self, event: Event, out: &mut VecDeque<Item>) -> Result<Next, Untaken> {
         let revision = event.revision;
         match self.position {
-            None => return Err(OutOfOrder(format!("revision {revision} before any snapshot"))),
+            None => {
+                return Err(Untaken::OutOfOrder(format!(
+                    "revision {revision} before any snapshot"
+                )));
+            }
             // It was given out already.
             Some(position) if revision <= position => return Ok(Next::GoOn),
             Some(_) => {}
         }
         match self.held.last().map(|held| held.revision) {
             Some(held) if held > revision => {
-                return Err(OutOfOrder(format!("revision {revision} after {held}")));
+                return Err(Untaken::OutOfOrder(format!("revision {revision} after {held}")));
             }
             // Events of one revision come together, so this one tells that the held are complete.
             Some(held) if held < revision => self.release(out),
@@ -133,11 +143,10 @@ impl Revisions {
         }
     }
 
-    fn hold(&mut self, event: Event) -> Result<(), OutOfOrder> {
+    fn hold(&mut self, event: Event) -> Result<(), Untaken> {
         self.held_bytes += event.line.len();
         if self.held_bytes > HELD_BYTES_MAX {
-            let why = format!("over {HELD_BYTES_MAX} bytes in revision {}", event.revision);
-            return Err(OutOfOrder(why));
+            return Err(Untaken::TooLarge { revision: event.revision, bytes_max: HELD_BYTES_MAX });
         }
         self.held.push(event);
         Ok(())
@@ -162,9 +171,11 @@ impl Revisions {
         revision: Revision,
         line: Box<str>,
         out: &mut VecDeque<Item>,
-    ) -> Result<Next, OutOfOrder> {
+    ) -> Result<Next, Untaken> {
         let Some(position) = self.position else {
-            return Err(OutOfOrder(format!("bookmark {revision} before the end of a snapshot")));
+            return Err(Untaken::OutOfOrder(format!(
+                "bookmark {revision} before the end of a snapshot"
+            )));
         };
         if revision < position {
             return Ok(Next::GoOn);
@@ -291,9 +302,14 @@ mod tests {
     fn a_stream_that_goes_back_is_not_believed() {
         let mut revisions = Revisions::new(Some(Revision(4)));
         play(&mut revisions, vec![change(8, "x", true)]);
-        let back = revisions.take(change(7, "y", false), &mut VecDeque::new());
-        assert!(back.expect_err("out of order").0.contains("revision 7 after 8"));
-        let mut revisions = Revisions::new(None);
-        assert!(revisions.take(change(7, "y", false), &mut VecDeque::new()).is_err());
+        let said = |revisions: &mut Revisions| {
+            let back = revisions.take(change(7, "y", false), &mut VecDeque::new());
+            match back.expect_err("out of order") {
+                Untaken::OutOfOrder(why) => why,
+                Untaken::TooLarge { .. } => unreachable!("it is small"),
+            }
+        };
+        assert!(said(&mut revisions).contains("revision 7 after 8"));
+        assert!(said(&mut Revisions::new(None)).contains("before any snapshot"));
     }
 }

@@ -7,15 +7,16 @@ use std::time::Duration;
 use futures::stream::{BoxStream, StreamExt, unfold};
 use reqwest::header::CONTENT_TYPE;
 use roster_storage::names::Revision;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::Client;
-use super::call::{Call, no_answer_within};
+use super::call::Call;
 use super::error::{Error, Outcome};
 use super::event::{Event, Message};
 use super::lines::Lines;
+use super::patience::{Limits, Patience};
 use super::pauses::Pauses;
-use super::revisions::{Next, Revisions};
+use super::revisions::{Next, Revisions, Untaken};
 
 const NDJSON: &str = "application/x-ndjson";
 
@@ -129,7 +130,7 @@ impl Watch {
     ///
     /// # Errors
     /// What the watch cannot get around; it has ended then, and gives the same error again.
-    /// [`Error::Compacted`] after all nodes were asked; what makes no sense to repeat, such as an
+    /// [`Error::Compacted`] after all nodes were asked; [`Error::TooLarge`]; what makes no sense to repeat, such as an
     /// unknown kind; and, if it could not begin within the client's patience, why.
     pub async fn next(&mut self) -> Result<Item, Error> {
         if let Some(ended) = &self.ended {
@@ -194,7 +195,7 @@ struct Follower {
     /// Whether a node has answered with a stream.
     begun: bool,
     /// Until when one must have, from the first try on.
-    begin_until: Option<Instant>,
+    begins: Option<Patience>,
     gone: Option<Gone>,
     /// The reasons told since the stream broke; `None` while it is well.
     told: Option<BTreeSet<String>>,
@@ -221,7 +222,7 @@ impl Follower {
             revisions: Revisions::new(request.from),
             pauses: Pauses::new(client.endpoints.count(), &client.options),
             begun: false,
-            begin_until: None,
+            begins: None,
             pause: Duration::ZERO,
             stream: None,
             ready: VecDeque::new(),
@@ -249,9 +250,8 @@ impl Follower {
 
     async fn connect(&mut self) -> Result<(), Error> {
         sleep(std::mem::take(&mut self.pause)).await;
-        let patience = self.client.options.patience;
-        let begin_until = *self.begin_until.get_or_insert_with(|| Instant::now() + patience);
-        match self.open().await {
+        let limit = self.limit();
+        match self.open(limit).await {
             Ok(lines) => {
                 self.stream = Some(lines);
                 self.begun = true;
@@ -265,7 +265,7 @@ impl Follower {
                 let restart_from = problem.restart_from.unwrap_or_default();
                 self.compacted(restart_from, problem.detail, None)
             }
-            Err(error) if self.begun || Instant::now() < begin_until => self.failed(error),
+            Err(error) if self.may_go_on() => self.failed(error),
             Err(error) => {
                 let error = self.gone.as_ref().map_or(error, Gone::to_error);
                 Err(error.of_all(&self.client.endpoints))
@@ -273,13 +273,29 @@ impl Follower {
         }
     }
 
-    async fn open(&self) -> Result<Lines, Error> {
+    /// How long the next node gets to begin its stream. A node that is behind may need all of the
+    /// wait, but before the watch has begun another node may be further; only who asked for a wait
+    /// gets it on each of them.
+    fn limit(&mut self) -> Duration {
+        let (wait, nodes) = (self.wait(), self.client.endpoints.count());
+        let Limits { share, each, all } = self.client.limits();
+        if self.begun {
+            return wait + if self.pauses.in_first_round() { share } else { each };
+        }
+        let share = share + self.request.wait.unwrap_or_default();
+        let limits = Limits { share, each: wait + each, all };
+        let now = Instant::now();
+        self.begins.get_or_insert_with(|| Patience::new(nodes, limits, now)).ask(now)
+    }
+
+    fn may_go_on(&self) -> bool {
+        let over = |patience: &Patience| patience.is_over(Instant::now());
+        self.begun || !self.begins.as_ref().is_some_and(over)
+    }
+
+    async fn open(&self, limit: Duration) -> Result<Lines, Error> {
         let endpoint = self.client.endpoints.get(self.at);
-        let call = self.call();
-        let limit = self.wait() + self.client.options.call_timeout;
-        let response = timeout(limit, self.client.open(self.at, &call))
-            .await
-            .map_err(|_| no_answer_within(endpoint, limit))??;
+        let response = self.client.open_within(limit, self.at, &self.call()).await?;
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         if !kind.is_some_and(|kind| kind.starts_with(NDJSON)) {
             return Err(Error::NotRoster {
@@ -319,11 +335,11 @@ impl Follower {
     }
 
     fn take(&mut self, line: String) -> Result<(), Error> {
-        let next = match Message::parse(line) {
-            Ok(message) => self.revisions.take(message, &mut self.ready).map_err(|e| e.0),
-            Err(why) => Err(why),
+        let message = match Message::parse(line) {
+            Ok(message) => message,
+            Err(why) => return self.broke(why),
         };
-        match next {
+        match self.revisions.take(message, &mut self.ready) {
             Ok(Next::GoOn) => Ok(()),
             Ok(Next::Settled) => {
                 self.pauses.reset();
@@ -340,7 +356,10 @@ impl Follower {
             Ok(Next::Compacted { restart_from, detail, line }) => {
                 self.compacted(restart_from, detail, Some(line))
             }
-            Err(why) => self.broke(why),
+            Err(Untaken::OutOfOrder(why)) => self.broke(why),
+            Err(Untaken::TooLarge { revision, bytes_max }) => {
+                Err(Error::TooLarge { revision, bytes_max })
+            }
         }
     }
 
@@ -385,7 +404,8 @@ impl Follower {
             Error::Invalid(_)
             | Error::Refused(_)
             | Error::NotRoster { .. }
-            | Error::Compacted { .. } => (self.endpoint(), error.to_string()),
+            | Error::Compacted { .. }
+            | Error::TooLarge { .. } => (self.endpoint(), error.to_string()),
         };
         if self.begun {
             self.interrupted(endpoint, why);

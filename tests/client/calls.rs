@@ -7,7 +7,7 @@ use axum::response::Response;
 use roster::client::{Call, Client, Error, Incarnation, Options, Outcome, Registration, Revision};
 use serde_json::json;
 
-use crate::scripted::{Act, Scripted, client, endpoints, nobody, problem, quick};
+use crate::scripted::{Act, Hung, Scripted, client, endpoints, nobody, problem, quick, within};
 
 fn done() -> Act {
     Act::Answer(200, json!({}))
@@ -99,6 +99,28 @@ async fn a_node_that_does_not_answer_in_time_is_left_for_the_next_one() {
     client.send(put()).await.expect("the second takes it");
     client.send(put()).await.expect("and is asked first from now on");
     assert_eq!((first.lines().len(), second.lines().len()), (1, 2));
+}
+
+#[tokio::test]
+async fn a_node_that_hangs_leaves_time_for_the_others() {
+    let hung = Hung::start().await;
+    let second = Scripted::start([problem(503, "no-leader", "none")]).await;
+    let third = Scripted::start([done()]).await;
+    let impatient = Options { patience: Duration::ZERO, ..quick() };
+    let client = Client::with(&hung.before(&[&second, &third]), impatient).expect("a client");
+    within("an answer", client.send(put())).await.expect("the third takes it");
+    assert_eq!((second.lines().len(), third.lines().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn after_a_call_that_cannot_be_repeated_the_next_one_asks_another_node() {
+    let hung = Hung::start().await;
+    let second = Scripted::start([done()]).await;
+    let options = Options { call_timeout: Duration::from_secs(1), ..quick() };
+    let client = Client::with(&hung.before(&[&second]), options).expect("a client");
+    let error = client.send(put().if_absent()).await.expect_err("nobody knows");
+    assert_eq!(error.outcome(), Outcome::Unknown);
+    client.send(put().if_absent()).await.expect("the second takes it");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use crate::scripted::{Act, Scripted, Then, endpoints, problem, stream, within};
+use crate::scripted::{Act, Hung, Scripted, Then, endpoints, problem, stream, within};
 
 const BEGIN: &str = r#"{"event":"snapshot-begin","revision":4}"#;
 const LISTED: &str = r#"{"event":"put","kind":"instance","revision":3,"time":"2026-11-21T20:36:17.350Z","app":"pay","id":"a","incarnation":3,"value":{"ip":"10.0.0.1","port":8719,"state":"up","zone":"z\u001b[2J","weight":2}}"#;
@@ -149,19 +149,64 @@ async fn a_watch_from_a_revision_that_is_gone_fails_and_says_from_where_to_list(
     assert_eq!(node.lines(), ["GET /v1/watch?from=7&wait=5s"]);
 }
 
+/// A page of the history with one event.
+fn page(event: &str, next: Option<&str>, covered: &serde_json::Value) -> Act {
+    let event: serde_json::Value = serde_json::from_str(event).expect("JSON");
+    Act::Answer(200, json!({"events": [event], "next_cursor": next, "covered": covered}))
+}
+
+#[tokio::test]
+async fn gaps_are_told_whenever_a_page_has_others_and_to_programs_too() {
+    for format in ["table", "json"] {
+        let pages = [
+            page(EXPIRED, Some("c1"), &json!([[1, 9]])),
+            page(EXPIRED, Some("c2"), &json!([[1, 2], [5, 9]])),
+            page(EXPIRED, Some("c3"), &json!([[1, 2], [5, 9]])),
+            page(EXPIRED, None, &json!([[8, 9]])),
+        ];
+        let node = Scripted::start(pages).await;
+        let (code, out, error) = output(&["events", "--since", "1", "-o", format], &[&node]).await;
+        assert_eq!((code, error.lines().count()), (Some(0), 2), "{error}");
+        assert!(error.contains("not shown: 3 to 4;"), "{error}");
+        assert!(error.contains("not shown: 2 to 7;"), "{error}");
+        assert!(!out.contains("not shown"), "{out}");
+    }
+}
+
+#[tokio::test]
+async fn what_an_operator_did_stands_beside_what_it_made_of_the_instance() {
+    let drained = LISTED
+        .replace("\"up\"", "\"draining\"")
+        .replace(r#""value""#, r#""reason":"operator","detail":"draining, was up","value""#);
+    let node = Scripted::start([page(&drained, None, &json!([[1, 3]]))]).await;
+    let (_, out, _) = output(&["events"], &[&node]).await;
+    let row = out.lines().nth(1).expect("a row");
+    assert!(row.ends_with("weight=2  operator: draining, was up"), "{row}");
+}
+
+#[tokio::test]
+async fn a_node_that_hangs_is_no_failure_while_others_answer() {
+    let hung = Hung::start().await;
+    let history = Scripted::start([page(EXPIRED, None, &json!([[1, 9]]))]).await;
+    let list = hung.before(&[&history]);
+    let (code, _, error) = output(&["events", "--endpoint", &list], &[]).await;
+    assert_eq!(code, Some(0), "{error}");
+
+    let watched = Scripted::start([stream(&[BEGIN], Then::Stay)]).await;
+    let list = hung.before(&[&watched]);
+    let mut watch = Running::start(&["watch", "-o", "json", "--endpoint", &list], &[]);
+    assert_eq!(watch.line().await, BEGIN);
+    assert_eq!(watch.interrupt().await.0, Some(0));
+}
+
 #[tokio::test]
 async fn past_events_are_shown_up_to_the_limit_and_gaps_are_told() {
-    let page = |next| {
-        let event: serde_json::Value = serde_json::from_str(EXPIRED).expect("JSON");
-        Act::Answer(
-            200,
-            json!({"events": [event], "next_cursor": next, "covered": [[1, 2], [4, 5]]}),
-        )
-    };
-    let node = Scripted::start([page(Some("c")), page(Some("d"))]).await;
+    let covered = json!([[1, 2], [4, 5]]);
+    let pages = [page(EXPIRED, Some("c"), &covered), page(EXPIRED, Some("d"), &covered)];
+    let node = Scripted::start(pages).await;
     let (code, out, error) = output(&["events", "--limit", "2"], &[&node]).await;
     assert_eq!(out, format!("{HEADER}\n{EXPIRED_ROW}\n{EXPIRED_ROW}\n"));
-    assert!(error.contains("1 to 2, 4 to 5"), "{error}");
+    assert_eq!(error.matches("not shown: 3 to 3;").count(), 1, "{error}");
     assert_eq!(code, Some(0));
 }
 

@@ -54,6 +54,19 @@ async fn an_empty_history_is_one_page_that_says_what_is_covered() {
 }
 
 #[tokio::test]
+async fn every_page_says_what_is_missing_also_one_without_events() {
+    let node = Scripted::start([page(&[9], Some("c1")), page(&[], Some("c2")), page(&[], None)]);
+    let node = node.await;
+    let since = Some("2".into());
+    let mut events = client(&[&node]).events(EventsRequest { since, ..Default::default() });
+    for _ in 0..3 {
+        let page = events.next_page().await.expect("a page").expect("not the end");
+        assert_eq!(page.missing, [(Revision(5), Revision(5))]);
+    }
+    assert!(events.next_page().await.expect("the end").is_none());
+}
+
+#[tokio::test]
 async fn a_page_that_failed_can_be_asked_for_again() {
     let gone = problem(410, "compacted", "none");
     let node = Scripted::start([page(&[9], Some("c")), gone, page(&[8], None)]).await;

@@ -82,6 +82,42 @@ async fn an_instance_that_expired_is_registered_again_without_taking_over() {
 }
 
 #[tokio::test]
+async fn who_expired_stays_away_from_the_life_of_another_process() {
+    let taken = problem(412, "instance-exists", "none");
+    let node = Scripted::start([registered(7), gone("unknown-instance"), taken]).await;
+    let kept = client(&[&node]).keep_alive("pay", "a", Registration::default()).await;
+    let mut kept = kept.expect("registered");
+    let ended = within("the end", kept.ended()).await;
+    assert!(matches!(ended, Ended::Replaced { by: None }), "{ended:?}");
+    assert_eq!(node.asked()[2].headers["if-none-match"], "*");
+    assert!(!node.asked()[0].headers.contains_key("if-none-match"), "the first one may update");
+    kept.leave().await.expect("there is nothing to leave");
+    assert_eq!(node.lines(), [REGISTER.to_owned(), beat(7), REGISTER.to_owned()]);
+}
+
+#[tokio::test]
+async fn a_life_that_may_be_its_own_is_left_to_expire_and_then_begun_anew() {
+    let taken = || problem(412, "instance-exists", "none");
+    let script = [
+        registered(7),
+        gone("unknown-instance"),
+        Act::Broken,
+        taken(),
+        taken(),
+        registered(9),
+        renewed(),
+    ];
+    let node = Scripted::start(script).await;
+    let kept = client(&[&node]).keep_alive("pay", "a", Registration::default()).await;
+    let kept = kept.expect("registered");
+    node.asked_times(7).await;
+    let again = || REGISTER.to_owned();
+    let expected = [again(), beat(7), again(), again(), again(), again(), beat(9)];
+    assert_eq!(node.lines()[..7], expected, "no heartbeat for a life that is not surely its own");
+    drop(kept);
+}
+
+#[tokio::test]
 async fn who_was_replaced_stops_and_tells_by_whom() {
     let node = Scripted::start([registered(7), renewed(), stale()]).await;
     let kept = client(&[&node]).keep_alive("pay", "a", Registration::default()).await;

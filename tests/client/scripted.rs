@@ -17,6 +17,7 @@ use roster::client::{Client, Options};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 /// No test should take as long; a test that does fails with what it waited for.
 pub const LIMIT: Duration = Duration::from_secs(20);
@@ -205,6 +206,37 @@ pub fn quick() -> Options {
 pub async fn nobody() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     listener.local_addr().expect("its address")
+}
+
+/// A node that hangs, as a stopped process does: it accepts connections and answers nothing.
+pub struct Hung {
+    pub address: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+impl Hung {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let accepting = tokio::spawn(async move {
+            let mut held = Vec::new();
+            while let Ok((connection, _)) = listener.accept().await {
+                held.push(connection);
+            }
+        });
+        Self { address, accepting }
+    }
+
+    /// It first, then the others.
+    pub fn before(&self, nodes: &[&Scripted]) -> String {
+        format!("{},{}", self.address, endpoints(nodes))
+    }
+}
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
 }
 
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {

@@ -6,7 +6,7 @@ use roster::client::{Client, Error, Item, Options, Revision, Watch, WatchRequest
 use serde_json::json;
 
 use crate::scripted::{
-    Act, Scripted, Then, client, endpoints, nobody, problem, quick, stream, within,
+    Act, Hung, Scripted, Then, client, endpoints, nobody, problem, quick, stream, within,
 };
 
 const BEGIN: &str = r#"{"event":"snapshot-begin","revision":4}"#;
@@ -232,6 +232,36 @@ async fn a_request_that_no_node_takes_ends_the_watch_at_once() {
     let error = next(&mut watch).await.expect_err("a refusal");
     assert_eq!(error.code(), "invalid-kind");
     assert!(second.lines().is_empty());
+}
+
+#[tokio::test]
+async fn a_watch_begins_and_goes_on_beside_a_node_that_hangs() {
+    let hung = Hung::start().await;
+    let script = [stream(&[&put(5, "a")], Then::Break), stream(&[&put(6, "b")], Then::Stay)];
+    let second = Scripted::start(script).await;
+    let options = Options { patience: Duration::ZERO, ..quick() };
+    let client = Client::with(&hung.before(&[&second]), options).expect("a client");
+    let mut watch = client.watch(WatchRequest { wait: Some(Duration::ZERO), ..from(4) });
+    let mut items = items_until(&mut watch, "6 b").await;
+    items.retain(|item| item != "interrupted");
+    assert_eq!(items, ["5 a", "resumed 5", "6 b"]);
+}
+
+#[tokio::test]
+async fn a_revision_that_is_too_large_to_hold_ends_the_watch_and_says_so() {
+    let pad = "x".repeat(3 * 1024 * 1024);
+    let large = put_and_more(6, "b").replace('}', &format!(r#","pad":"{pad}"}}"#));
+    let mut lines = vec![large.as_str(); 22];
+    let before = put(5, "a");
+    lines.insert(0, &before);
+    let first = Scripted::start([stream(&lines, Then::Stay)]).await;
+    let second = Scripted::start([]).await;
+    let mut watch = client(&[&first, &second]).watch(from(4));
+    items_until(&mut watch, "5 a").await;
+    let error = next(&mut watch).await.expect_err("it cannot get past it");
+    assert!(matches!(error, Error::TooLarge { revision: Revision(6), .. }), "{error}");
+    assert_eq!((first.lines().len(), second.lines().len()), (1, 0), "it would come again");
+    assert_eq!(watch.position(), Some(Revision(5)));
 }
 
 #[tokio::test]
