@@ -57,11 +57,34 @@ pub(crate) enum LastChange {
     Unknown,
 }
 
-/// The last change of an app or of its counts. One that is not there may have been there.
-pub(crate) fn app_changed(version: &Version, name: &AppName) -> LastChange {
-    match version.catalog.app(name) {
-        Some(app) => LastChange::At(app.record.revision.max(app.record.members_changed)),
-        None => LastChange::Unknown,
+/// The last change of an app's policy or counts, as far as the state knows it. One that is not there
+/// may have been there.
+pub(crate) fn app_changed(version: &Version, name: &AppName, index: Revision) -> LastChange {
+    match version.catalog.app(name).map(|app| &app.record) {
+        Some(record) if record.revision > index || record.members_changed <= index => {
+            LastChange::At(record.revision)
+        }
+        // A member may have changed without the counts.
+        Some(_) | None => LastChange::Unknown,
+    }
+}
+
+/// Whether an event changes the answer about an app: its policy, or how many of its instances are in
+/// which state.
+pub(crate) fn changes_app(event: &Event) -> bool {
+    match event {
+        Event::InstancePut { now, before, .. } => {
+            before.as_ref().is_none_or(|before| before.state != now.state)
+        }
+        Event::AppPut { .. }
+        | Event::AppDeleted { .. }
+        | Event::InstanceDeleted { .. }
+        | Event::ShardPut { .. }
+        | Event::ShardDeleted { .. }
+        | Event::DocumentPut { .. }
+        | Event::DocumentDeleted { .. }
+        | Event::SessionPut { .. }
+        | Event::SessionEnded { .. } => true,
     }
 }
 
@@ -119,8 +142,8 @@ impl Api {
         let mut feed = match self.registry.follow(interest.clone(), after, poll.wait).await {
             Ok(feed) => feed,
             // The answer tells where it is now.
-            Err(NotFollowed::Compacted { .. } | NotFollowed::Ahead { .. }) => return Ok(()),
-            Err(NotFollowed::Unavailable(why)) => return Err(ApiError::of_read(why)),
+            Err(NotFollowed::Compacted { .. }) => return Ok(()),
+            Err(why) => return Err(ApiError::not_followed(why, after)),
         };
         loop {
             match feed.next(left(deadline)).await {

@@ -176,6 +176,10 @@ async fn a_watch_that_makes_no_sense_is_refused_by_name() {
         let refused = server.get(&format!("/v1/watch?{query}")).await;
         assert_eq!(refused.problem(), (400, code.into()), "{query}");
     }
+    let many: String = (0..1_001).map(|app| format!("app=a{app}&")).collect();
+    for path in [format!("/v1/watch?{many}"), format!("/v1/changes?{many}index=0")] {
+        assert_eq!(server.get(&path).await.problem(), (400, "invalid-app".into()));
+    }
     let header = server.call_with("GET /v1/watch", &[("last-event-id", "a")], "").await;
     assert_eq!(header.problem(), (400, "invalid-last-event-id".into()));
     let ahead = server.get("/v1/watch?from=7&wait=1ms").await;
@@ -214,7 +218,8 @@ async fn a_long_poll_wakes_for_its_own_result_only() {
         ("pay/instances/a", "cart/instances/x", "pay/instances/a"),
         ("pay/instances/a", "pay/instances/b", "pay/instances/a/override"),
         ("pay/instances", "cart/instances/x", "pay/instances/b"),
-        ("pay", "cart/instances/x", "pay/instances/c"),
+        ("pay", "pay/instances/b", "pay/instances/c"),
+        ("pay", "cart/instances/x", "pay/instances/c/override"),
         ("cart", "pay/instances/b", "cart/instances/y"),
         ("cart/instances", "cart", "cart/instances/z"),
         ("empty/instances", "pay", "empty"),
@@ -277,6 +282,63 @@ async fn a_long_poll_of_a_session_wakes_when_something_leaves_it_and_when_it_end
         server.call("DELETE /v1/sessions/1", "").await;
     };
     assert_eq!(polled(&server, "/v1/sessions/1?index=4", other, end).await, (404, 6));
+}
+
+#[tokio::test]
+async fn a_long_poll_of_a_session_that_is_gone_is_answered_at_once() {
+    let server = Server::new();
+    server.call("POST /v1/sessions", r#"{"ttl":"30s"}"#).await;
+    server.call("DELETE /v1/sessions/1", "").await;
+    let gone = server.get("/v1/sessions/1?index=2").await;
+    assert_eq!(gone.problem(), (404, "unknown-session".into()));
+}
+
+#[tokio::test]
+async fn a_long_poll_of_a_revision_that_does_not_come_is_not_answered_from_before_it() {
+    let server = Server::new();
+    register(&server, "pay", "a", BODY).await;
+    let ahead = server.get("/v1/apps/pay/instances/a?index=7&wait=1ms&consistency=stale").await;
+    assert_eq!(ahead.problem(), (504, "timeout".into()));
+    assert_eq!(ahead.json()["revision"], 1);
+}
+
+#[tokio::test]
+async fn an_event_source_that_is_cut_off_within_a_snapshot_begins_it_again() {
+    let server = Server::new();
+    register(&server, "pay", "a", BODY).await;
+    server.registry.log.forget();
+    let mut stream = server.stream("/v1/watch?kind=instance&from=0&restart=snapshot", &[]).await;
+    let text = stream.some(15).await;
+    let lines: Vec<_> = text.lines().filter(|line| !line.starts_with("data")).collect();
+    assert_eq!(
+        lines,
+        [
+            "event: compacted",
+            "id:",
+            "",
+            "event: snapshot-begin",
+            "id:",
+            "",
+            "event: put",
+            "",
+            "event: snapshot-end",
+            "id: 1",
+            ""
+        ]
+    );
+    let mut again = server.stream("/v1/watch?kind=instance", &[("last-event-id", "")]).await;
+    assert_eq!(again.some(1).await, "event: snapshot-begin\n");
+}
+
+#[tokio::test]
+async fn a_cursor_of_the_history_counts_only_what_clients_are_told_of() {
+    let server = Server::new();
+    // An app, a session, an instance and a shard.
+    register(&server, "pay", "a", BODY).await;
+    let page = server.get("/v1/events?order=asc&limit=1").await.json();
+    // The instance is the second of three told, wherever it is read from.
+    let second = base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, "a/1/1");
+    assert_eq!(page["next_cursor"], second);
 }
 
 #[tokio::test]
@@ -412,6 +474,7 @@ async fn the_history_is_read_from_either_end_in_pages_and_by_what_it_is_about() 
         ("order=up", "invalid-order"),
         ("cursor=x", "invalid-cursor"),
         ("instance=", "invalid-instance"),
+        ("instance=a&kind=app", "invalid-kind"),
         ("limit=0", "invalid-limit"),
     ] {
         assert_eq!(server.get(&format!("/v1/events?{query}")).await.problem(), (400, code.into()));

@@ -10,7 +10,7 @@ use crate::answer::{Answer, Answered};
 use crate::error::{ApiError, Invalid, decided};
 use crate::extract::{App, Content, Params, When};
 use crate::lists::Listed;
-use crate::poll::{app_changed, of_app};
+use crate::poll::{app_changed, changes_app, of_app};
 use crate::wire::app::{AppDeleted, AppLine, AppList, AppView, PolicyBody};
 
 pub(super) async fn list(State(api): Shared, mut params: Params) -> Answered {
@@ -37,8 +37,8 @@ pub(super) async fn read(State(api): Shared, App(name): App, mut params: Params)
     let (reading, poll) = (params.reading()?, params.poll()?);
     params.end()?;
     if let Some(poll) = poll {
-        let known = |version: &Version, _| app_changed(version, &name);
-        api.await_change(poll, of_app(&name), |_| true, known).await?;
+        let known = |version: &Version, index| app_changed(version, &name, index);
+        api.await_change(poll, of_app(&name), changes_app, known).await?;
     }
     let version = api.read(reading).await?;
     let app = version.catalog.app(&name).ok_or_else(|| Refusal::UnknownApp(name.clone()))?;

@@ -66,10 +66,10 @@ async fn collect(
                 }
             }
             Told::UpTo(told) => revision = revision.max(told),
-            Told::Stopping(_) | Told::Lagging(_) => {
+            Told::Stopping(_) => {
                 return Err(ApiError::not_ready("this node stops; ask another one"));
             }
-            Told::Compacted { restart_from } => {
+            Told::Lagging(restart_from) | Told::Compacted { restart_from } => {
                 return Err(ApiError::changes_compacted(after, restart_from));
             }
         }

@@ -48,25 +48,26 @@ pub(super) async fn events(State(api): Shared, mut params: Params) -> Answered {
     Ok(Answer::json_body(body.into()).at(newest).read(reading.consistency))
 }
 
-/// Where a page ends in the middle of the past: this event of this revision comes next.
+/// Where a page ends in the middle of the past: this event of this revision comes next. It is counted
+/// among those that clients are told of, which are the same in memory, on disk and on every node.
 #[derive(Clone, Copy)]
 struct Next {
     revision: Revision,
-    place: usize,
+    ordinal: usize,
 }
 
 impl Next {
     fn text(self, newest_first: bool) -> String {
         let order = if newest_first { "d" } else { "a" };
-        URL_SAFE_NO_PAD.encode(format!("{order}/{}/{}", self.revision, self.place))
+        URL_SAFE_NO_PAD.encode(format!("{order}/{}/{}", self.revision, self.ordinal))
     }
 
     fn read(cursor: &str, newest_first: bool) -> Option<Self> {
         let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
         let mut parts = text.split('/');
-        let (order, revision, place) = (parts.next()?, parts.next()?, parts.next()?);
+        let (order, revision, ordinal) = (parts.next()?, parts.next()?, parts.next()?);
         (order == if newest_first { "d" } else { "a" })
-            .then_some(Self { revision: revision.parse().ok()?, place: place.parse().ok()? })
+            .then_some(Self { revision: revision.parse().ok()?, ordinal: ordinal.parse().ok()? })
     }
 }
 
@@ -117,8 +118,8 @@ impl Page {
     /// What comes next where no event does.
     fn rest(&self) -> Next {
         match self.past.newest_first {
-            true => Next { revision: self.past.upto, place: usize::MAX },
-            false => Next { revision: Revision(self.past.after.0 + 1), place: 0 },
+            true => Next { revision: self.past.upto, ordinal: usize::MAX },
+            false => Next { revision: Revision(self.past.after.0 + 1), ordinal: 0 },
         }
     }
 
@@ -126,22 +127,23 @@ impl Page {
     fn take(&mut self, step: &PastChanges) -> Option<Next> {
         for change in &step.changes {
             let revision = change.at.revision;
-            let events = change.told().filter(|(_, event)| self.past.interest.wants(event));
-            let mut places: Vec<_> = events.map(|(place, _)| place).collect();
+            let told = change.told().enumerate();
+            let wanted = told.filter(|(_, (_, event))| self.past.interest.wants(event));
+            let mut wanted: Vec<_> = wanted.collect();
             if let Some(begun) = self.begun.filter(|begun| begun.revision == revision) {
-                places.retain(|place| match self.past.newest_first {
-                    true => *place <= begun.place,
-                    false => *place >= begun.place,
+                wanted.retain(|(ordinal, _)| match self.past.newest_first {
+                    true => *ordinal <= begun.ordinal,
+                    false => *ordinal >= begun.ordinal,
                 });
             }
             if self.past.newest_first {
-                places.reverse();
+                wanted.reverse();
             }
-            for place in places {
+            for (ordinal, (place, event)) in wanted {
                 if self.view.len() == self.limit {
-                    return Some(Next { revision, place });
+                    return Some(Next { revision, ordinal });
                 }
-                let picked = pick(&change.events[place], place, &Wanted::default());
+                let picked = pick(event, place, &Wanted::default());
                 picked.iter().for_each(|pick| self.view.add(change, pick));
             }
         }
@@ -186,6 +188,10 @@ fn interest(params: &mut Params) -> Result<Interest, Invalid> {
     interest.id = Some(id.into());
     let of_instances = [Kind::Instance, Kind::Shard].into_iter();
     interest.kinds = of_instances.filter(|kind| interest.kinds.has(*kind)).collect::<Kinds>();
+    if interest.kinds.is_empty() {
+        let why = "must be instance or shard with instance=: other things have no instance";
+        return Err(Invalid::new("kind", why));
+    }
     Ok(interest)
 }
 

@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use roster_storage::command::{CloseSession, Command, Refusal, Reply};
+use roster_storage::names::Revision;
 use roster_storage::version::Version;
 
 use crate::Shared;
@@ -29,7 +30,11 @@ pub(super) async fn read(State(api): Shared, Session(id): Session, mut params: P
     let (reading, poll) = (params.reading()?, params.poll()?);
     params.end()?;
     if let Some(poll) = poll {
-        let known = |_: &Version, _| LastChange::Unknown;
+        // One that is not there ended, whenever that was; the answer says so.
+        let known = |version: &Version, _| match version.catalog.session(id) {
+            Some(_) => LastChange::Unknown,
+            None => LastChange::At(Revision(u64::MAX)),
+        };
         api.await_change(poll, of_session(id), |_| true, known).await?;
     }
     let version = api.read(reading).await?;

@@ -1,5 +1,6 @@
 //! `GET /v1/watch`
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ use crate::wire::event::Format;
 
 /// How long a node may take to reach the revision to go on from, unless the request says.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Apps of one request; who wants more watches all.
+const APPS_MAX: usize = 1_000;
 
 /// What an `EventSource` sends when it comes back.
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -77,7 +81,9 @@ fn filtered_kinds(kinds: Kinds) -> Result<Kinds, Invalid> {
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<Revision>, Invalid> {
-    let Some(id) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
+    let Some(id) = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) else {
+        return Ok(None);
+    };
     let revision = id.to_str().ok().and_then(|id| id.parse().ok());
     revision.map(Some).ok_or_else(|| Invalid::new(LAST_EVENT_ID, "is not a revision"))
 }
@@ -102,7 +108,11 @@ impl Params {
     pub fn interest(&mut self) -> Result<Interest, Invalid> {
         let apps = self.all("app");
         let apps = apps.into_iter().map(AppName::new).collect::<Result<_, _>>();
-        let apps: std::collections::BTreeSet<_> = apps.map_err(Invalid::name("app"))?;
+        let apps: BTreeSet<_> = apps.map_err(Invalid::name("app"))?;
+        if apps.len() > APPS_MAX {
+            let why = format!("is there {} times; the limit is {APPS_MAX}", apps.len());
+            return Err(Invalid::new("app", why));
+        }
         let kinds = self.all("kind");
         let words = kinds.iter().flat_map(|words| words.split(','));
         let kinds = words.map(kind).collect::<Result<Kinds, _>>()?;

@@ -301,33 +301,35 @@ impl Frames {
 
     /// An event of a snapshot: nothing to resume from.
     pub fn standing(&mut self, put: &[u8]) {
-        self.frame("put", None, put, b"}");
+        self.frame("put", Id::Keep, put, b"}");
     }
 
     /// An event of a change. Only the last one of its revision is something to resume from, so
     /// that no part of a revision is passed over; all others say that more come.
     pub fn event(&mut self, open: &[u8], name: &str, revision: Revision, last: bool) {
         if last {
-            self.frame(name, Some(revision), open, b"}");
+            self.frame(name, Id::Set(revision), open, b"}");
         } else {
-            self.frame(name, None, open, b",\"more\":true}");
+            self.frame(name, Id::Keep, open, b",\"more\":true}");
         }
     }
 
     pub fn mark(&mut self, mark: &Mark) {
         let line = serde_json::to_vec(&mark.view()).unwrap_or_default();
-        self.frame(mark.name(), mark.resume_from(), &line, b"");
+        self.frame(mark.name(), mark.id(), &line, b"");
     }
 
-    fn frame(&mut self, name: &str, id: Option<Revision>, open: &[u8], end: &[u8]) {
+    fn frame(&mut self, name: &str, id: Id, open: &[u8], end: &[u8]) {
         /// What stands around the object, and the longest number.
         const AROUND: usize = 64;
         self.bytes.reserve(open.len() + end.len() + name.len() + AROUND);
         if self.format == Format::Sse {
             self.bytes.put_slice(b"event: ");
             self.bytes.put_slice(name.as_bytes());
-            if let Some(id) = id {
-                self.bytes.put_slice(format!("\nid: {id}").as_bytes());
+            match id {
+                Id::Set(revision) => self.bytes.put_slice(format!("\nid: {revision}").as_bytes()),
+                Id::Reset => self.bytes.put_slice(b"\nid:"),
+                Id::Keep => {}
             }
             self.bytes.put_slice(b"\ndata: ");
         }
@@ -335,6 +337,15 @@ impl Frames {
         self.bytes.put_slice(end);
         self.bytes.put_slice(if self.format == Format::Sse { b"\n\n" } else { b"\n" });
     }
+}
+
+/// What an `EventSource` is to send as `Last-Event-ID` when it comes back.
+#[derive(Clone, Copy)]
+enum Id {
+    Set(Revision),
+    Keep,
+    /// Nothing.
+    Reset,
 }
 
 /// A line of a watch that tells how far it is, or why it ends.
@@ -370,13 +381,14 @@ impl Mark {
         }
     }
 
-    /// Up to where everything was sent when this line is.
-    fn resume_from(&self) -> Option<Revision> {
+    /// Up to where everything was sent when this line is. From the begin of a snapshot to its end
+    /// there is nothing to resume from: an id from before would skip what the snapshot tells.
+    fn id(&self) -> Id {
         match self {
             Self::SnapshotEnd(at) | Self::Bookmark(at) | Self::Lagging(at) | Self::Bye(at) => {
-                Some(*at)
+                Id::Set(*at)
             }
-            Self::SnapshotBegin(_) | Self::Compacted { .. } => None,
+            Self::SnapshotBegin(_) | Self::Compacted { .. } => Id::Reset,
         }
     }
 
