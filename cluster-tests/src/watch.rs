@@ -197,11 +197,15 @@ impl Stream {
 
     /// One Server-Sent Event: its name and its id must say what the object says.
     async fn event(&mut self) -> Result<Line, End> {
-        let (mut name, mut id, mut data) = (None, None, None);
+        let (mut name, mut id, mut data, mut reset) = (None, None, None, false);
         while data.is_none() {
             // Read as a whole, so that a reader that gives up waiting loses no part of one.
             let block = self.until(b"\n\n").await?;
             for line in block.lines() {
+                if line == "id:" {
+                    reset = true;
+                    continue;
+                }
                 match line.split_once(": ") {
                     Some(("event", text)) => name = Some(text.to_owned()),
                     Some(("id", text)) => id = Some(text.parse().expect("an id is a revision")),
@@ -215,6 +219,8 @@ impl Stream {
         let object: Value = serde_json::from_str(&data).expect("it was parsed");
         assert_eq!(name.as_deref(), object["event"].as_str(), "the event's name: {data}");
         assert_eq!(id, self.resume_from(&line), "S10: the id of {data}");
+        let begins_anew = matches!(line, Line::SnapshotBegin(_) | Line::Compacted { .. });
+        assert_eq!(reset, begins_anew, "S10: nothing to resume from within a snapshot: {data}");
         Ok(line)
     }
 
