@@ -118,8 +118,8 @@ pub(crate) fn instance_changed(
 }
 
 impl Api {
-    /// Returns when something of interest that `matters` changed after the poll's index, when nobody can know
-    /// whether it did, or when its time is over.
+    /// Returns when something of interest that `matters` changed after the poll's index, when nobody
+    /// can know whether it did, or when its time is over.
     pub async fn await_change(
         &self,
         poll: Poll,
