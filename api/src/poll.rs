@@ -205,15 +205,11 @@ pub(crate) fn of_document(app: &AppName, name: &DocumentName) -> Interest {
     }
 }
 
-/// What changes the answer about an app: itself, and its counts.
+/// What changes the answer about an app, or the list of its instances: also that the app comes or
+/// goes.
 pub(crate) fn of_app(name: &AppName) -> Interest {
     let kinds = [Kind::App, Kind::Instance].into_iter().collect();
     Interest { apps: Some([name.clone()].into()), kinds, ..Interest::default() }
-}
-
-/// What changes the list of an app's instances: also that the app comes or goes.
-pub(crate) fn of_members(name: &AppName) -> Interest {
-    of_app(name)
 }
 
 /// What changes an instance's own answer.

@@ -13,7 +13,7 @@ use crate::error::{ApiError, decided};
 use crate::extract::{App, Content, Key, Params, Reading, When};
 use crate::filter::Wanted;
 use crate::lists::{Listed, Page, Paging, cursor_of_key, list_body};
-use crate::poll::{changes_list, instance_changed, members_changed, of_instance, of_members};
+use crate::poll::{changes_list, instance_changed, members_changed, of_app, of_instance};
 use crate::registry::Consistency;
 use crate::wire::instance::{
     ChangedView, InstanceBody, InstanceList, InstanceView, PatchBody, RegisterHow, RegisteredView,
@@ -155,8 +155,7 @@ pub(super) async fn list(State(api): Shared, App(name): App, mut params: Params)
         asked.paging.is_first()?;
         let wanted = &asked.wanted;
         let known = |version: &Version, index| members_changed(version, &name, wanted, index);
-        api.await_change(poll, of_members(&name), |event| changes_list(event, wanted), known)
-            .await?;
+        api.await_change(poll, of_app(&name), |event| changes_list(event, wanted), known).await?;
     }
     let page = api.page(&asked.listed, asked.reading, asked.paging).await?;
     let catalog = page.catalog();
