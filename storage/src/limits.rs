@@ -87,3 +87,11 @@ pub const STATE_HASH_EVERY: u64 = 1_024;
 
 /// How many published state hashes are kept.
 pub const STATE_HASHES_KEPT: usize = 64;
+
+// Shard sets.
+
+/// A shard's id: an app of which each byte may be escaped to three, a `/`, and an instance.
+pub const SHARD_ID_BYTES_MAX: usize = 3 * ID_BYTES_MAX + 1 + ID_BYTES_MAX;
+
+/// Copies of a shard, its holder counted. Beyond: `invalid-value`.
+pub const SHARD_COPIES_MAX: u8 = 16;

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::limits::ID_BYTES_MAX;
+use crate::limits::{ID_BYTES_MAX, SHARD_ID_BYTES_MAX};
 
 /// Why a text cannot be an id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +17,8 @@ pub enum InvalidName {
     Empty,
     #[error("is {0} bytes long; the limit is {ID_BYTES_MAX}")]
     TooLong(usize),
+    #[error("is {0} bytes long; the limit of a shard's id is {SHARD_ID_BYTES_MAX}")]
+    ShardIdTooLong(usize),
     #[error("has a control character at byte {0}")]
     Control(usize),
     #[error("is not a number")]
@@ -25,11 +27,23 @@ pub enum InvalidName {
 
 /// Checks what every id must keep: 1 to [`ID_BYTES_MAX`] bytes of UTF-8, no control characters.
 fn check(text: &str) -> Result<(), InvalidName> {
-    if text.is_empty() {
-        return Err(InvalidName::Empty);
-    }
     if text.len() > ID_BYTES_MAX {
         return Err(InvalidName::TooLong(text.len()));
+    }
+    check_text(text)
+}
+
+/// Checks the id of a shard: as [`check`], but as long as an escaped app and an instance can be.
+fn check_shard_id(text: &str) -> Result<(), InvalidName> {
+    if text.len() > SHARD_ID_BYTES_MAX {
+        return Err(InvalidName::ShardIdTooLong(text.len()));
+    }
+    check_text(text)
+}
+
+fn check_text(text: &str) -> Result<(), InvalidName> {
+    if text.is_empty() {
+        return Err(InvalidName::Empty);
     }
     match text.char_indices().find(|(_, c)| c.is_control()) {
         Some((at, _)) => Err(InvalidName::Control(at)),
@@ -39,6 +53,9 @@ fn check(text: &str) -> Result<(), InvalidName> {
 
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
+        name! { $(#[$doc])* $name, check }
+    };
+    ($(#[$doc:meta])* $name:ident, $check:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "SmolStr", into = "SmolStr")]
@@ -58,7 +75,7 @@ macro_rules! name {
             type Error = InvalidName;
 
             fn try_from(text: SmolStr) -> Result<Self, InvalidName> {
-                check(&text).map(|()| Self(text))
+                $check(&text).map(|()| Self(text))
             }
         }
 
@@ -115,6 +132,36 @@ name! {
 name! {
     /// The text of an `Idempotency-Key`, chosen by a client to make a POST happen at most once.
     IdempotencyKey
+}
+
+name! {
+    /// The name of a shard set: whose instances are shards, and who works on them.
+    ShardSetName
+}
+
+name! {
+    /// The id of a shard, 1 to [`SHARD_ID_BYTES_MAX`] bytes: `<app>/<instance>` of the instance
+    /// that it stands for, as [`InstanceKey::shard_id`] writes it.
+    ShardId, check_shard_id
+}
+
+impl From<&InstanceKey> for ShardId {
+    fn from(key: &InstanceKey) -> Self {
+        // Two checked names, escaped, are within the limit and have no control characters.
+        Self(key.shard_id().into())
+    }
+}
+
+impl ShardId {
+    /// The instance that this shard stands for; none if the text is not what
+    /// [`InstanceKey::shard_id`] writes for any instance.
+    pub fn key(&self) -> Option<InstanceKey> {
+        let (app, id) = self.0.split_once('/')?;
+        let app = app.replace("%2F", "/").replace("%25", "%");
+        let key = InstanceKey::new(app.parse().ok()?, id.parse().ok()?);
+        // One instance, one text: another way to escape is no shard of it.
+        (key.shard_id() == self.as_str()).then_some(key)
+    }
 }
 
 macro_rules! number {
@@ -226,5 +273,38 @@ mod tests {
         assert_eq!(key("pay", "10.0.0.1:8719"), "pay/10.0.0.1:8719");
         assert_eq!(key("a/b%c", "d/e"), "a%2Fb%25c/d/e");
         assert_ne!(key("a/b", "c"), key("a", "b/c"));
+    }
+
+    #[test]
+    fn a_shard_id_names_its_instance() {
+        for (app, id) in
+            [("pay", "10.0.0.1:8719"), ("a/b%c", "d/e"), ("%2F", "%25"), ("%252F", "x")]
+        {
+            let key = InstanceKey::new(app.parse().expect("app"), id.parse().expect("id"));
+            let shard = ShardId::from(&key);
+            assert_eq!(shard.as_str(), key.shard_id());
+            assert_eq!(shard.key(), Some(key));
+        }
+    }
+
+    #[test]
+    fn a_text_that_no_instance_gives_names_none() {
+        for text in ["pay", "/x", "pay/", "a%2fb/x", "a%/x", "%41/x"] {
+            let shard: ShardId = text.parse().expect("a shard id");
+            assert_eq!(shard.key(), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_longest_app_and_instance_make_a_shard_id() {
+        let key = InstanceKey::new(
+            "/".repeat(ID_BYTES_MAX).parse().expect("app"),
+            "x".repeat(ID_BYTES_MAX).parse().expect("id"),
+        );
+        let shard = ShardId::from(&key);
+        assert_eq!(shard.as_str().len(), SHARD_ID_BYTES_MAX);
+        assert_eq!(shard.as_str().parse(), Ok(shard.clone()));
+        let longer = format!("{shard}x");
+        assert_eq!(ShardId::new(longer), Err(InvalidName::ShardIdTooLong(SHARD_ID_BYTES_MAX + 1)));
     }
 }

@@ -1,0 +1,93 @@
+//! Which workers a shard prefers: a ranking by score that is the same wherever it is worked out, and
+//! the choice of further copies from it, spread over zones.
+
+use twox_hash::XxHash64;
+
+/// The step constant of SplitMix64.
+const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// The output function of SplitMix64.
+fn mix64(mut z: u64) -> u64 {
+    z ^= z >> 30;
+    z = z.wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z ^= z >> 27;
+    z = z.wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// The hash of a shard's or a worker's id, as the whole plan uses it.
+pub(super) fn hash(seed: u64, id: &str) -> u64 {
+    XxHash64::oneshot(seed, id.as_bytes())
+}
+
+/// One worker of a ranking.
+struct Candidate<'a> {
+    zone: &'a str,
+    /// As many draws as its weight, so that it comes first in proportion to it.
+    tokens: Vec<u64>,
+}
+
+impl Candidate<'_> {
+    fn score(&self, shard_hash: u64) -> u64 {
+        self.tokens.iter().map(|token| mix64(shard_hash ^ token)).max().unwrap_or(0)
+    }
+}
+
+/// Workers, ready to be ranked for any number of shards. A worker is named by its place in the
+/// order in which it was given, which must be the order of ids: equal scores go by it.
+pub(super) struct Ranking<'a> {
+    candidates: Vec<Candidate<'a>>,
+}
+
+impl<'a> Ranking<'a> {
+    /// From each worker's hash, weight and zone.
+    pub(super) fn new(workers: impl Iterator<Item = (u64, u16, &'a str)>) -> Self {
+        let candidates = workers
+            .map(|(hash, weight, zone)| Candidate {
+                zone,
+                tokens: (0..u64::from(weight))
+                    .map(|copy| mix64(hash.wrapping_add(GAMMA.wrapping_mul(copy))))
+                    .collect(),
+            })
+            .collect();
+        Self { candidates }
+    }
+
+    /// The `count` best workers for the shard with this hash, `owner` left out: first the best of
+    /// zones not used yet, `owner_zone` counted as used, then the best of the others.
+    pub(super) fn best(
+        &self,
+        shard_hash: u64,
+        owner: Option<usize>,
+        owner_zone: Option<&'a str>,
+        count: usize,
+    ) -> Vec<usize> {
+        let scores: Vec<u64> =
+            self.candidates.iter().map(|candidate| candidate.score(shard_hash)).collect();
+        let mut chosen: Vec<usize> = Vec::with_capacity(count);
+        let mut zones: Vec<&str> = owner_zone.into_iter().collect();
+        while chosen.len() < count {
+            let free = |worker: &usize| Some(*worker) != owner && !chosen.contains(worker);
+            let Some(next) =
+                highest(&scores, |worker| free(worker) && !zones.contains(&self.zone(*worker)))
+                    .or_else(|| highest(&scores, free))
+            else {
+                break;
+            };
+            zones.push(self.zone(next));
+            chosen.push(next);
+        }
+        chosen
+    }
+
+    fn zone(&self, worker: usize) -> &'a str {
+        self.candidates[worker].zone
+    }
+}
+
+/// The worker with the highest score among those that `admits`; the first of equals.
+fn highest(scores: &[u64], admits: impl Fn(&usize) -> bool) -> Option<usize> {
+    (0..scores.len())
+        .filter(admits)
+        .reduce(|best, worker| if scores[worker] > scores[best] { worker } else { best })
+}
