@@ -14,6 +14,7 @@ use roster_storage::limits::{SENTINEL_TTL_MS, TTL_MS_MAX, TTL_MS_MIN};
 use roster_storage::names::NodeId;
 use serde::{Deserialize, Serialize};
 
+use crate::rebalance::{AFTER_GAIN, AFTER_LOSS, Delays};
 use crate::watch::WatchLimits;
 
 /// Bytes of changes that wait for one watcher.
@@ -108,6 +109,12 @@ pub struct Settings {
     /// And no longer than this [default: 7d]
     #[arg(long, env = "ROSTER_HISTORY_AGE", value_name = "DURATION")]
     pub history_age: Option<Span>,
+    /// How long losses of workers are gathered before their shards are planned anew [default: 200ms]
+    #[arg(long, env = "ROSTER_REBALANCE_AFTER_LOSS", value_name = "DURATION")]
+    pub rebalance_after_loss: Option<Span>,
+    /// The same for new workers and shards [default: 1s]
+    #[arg(long, env = "ROSTER_REBALANCE_AFTER_GAIN", value_name = "DURATION")]
+    pub rebalance_after_gain: Option<Span>,
     /// How long a request may take before it is answered 503 or 504 [default: 5s]
     #[arg(long, env = "ROSTER_REQUEST_TIMEOUT", value_name = "DURATION")]
     pub request_timeout: Option<Span>,
@@ -180,6 +187,7 @@ pub struct Config {
     pub cluster: ClusterList,
     pub replace_disk: bool,
     pub timings: Timings,
+    pub rebalance: Delays,
     pub lease_reads: bool,
     pub checkpoint_every: u64,
     pub checkpoint_every_bytes: u64,
@@ -362,6 +370,10 @@ impl Settings {
                 self.election_timeout_min,
                 self.election_timeout_max,
             )?,
+            rebalance: Delays {
+                after_loss: self.rebalance_after_loss.map_or(AFTER_LOSS, |span| span.0),
+                after_gain: self.rebalance_after_gain.map_or(AFTER_GAIN, |span| span.0),
+            },
             lease_reads: self.lease_reads.unwrap_or(true),
             checkpoint_every: at_least("--checkpoint-every", self.checkpoint_every, 100_000, 10)?,
             checkpoint_every_bytes: at_least(

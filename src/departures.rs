@@ -59,7 +59,11 @@ impl Departures {
                 | Event::ShardPut { .. }
                 | Event::ShardDeleted { .. }
                 | Event::DocumentPut { .. }
-                | Event::DocumentDeleted { .. } => None,
+                | Event::DocumentDeleted { .. }
+                | Event::RingPut { .. }
+                | Event::RingDeleted { .. }
+                | Event::WorkPut { .. }
+                | Event::WorkEnded { .. } => None,
             })
         };
         let at = change.at.revision;

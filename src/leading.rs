@@ -7,14 +7,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures::StreamExt;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::ClientWriteError;
+use openraft::impls::ProgressResponder;
 use openraft::raft::ReadPolicy;
 use openraft::raft::linearizable_read::{Linearizer, LinearizerOption};
 use parking_lot::Mutex;
 use roster_api::registry::{Beat, BeatAnswers, BeatRefused, BeatTarget, Heard, Renewed};
 use roster_storage::catalog::Catalog;
-use roster_storage::command::{EncodedCommand, Proposal, Stamp};
+use roster_storage::command::{Command, EncodedCommand, Proposal, Stamp};
 use roster_storage::names::{NodeId, Revision, SessionId};
-use roster_storage::raft_types::{LogId, TypeConfig};
+use roster_storage::raft_types::{LogId, TypeConfig, alias};
 use roster_storage::version::Published;
 
 use crate::disk_guard::DiskGuard;
@@ -26,6 +27,10 @@ use crate::raft::rpc::{HeartbeatsAnswer, LastHeardAnswer, NotAppended, Proposed,
 /// Read indexes: all that wait share one; a second one lets reads that came during the first go ahead
 /// without waiting for it.
 const READS: Rounds = Rounds { at_once: 2, bytes: 8 << 20, pause: Duration::ZERO };
+
+/// What becomes of a command that a leader submitted.
+pub type Submitted =
+    alias::OneshotReceiverOf<TypeConfig, openraft::raft::ClientWriteResult<TypeConfig>>;
 
 /// A leadership, confirmed at some moment after it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +125,31 @@ impl Leading {
         proposed
     }
 
+    /// Proposes a command of this leader's own under this very term, never forwarded (invariant S5).
+    /// `None` if it certainly was not appended.
+    pub async fn submit(&self, term: u64, command: &Command) -> Option<Submitted> {
+        let stamp = self.stamp()?;
+        self.disk.writable().ok()?;
+        let command = EncodedCommand::new(command)
+            .inspect_err(|e| tracing::error!("an entry of the leader's own is too large: {e}"))
+            .ok()?;
+        let (responder, answer) = ProgressResponder::complete_only();
+        let leader = alias::CommittedLeaderIdOf::<TypeConfig>::new(term);
+        let submitted = self
+            .raft
+            .write(Proposal { stamp, command })
+            .with_leader(leader)
+            .responder(responder)
+            .await;
+        match submitted {
+            Ok(()) => Some(answer),
+            Err(fatal) => {
+                tracing::error!("Raft stopped: {fatal}");
+                None
+            }
+        }
+    }
+
     /// A log id such that a state that has applied it reflects all that was acknowledged before
     /// this was asked. Confirmed by a majority, never by the lease; shared by all who ask together.
     pub async fn read_index(&self) -> ReadIndex {
@@ -158,7 +188,13 @@ impl Leading {
         };
         let version = self.published.load();
         let now = self.leases.clock.now();
-        let each = beats.iter().map(|beat| renew(&table, &version.catalog, beat, now)).collect();
+        let mut each: Vec<_> =
+            beats.iter().map(|beat| renew(&table, &version.catalog, beat, now)).collect();
+        for (beat, answer) in beats.iter().zip(&mut each) {
+            if let (Ok(renewed), false) = (answer, beat.adopted.is_empty()) {
+                renewed.settled = self.leases.adopt(&version.catalog, beat, renewed.session);
+            }
+        }
         self.leases.count_heartbeats(beats.len() as u64);
         // What a refusal is based on may be newer than what was confirmed.
         let revision = confirmed.revision.max(version.revision());
@@ -203,7 +239,7 @@ fn renew(
         }
     };
     match table.renew(session, beat.mark, now) {
-        Ok(ttl_ms) => Ok(Renewed { session, ttl_ms }),
+        Ok(ttl_ms) => Ok(Renewed { session, ttl_ms, settled: Vec::new() }),
         Err(NotRenewed::Ending) => Err(BeatRefused::Ending),
         // Apply publishes a version before it makes the leases of that.
         Err(NotRenewed::Unknown) if catalog.session(session).is_some() => Err(BeatRefused::Ending),
@@ -284,13 +320,13 @@ mod tests {
         let open = OpenSession { ttl_ms: None, name: "s".into(), request: None };
         catalog.apply(at, &Command::OpenSession(open));
         let table = LeaseTable::new(1);
-        let beat = |session| Beat { target: BeatTarget::Session(session), mark: None };
+        let beat = |session| Beat::of(BeatTarget::Session(session));
         let (published, none) = (SessionId(1), SessionId(2));
         let renewed = |session| renew(&table, &catalog, &beat(session), 0);
         assert_eq!(renewed(published), Err(BeatRefused::Ending));
         assert_eq!(renewed(none), Err(BeatRefused::UnknownSession(none)));
         table.touch(published, 1_000, Revision(1), 0);
-        assert_eq!(renewed(published), Ok(Renewed { session: published, ttl_ms: 1_000 }));
+        assert_eq!(renewed(published), Ok(Renewed { session: published, ttl_ms: 1_000, settled: Vec::new() }));
     }
 
     #[test]

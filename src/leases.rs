@@ -11,6 +11,7 @@
 //! 4. An expiry names what it saw and is dropped by apply if that moved on.
 //! 5. The node's own delay is left out of the clock.
 
+pub mod adoption;
 pub mod clock;
 pub mod keeper;
 mod table;
@@ -21,10 +22,14 @@ use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
+use roster_api::registry::Beat;
+use roster_storage::catalog::Catalog;
 use roster_storage::events::{Change, Event};
+use roster_storage::names::{AppName, Revision, SessionId};
 use roster_storage::version::{Observer, Published, Version};
 use tokio::sync::watch;
 
+use adoption::Adoptions;
 use clock::LeaseClock;
 pub use table::{Due, LeaseTable, NotRenewed, SLOT_MS};
 
@@ -35,6 +40,8 @@ pub struct Leases {
     table: ArcSwapOption<LeaseTable>,
     /// Taken by apply for each batch and while a table is opened, so that no change falls between.
     opening: Mutex<()>,
+    /// Who has adopted which epoch of a ring; `None` while the node does not lead.
+    adoptions: Mutex<Option<Adoptions>>,
     applied: watch::Sender<u64>,
     heartbeats: Rate,
 }
@@ -45,6 +52,7 @@ impl Leases {
             clock: LeaseClock::new(),
             table: ArcSwapOption::empty(),
             opening: Mutex::new(()),
+            adoptions: Mutex::new(None),
             applied: watch::Sender::new(0),
             heartbeats: Rate::new(),
         }
@@ -69,12 +77,33 @@ impl Leases {
         for (id, session) in version.catalog.sessions() {
             table.touch(id, session.ttl_ms, session.touched, heard);
         }
+        *self.adoptions.lock() = Some(Adoptions::open(&version.catalog));
         self.table.store(Some(table.clone()));
         table
     }
 
     fn close(&self) {
         self.table.store(None);
+        *self.adoptions.lock() = None;
+    }
+
+    /// Takes up what a beat tells of adopted epochs; returns what is settled of those rings.
+    pub fn adopt(
+        &self,
+        catalog: &Catalog,
+        beat: &Beat,
+        session: SessionId,
+    ) -> Vec<(AppName, Revision)> {
+        let mut adoptions = self.adoptions.lock();
+        let Some(adoptions) = adoptions.as_mut() else { return Vec::new() };
+        let mut settled = Vec::with_capacity(beat.adopted.len());
+        for (app, epoch) in &beat.adopted {
+            for key in catalog.held_by(session).filter(|key| key.app == *app) {
+                adoptions.adopt(app, &key.id, *epoch);
+            }
+            settled.extend(adoptions.settled(app).map(|epoch| (app.clone(), epoch)));
+        }
+        settled
     }
 
     pub fn count_heartbeats(&self, count: u64) {
@@ -93,6 +122,9 @@ impl Observer for Leases {
         {
             let _no_opening_meanwhile = self.opening.lock();
             if let Some(table) = self.table.load().as_ref() {
+                if let Some(adoptions) = self.adoptions.lock().as_mut() {
+                    changes.iter().for_each(|change| adoptions.take(change, &version.catalog));
+                }
                 let now = self.clock.now();
                 for event in changes.iter().flat_map(|change| &change.events) {
                     match event {
@@ -107,7 +139,11 @@ impl Observer for Leases {
                         | Event::ShardPut { .. }
                         | Event::ShardDeleted { .. }
                         | Event::DocumentPut { .. }
-                        | Event::DocumentDeleted { .. } => {}
+                        | Event::DocumentDeleted { .. }
+                        | Event::RingPut { .. }
+                        | Event::RingDeleted { .. }
+                        | Event::WorkPut { .. }
+                        | Event::WorkEnded { .. } => {}
                     }
                 }
             }

@@ -22,6 +22,7 @@ use crate::config::{Config, ConfigError};
 use crate::departures::Departures;
 use crate::disk_guard::DiskGuard;
 use crate::forward::Forward;
+use crate::rebalance;
 use crate::housekeeping::{hand_over, keep_house, keep_members, watch_service};
 use crate::identity::{DataDir, IdentityError};
 use crate::leading::Leading;
@@ -139,6 +140,7 @@ async fn take_part(
     let mut tasks = JoinSet::new();
     tasks.spawn(dispatch(running.watches.clone()));
     tasks.spawn(keeper::keep(running.clone()));
+    tasks.spawn(rebalance::keep(running.clone()));
     tasks.spawn(watch_leader(running.clone()));
     tasks.spawn(keep_house(running.clone()));
     tasks.spawn(keep_members(running.clone()));

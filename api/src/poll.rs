@@ -83,6 +83,10 @@ pub(crate) fn changes_app(event: &Event) -> bool {
         | Event::ShardDeleted { .. }
         | Event::DocumentPut { .. }
         | Event::DocumentDeleted { .. }
+        | Event::RingPut { .. }
+        | Event::RingDeleted { .. }
+        | Event::WorkPut { .. }
+        | Event::WorkEnded { .. }
         | Event::SessionPut { .. }
         | Event::SessionEnded { .. } => true,
     }

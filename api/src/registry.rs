@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use roster_storage::command::{Command, Outcome, TooLarge};
 use roster_storage::events::{Change, Interest};
-use roster_storage::names::{Incarnation, InstanceKey, NodeId, Revision, SessionId};
+use roster_storage::names::{AppName, Incarnation, InstanceKey, NodeId, Revision, SessionId};
 use roster_storage::version::Version;
 
 /// A running node, leader or not. Every node answers every question.
@@ -149,6 +149,17 @@ pub struct Beat {
     pub target: BeatTarget,
     /// A client's own mark, kept by the leader beside the time (Sentinel's `heartbeatVersion`).
     pub mark: Option<i64>,
+    /// Of the rings of these apps, the newest epoch whose losses its instances there have carried out:
+    /// they have stopped on every key that they do not own under it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adopted: Vec<(AppName, Revision)>,
+}
+
+impl Beat {
+    /// With nothing but the sign of life.
+    pub fn of(target: BeatTarget) -> Self {
+        Self { target, mark: None, adopted: Vec::new() }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -172,10 +183,14 @@ pub struct BeatAnswers {
     pub each: Vec<Result<Renewed, BeatRefused>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Renewed {
     pub session: SessionId,
     pub ttl_ms: u64,
+    /// Of the rings that the beat told adoptions of: the newest epoch that everyone has adopted, so
+    /// that who gained keys by then may begin on them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settled: Vec<(AppName, Revision)>,
 }
 
 /// Why a beat was not acknowledged.

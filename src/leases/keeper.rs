@@ -7,12 +7,10 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::ClientWriteError;
-use openraft::impls::ProgressResponder;
 use parking_lot::Mutex;
-use roster_storage::command::{Command, EncodedCommand, Expire, Proposal};
+use roster_storage::command::{Command, Expire};
 use roster_storage::limits::{EXPIRY_SESSIONS_MAX, EXPIRY_THINGS_MAX};
 use roster_storage::names::SessionId;
-use roster_storage::raft_types::{TypeConfig, alias};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -145,7 +143,7 @@ async fn propose(
 ) -> bool {
     let sessions = due.iter().map(|due| (*due).into()).collect();
     let command = Command::Expire(Expire { term: table.term(), sessions });
-    let Some(answer) = submit(running, table.term(), &command).await else {
+    let Some(answer) = running.leading.submit(table.term(), &command).await else {
         table.spare(due, running.leases.clock.now());
         return false;
     };
@@ -162,38 +160,12 @@ async fn propose(
     true
 }
 
-type Answer = alias::OneshotReceiverOf<TypeConfig, openraft::raft::ClientWriteResult<TypeConfig>>;
-
-/// `None` if it certainly was not appended.
-async fn submit(running: &Running, term: u64, command: &Command) -> Option<Answer> {
-    let stamp = running.leading.stamp()?;
-    running.disk.writable().ok()?;
-    let command = EncodedCommand::new(command)
-        .inspect_err(|e| tracing::error!("an entry of the leader's own is too large: {e}"))
-        .ok()?;
-    let (responder, answer) = ProgressResponder::complete_only();
-    let leader = alias::CommittedLeaderIdOf::<TypeConfig>::new(term);
-    let submitted = running
-        .raft
-        .write(Proposal { stamp, command })
-        .with_leader(leader)
-        .responder(responder)
-        .await;
-    match submitted {
-        Ok(()) => Some(answer),
-        Err(fatal) => {
-            tracing::error!("Raft stopped: {fatal}");
-            None
-        }
-    }
-}
-
 /// Proposes a tick when something falls due in cluster time and nobody else writes.
 async fn let_time_pass(running: &Running, term: u64) {
     let Some(stamp) = running.leading.stamp() else { return };
     let version = running.published.load();
     if version.catalog.next_due_ms().is_some_and(|due| due <= stamp.cluster_ms)
-        && let Some(answer) = submit(running, term, &Command::Tick).await
+        && let Some(answer) = running.leading.submit(term, &Command::Tick).await
     {
         // How it went shows in the next tick.
         drop(answer.await);

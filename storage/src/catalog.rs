@@ -9,24 +9,29 @@ mod documents;
 mod instances;
 mod records;
 mod requests;
+mod rings;
 mod sessions;
+mod shard_sets;
 mod store;
 mod verify;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet, Vector};
 
 pub use records::{
-    App, AppRecord, Clock, Document, Instance, Kept, Override, Record, Session, State, StateHash,
-    recomputed_hash,
+    App, AppRecord, Clock, Document, Instance, Kept, Override, Record, Session, ShardSet,
+    ShardSetRecord, State, StateHash, recomputed_hash,
 };
 pub use store::{CatalogBuilder, Inconsistent};
 
 use crate::command::{Command, Outcome, Overridden, Refusal, Reply, Stamp};
 use crate::events::Event;
 use crate::limits::{DUE_PER_ENTRY_MAX, STATE_HASH_EVERY, STATE_HASHES_KEPT};
-use crate::names::{AppName, IdempotencyKey, InstanceId, InstanceKey, Revision, SessionId};
+use crate::names::{
+    AppName, IdempotencyKey, InstanceId, InstanceKey, Revision, SessionId, ShardSetName,
+};
 
 /// Where and when an entry stands in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +50,7 @@ pub struct Catalog {
     apps: OrdMap<AppName, Arc<App>>,
     sessions: OrdMap<SessionId, Session>,
     overrides: OrdMap<InstanceKey, Override>,
+    shard_sets: OrdMap<ShardSetName, Arc<ShardSet>>,
     kept: OrdMap<(IdempotencyKey, u32), Arc<Kept>>,
     /// Over the records in the maps above; the clock is added when it is asked for.
     hash: StateHash,
@@ -59,6 +65,18 @@ pub struct Catalog {
     kept_bytes: u64,
     /// Live ones, of all apps.
     instances: u64,
+    /// What the entry that is being applied has changed and not told yet. Empty between entries.
+    touched: Touched,
+}
+
+/// Rings and shard sets that one entry changes, perhaps several times, are told of once, at its end.
+#[derive(Clone, Debug, Default)]
+struct Touched {
+    /// As they were counted in the state hash before.
+    rings: BTreeMap<AppName, store::Hashed>,
+    shard_sets: BTreeSet<ShardSetName>,
+    /// Workers that ended, also those that began again in the same entry.
+    ended: BTreeSet<(ShardSetName, InstanceId)>,
 }
 
 /// What happens at a moment of cluster time.
@@ -67,6 +85,7 @@ enum Due {
     Kept(IdempotencyKey, u32),
     Override(InstanceKey),
     EmptyApp(AppName),
+    Scaling(ShardSetName),
 }
 
 /// A refused command changes nothing and emits nothing of its own; what fell due by its time did.
@@ -80,6 +99,8 @@ impl Catalog {
         let outcome = self.at_most_once(at, command.request(), |catalog| {
             catalog.decide(at, command, &mut events)
         });
+        self.settle_rings(at, &mut events);
+        self.settle_shard_sets(at, command, &mut events);
         (outcome, events)
     }
 
@@ -94,6 +115,13 @@ impl Catalog {
             Command::ClearOverride(c) => self.clear_override(at, c, events),
             Command::PutDocument(c) => self.put_document(at, c, events),
             Command::DeleteDocument(c) => self.delete_document(at, c, events),
+            Command::PutRing(c) => self.put_ring(at, c),
+            Command::DeleteRing(c) => self.delete_ring(c, events),
+            Command::CompactRing(c) => self.compact_ring(at, c),
+            Command::PutShardSet(c) => self.put_shard_set(at, c),
+            Command::DeleteShardSet(c) => self.delete_shard_set(c, events),
+            Command::Release(c) => self.release(at, c),
+            Command::Rebalance(c) => Ok(self.rebalance(at, c)),
             Command::OpenSession(c) => Ok(self.open_session(at, c, events)),
             Command::CloseSession(c) => self.close_session(at, c, events),
             Command::Batch(c) => Ok(Reply::Batch(self.batch(at, &c.items, events))),
@@ -127,6 +155,7 @@ impl Catalog {
                 Due::Kept(key, part) => self.remove_kept(&key, part),
                 Due::Override(key) => self.end_override(at, &key, events),
                 Due::EmptyApp(app) => self.end_empty_app(&app, events),
+                Due::Scaling(set) => self.touch_shard_set(&set),
             }
         }
     }

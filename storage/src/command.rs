@@ -4,7 +4,7 @@
 //! script under `storage/tests/scripts`. Nothing matches with `_ =>`, so the compiler names every
 //! place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,8 +15,9 @@ use smol_str::SmolStr;
 use crate::limits::{COMMAND_BYTES_MAX, DOCUMENT_BYTES_COUNTED_MIN};
 use crate::names::{
     AppName, DocumentName, IdempotencyKey, Incarnation, InstanceId, InstanceKey, Revision,
-    SessionId,
+    SessionId, ShardId, ShardSetName,
 };
+use crate::shards::scaling::ScalingPolicy;
 
 /// One decision. Encoded with field names, so that versions of the binary can be mixed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +38,18 @@ pub enum Command {
     /// Write a whole document of an app.
     PutDocument(PutDocument),
     DeleteDocument(DeleteDocument),
+    /// Switch the ring of an app on, or change it.
+    PutRing(PutRing),
+    DeleteRing(DeleteRing),
+    /// Give up the vacant slots of a ring. Moves many keys, so only an operator asks for it.
+    CompactRing(CompactRing),
+    /// Make a shard set or replace what it covers and who works on it.
+    PutShardSet(PutShardSet),
+    DeleteShardSet(DeleteShardSet),
+    /// A worker lets shards go, or an operator takes them away.
+    Release(Release),
+    /// Plan shard sets anew. The leader proposes it when what a plan rests on has changed.
+    Rebalance(Rebalance),
     /// Open a session for several things to hang off.
     OpenSession(OpenSession),
     /// End a session and all that hangs off it.
@@ -64,6 +77,13 @@ impl Command {
             | Self::ClearOverride(_)
             | Self::PutDocument(_)
             | Self::DeleteDocument(_)
+            | Self::PutRing(_)
+            | Self::DeleteRing(_)
+            | Self::CompactRing(_)
+            | Self::PutShardSet(_)
+            | Self::DeleteShardSet(_)
+            | Self::Release(_)
+            | Self::Rebalance(_)
             | Self::CloseSession(_)
             | Self::Expire(_)
             | Self::Tick => None,
@@ -216,6 +236,95 @@ pub struct DeleteDocument {
     pub condition: Condition,
 }
 
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PutRing {
+    pub app: AppName,
+    /// Seeds the hashes of keys and workers; fixed once the ring is there. At most `RING_SEED_MAX`.
+    pub seed: u64,
+    /// Owners of a key, for those who do not say how many they want: 1 to `RING_REPLICAS_MAX`.
+    pub replicas: u8,
+    pub condition: Condition,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeleteRing {
+    pub app: AppName,
+    pub condition: Condition,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CompactRing {
+    pub app: AppName,
+    pub condition: Condition,
+}
+
+/// Which shards a set has and who works on them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardSetConfig {
+    /// The app whose live instances are the workers. It stays as long as the set does.
+    pub workers: AppName,
+    /// The apps whose live instances are the shards.
+    pub apps: Covered,
+    /// The holder and its standbys: 1 to `SHARD_COPIES_MAX`.
+    pub copies: u8,
+    /// How many workers there should be; without it nobody is told.
+    pub scaling: Option<ScalingPolicy>,
+}
+
+/// The apps of a shard set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Covered {
+    /// All but the workers' own.
+    All,
+    /// These, whether they are there yet or not. At most `SHARD_SET_APPS_MAX`.
+    Apps(BTreeSet<AppName>),
+}
+
+impl ShardSetConfig {
+    /// Whether an app's instances are shards of the set.
+    pub fn covers(&self, app: &AppName) -> bool {
+        match &self.apps {
+            Covered::All => *app != self.workers,
+            Covered::Apps(apps) => apps.contains(app),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PutShardSet {
+    pub set: ShardSetName,
+    pub config: ShardSetConfig,
+    pub condition: Condition,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeleteShardSet {
+    pub set: ShardSetName,
+    pub condition: Condition,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Release {
+    pub set: ShardSetName,
+    pub by: ReleasedBy,
+    /// With the grants under which they are held: another grant is refused, item by item.
+    pub shards: Vec<(ShardId, Revision)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReleasedBy {
+    /// The holder itself, which has stopped its work on them.
+    Worker(InstanceId),
+    /// Whoever holds them may be at work on them still; only the grant tells the two apart.
+    Operator,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rebalance {
+    /// Those that are not there any more are passed over.
+    pub sets: Vec<ShardSetName>,
+}
+
 /// Makes a POST happen at most once (invariant S13).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
@@ -298,6 +407,25 @@ pub enum Reply {
         created: bool,
     },
     DocumentDeleted,
+    RingPut {
+        created: bool,
+        /// Of its last change: this one, unless nothing changed.
+        epoch: Revision,
+    },
+    RingDeleted,
+    RingCompacted {
+        epoch: Revision,
+    },
+    ShardSetPut {
+        created: bool,
+    },
+    ShardSetDeleted,
+    /// In the order of the release's shards.
+    Released(Vec<Result<(), Refusal>>),
+    /// How many sets changed.
+    Rebalanced {
+        changed: u64,
+    },
     SessionOpened {
         session: SessionId,
         ttl_ms: u64,
@@ -368,6 +496,23 @@ pub enum Refusal {
     MetadataTooLarge { bytes: u64, limit: u64 },
     #[error("session {session} holds {limit} things, its limit; open another one")]
     SessionFull { session: SessionId, limit: u64 },
+    #[error("app \"{0}\" has no ring; switch it on with PUT /v1/apps/{{app}}/ring")]
+    NoRing(AppName),
+    #[error("app \"{0}\" has a ring already")]
+    RingExists(AppName),
+    #[error("the ring's seed is {seed} and cannot be changed; delete the ring and make another")]
+    RingSeedFixed { seed: u64 },
+    #[error("there is no shard set \"{0}\"")]
+    UnknownShardSet(ShardSetName),
+    #[error("shard set \"{0}\" exists already")]
+    ShardSetExists(ShardSetName),
+    #[error("there are {limit} shard sets, the limit; delete one first")]
+    TooManyShardSets { limit: u64 },
+    #[error("the instances of app \"{app}\" are the workers of shard set \"{set}\"; delete that first")]
+    AppInUse { app: AppName, set: ShardSetName },
+    /// `holder` and `current` of who holds it now; nobody and 0 if it is free or not there.
+    #[error("{}", stale_token(*current, holder.as_ref()))]
+    StaleToken { current: Revision, holder: Option<InstanceId> },
     #[error("this idempotency key was used with another request")]
     KeyReused,
     #[error("too many idempotency keys are kept; try again later")]
@@ -378,6 +523,13 @@ fn failed_precondition(current: Revision) -> String {
     match current {
         Revision(0) => "it does not exist, so its last change is not the one named".into(),
         _ => format!("its last change is r{current}, not the one that the condition names"),
+    }
+}
+
+fn stale_token(current: Revision, holder: Option<&InstanceId>) -> String {
+    match holder {
+        Some(holder) => format!("{holder:?} holds it under grant {current}"),
+        None => "nobody holds it under this grant any more".into(),
     }
 }
 
@@ -501,6 +653,13 @@ impl fmt::Display for Command {
             Self::ClearOverride(c) => write!(f, "clear-override {}", c.key),
             Self::PutDocument(c) => write!(f, "put-document {}/{}", c.app, c.name),
             Self::DeleteDocument(c) => write!(f, "delete-document {}/{}", c.app, c.name),
+            Self::PutRing(c) => write!(f, "put-ring {}", c.app),
+            Self::DeleteRing(c) => write!(f, "delete-ring {}", c.app),
+            Self::CompactRing(c) => write!(f, "compact-ring {}", c.app),
+            Self::PutShardSet(c) => write!(f, "put-shard-set {}", c.set),
+            Self::DeleteShardSet(c) => write!(f, "delete-shard-set {}", c.set),
+            Self::Release(c) => write!(f, "release {} shards of {}", c.shards.len(), c.set),
+            Self::Rebalance(c) => write!(f, "rebalance {:?}", c.sets),
             Self::OpenSession(c) => write!(f, "open-session {:?}", c.name),
             Self::CloseSession(c) => write!(f, "close-session {}", c.session),
             Self::Batch(c) => write!(f, "batch of {}", c.items.len()),

@@ -14,7 +14,11 @@ pub use log::{EventLog, EventLogLimits, Forgotten};
 
 use crate::catalog::{At, Document, Instance, Session, State};
 use crate::command::AppPolicy;
-use crate::names::{AppName, DocumentName, Incarnation, InstanceKey, SessionId};
+use crate::names::{
+    AppName, DocumentName, Incarnation, InstanceId, InstanceKey, Revision, SessionId, ShardId,
+    ShardSetName,
+};
+use crate::ring::Ring;
 
 /// Why something is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +37,10 @@ pub enum Reason {
     SessionClosed,
     /// An app without instances reached its `remove_when_empty_after`.
     Empty,
+    /// A worker let it go.
+    Released,
+    /// The worker that held it is gone.
+    WorkerGone,
 }
 
 impl Reason {
@@ -43,6 +51,8 @@ impl Reason {
             Self::Expired { .. } | Self::Empty => "expired",
             Self::Replaced { .. } => "replaced",
             Self::Operator => "operator",
+            Self::Released => "released",
+            Self::WorkerGone => "worker-gone",
         }
     }
 
@@ -59,6 +69,8 @@ impl Reason {
             Self::Replaced { by } => smol_str::format_smolstr!("replaced by incarnation {by}"),
             Self::Operator => "removed by an operator".into(),
             Self::Empty => "without instances for too long".into(),
+            Self::Released => "let go by its worker".into(),
+            Self::WorkerGone => "its worker is gone".into(),
         }
     }
 }
@@ -110,6 +122,9 @@ pub enum Event {
         key: InstanceKey,
         incarnation: Incarnation,
         reason: Reason,
+        /// The shard sets that had it, in name order, with who held it there.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        held: Vec<Held>,
     },
     /// Opened, or touched by a registration: the leader renews its lease. Not told to clients.
     SessionPut {
@@ -134,6 +149,43 @@ pub enum Event {
         /// Who deleted it; empty where it went with its app.
         by: SmolStr,
     },
+    /// Switched on, or changed: once for all that one entry changed of it.
+    RingPut {
+        app: AppName,
+        ring: Arc<Ring>,
+    },
+    RingDeleted {
+        app: AppName,
+        reason: Reason,
+    },
+    /// A worker holds a shard, newly or under another grant, or is asked to let it go, or not any more.
+    WorkPut {
+        set: ShardSetName,
+        /// The workers' app.
+        app: AppName,
+        worker: InstanceId,
+        shard: ShardId,
+        grant: Revision,
+        /// To be stopped and let go.
+        release: bool,
+    },
+    /// A worker holds a shard no more.
+    WorkEnded {
+        set: ShardSetName,
+        app: AppName,
+        worker: InstanceId,
+        shard: ShardId,
+        /// Under which it was held.
+        grant: Revision,
+        reason: Reason,
+    },
+}
+
+/// Who held a shard of a set when it was deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    pub set: ShardSetName,
+    pub holder: Option<InstanceId>,
 }
 
 /// What an event is about, for those who watch only some of it.
@@ -145,11 +197,15 @@ pub enum Kind {
     Document,
     /// Only for those who wait for the end of a session: clients are not told of it.
     Session,
+    Ring,
+    /// What a worker of a shard set holds.
+    Worker,
 }
 
 impl Kind {
     /// Those that clients are told of.
-    pub const TOLD: [Self; 4] = [Self::App, Self::Instance, Self::Shard, Self::Document];
+    pub const TOLD: [Self; 6] =
+        [Self::App, Self::Instance, Self::Shard, Self::Document, Self::Ring, Self::Worker];
 
     /// The word that clients use.
     pub fn word(self) -> &'static str {
@@ -159,17 +215,19 @@ impl Kind {
             Self::Shard => "shard",
             Self::Document => "document",
             Self::Session => "session",
+            Self::Ring => "ring",
+            Self::Worker => "worker",
         }
     }
 
-    fn bit(self) -> u8 {
+    fn bit(self) -> u16 {
         1 << self as u8
     }
 }
 
 /// A set of kinds.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub struct Kinds(u8);
+pub struct Kinds(u16);
 
 impl Kinds {
     /// All that clients are told of.
@@ -227,6 +285,8 @@ impl Event {
             Self::ShardPut { .. } | Self::ShardDeleted { .. } => Kind::Shard,
             Self::DocumentPut { .. } | Self::DocumentDeleted { .. } => Kind::Document,
             Self::SessionPut { .. } | Self::SessionEnded { .. } => Kind::Session,
+            Self::RingPut { .. } | Self::RingDeleted { .. } => Kind::Ring,
+            Self::WorkPut { .. } | Self::WorkEnded { .. } => Kind::Worker,
         }
     }
 
@@ -248,6 +308,10 @@ impl Event {
             | Self::ShardDeleted { .. }
             | Self::DocumentPut { .. }
             | Self::DocumentDeleted { .. }
+            | Self::RingPut { .. }
+            | Self::RingDeleted { .. }
+            | Self::WorkPut { .. }
+            | Self::WorkEnded { .. }
             | Self::SessionPut { .. } => None,
         }
     }
@@ -258,7 +322,11 @@ impl Event {
             Self::AppPut { app, .. }
             | Self::AppDeleted { app, .. }
             | Self::DocumentPut { app, .. }
-            | Self::DocumentDeleted { app, .. } => Some(app),
+            | Self::DocumentDeleted { app, .. }
+            | Self::RingPut { app, .. }
+            | Self::RingDeleted { app, .. }
+            | Self::WorkPut { app, .. }
+            | Self::WorkEnded { app, .. } => Some(app),
             Self::InstancePut { key, .. }
             | Self::InstanceDeleted { key, .. }
             | Self::ShardPut { key, .. }
@@ -268,7 +336,7 @@ impl Event {
     }
 
     /// Which one of its kind in its app, where that is more than the app itself. A shard goes by
-    /// its instance's id.
+    /// its instance's id, work by its worker's.
     pub fn id(&self) -> Option<&str> {
         match self {
             Self::InstancePut { key, .. }
@@ -278,8 +346,11 @@ impl Event {
             Self::DocumentPut { name, .. } | Self::DocumentDeleted { name, .. } => {
                 Some(name.as_str())
             }
+            Self::WorkPut { worker, .. } | Self::WorkEnded { worker, .. } => Some(worker.as_str()),
             Self::AppPut { .. }
             | Self::AppDeleted { .. }
+            | Self::RingPut { .. }
+            | Self::RingDeleted { .. }
             | Self::SessionPut { .. }
             | Self::SessionEnded { .. } => None,
         }
@@ -289,6 +360,8 @@ impl Event {
     fn bytes(&self) -> u64 {
         /// What an event and its shown form take without texts.
         const FIXED: usize = 512;
+        /// There may be one per shard in one entry, and few are shown to anybody.
+        const WORK: u64 = 256;
         let seen = |seen: &Seen| {
             let profile = &seen.instance.profile;
             let metadata: usize =
@@ -301,7 +374,10 @@ impl Event {
             }
             Self::InstanceDeleted { last, .. } => seen(last),
             Self::DocumentPut { document, .. } => 2 * document.value.len(),
-            Self::AppPut { .. }
+            Self::RingPut { ring, .. } => ring.memory_bytes(),
+            Self::WorkPut { .. } | Self::WorkEnded { .. } => return WORK,
+            Self::RingDeleted { .. }
+            | Self::AppPut { .. }
             | Self::AppDeleted { .. }
             | Self::ShardPut { .. }
             | Self::ShardDeleted { .. }

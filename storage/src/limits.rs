@@ -95,3 +95,12 @@ pub const SHARD_ID_BYTES_MAX: usize = 3 * ID_BYTES_MAX + 1 + ID_BYTES_MAX;
 
 /// Copies of a shard, its holder counted. Beyond: `invalid-value`.
 pub const SHARD_COPIES_MAX: u8 = 16;
+
+/// Shard sets. Each change of an instance looks at all of them. Beyond: 429 `rate-limited`.
+pub const SHARD_SETS_MAX: usize = 64;
+
+/// Apps that a shard set may name. Beyond: `invalid-apps`.
+pub const SHARD_SET_APPS_MAX: usize = 1_000;
+
+/// Shards of one release. Beyond: `too-large`.
+pub const RELEASES_MAX: usize = 10_000;

@@ -23,12 +23,17 @@ pub(super) async fn one(
 ) -> Answered {
     let incarnation = params.number("incarnation")?.map(Incarnation);
     let create_app = params.flag("create_app")?.unwrap_or(true);
+    let adopted = params.number("adopted")?.map(|epoch| (key.app.clone(), Revision(epoch)));
     params.end()?;
+    let adopted: Vec<_> = adopted.into_iter().collect();
+    let adopts = !adopted.is_empty();
     let record = if content.is_empty() { None } else { Some(content.json()?) };
     let target = BeatTarget::Instance { key: key.clone(), incarnation };
-    let (revision, answer) = beat(&api, target, None).await?;
+    let (revision, answer) = beat(&api, Beat { adopted, ..Beat::of(target) }).await?;
     match (answer, record) {
-        (Ok(renewed), _) => Ok(Answer::json(&RenewedView::new(renewed, revision)).at(revision)),
+        (Ok(renewed), _) => {
+            Ok(Answer::json(&RenewedView::new(renewed, revision, adopts)).at(revision))
+        }
         (Err(BeatRefused::UnknownApp(_) | BeatRefused::UnknownInstance), Some(record)) => {
             let how = RegisterHow { create_app, takeover: false, condition: Condition::Any };
             instances::propose(&api, key, record, how).await
@@ -45,21 +50,22 @@ pub(super) async fn session(
 ) -> Answered {
     params.end()?;
     let body: SessionBeatBody = content.json_or_default()?;
-    let (revision, answer) = beat(&api, BeatTarget::Session(session), None).await?;
+    let adopts = body.adopted.is_some();
+    let adopted = body.adopted.into_iter().flatten();
+    let adopted = adopted.map(|(app, epoch)| (app, Revision(epoch))).collect();
+    let sign = Beat { adopted, ..Beat::of(BeatTarget::Session(session)) };
+    let (revision, answer) = beat(&api, sign).await?;
     let renewed = answer.map_err(|refused| ApiError::from(refused).at(revision))?;
-    let view = RenewedView::new(renewed, revision);
-    let view = if body.adopted.is_some() { view.settled() } else { view };
-    Ok(Answer::json(&view).at(revision))
+    Ok(Answer::json(&RenewedView::new(renewed, revision, adopts)).at(revision))
 }
 
 /// One sign of life: the outer error is the node's; the inner result is the leader's word on this
 /// beat, which is of that revision.
 pub(super) async fn beat(
     api: &Api,
-    target: BeatTarget,
-    mark: Option<i64>,
+    sign: Beat,
 ) -> Result<(Revision, Result<Renewed, BeatRefused>), ApiError> {
-    let mut answers = api.registry.heartbeat(vec![Beat { target, mark }]).await?;
+    let mut answers = api.registry.heartbeat(vec![sign]).await?;
     let answer = answers.each.pop();
     let answer =
         answer.ok_or_else(|| ApiError::not_ready("the leader gave no answer to the beat"))?;

@@ -6,8 +6,12 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use roster_storage::catalog::{Document, State};
 use roster_storage::command::AppPolicy;
-use roster_storage::events::{Change, Event, Reason, Seen};
-use roster_storage::names::{AppName, DocumentName, Incarnation, InstanceKey, Revision};
+use roster_storage::events::{Change, Event, Held, Reason, Seen};
+use roster_storage::names::{
+    AppName, DocumentName, Incarnation, InstanceId, InstanceKey, Revision, ShardId, ShardSetName,
+};
+use roster_storage::ring::{Description, Ring};
+use roster_storage::shards::Shard;
 use serde::Serialize;
 use smol_str::SmolStr;
 
@@ -31,6 +35,21 @@ struct EventView<'a> {
     id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     incarnation: Option<u64>,
+    /// Of the work of a worker, and of a deleted shard that a set had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    set: Option<&'a str>,
+    /// Which of a worker's shards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shard: Option<&'a str>,
+    /// Who held a deleted shard in `set`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holder: Option<&'a str>,
+    /// Other sets that had it, with who held it there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    also_held: Vec<HeldView<'a>>,
+    /// Under which it was held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grant: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<Value<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,6 +68,24 @@ enum Value<'a> {
     Instance(Box<InstanceView<'a>>),
     Shard(ShardView<'a>),
     Document(DocumentView<'a>),
+    Ring(Description),
+    Work(WorkView<'a>),
+}
+
+#[derive(Serialize)]
+struct HeldView<'a> {
+    set: &'a str,
+    holder: Option<&'a str>,
+}
+
+/// What a worker holds: one shard.
+#[derive(Serialize)]
+struct WorkView<'a> {
+    set: &'a str,
+    worker: &'a str,
+    shard: &'a str,
+    grant: u64,
+    release: bool,
 }
 
 /// Where and when something is told.
@@ -68,6 +105,11 @@ impl<'a> EventView<'a> {
             app: app.as_str(),
             id,
             incarnation: None,
+            set: None,
+            shard: None,
+            holder: None,
+            also_held: Vec::new(),
+            grant: None,
             value: None,
             reason: None,
             detail: None,
@@ -87,6 +129,18 @@ impl<'a> EventView<'a> {
 
     fn gone(mut self, reason: &'static str, detail: &'a str) -> Self {
         (self.event, self.reason, self.detail) = ("delete", Some(reason), Some(detail));
+        self
+    }
+
+    fn held_by(mut self, held: &'a [Held]) -> Self {
+        let mut views = held.iter().map(|held| HeldView {
+            set: held.set.as_str(),
+            holder: held.holder.as_ref().map(|holder| holder.as_str()),
+        });
+        if let Some(HeldView { set, holder }) = views.next() {
+            (self.set, self.holder) = (Some(set), holder);
+        }
+        self.also_held = views.collect();
         self
     }
 
@@ -138,6 +192,10 @@ pub(crate) fn pick(event: &Event, place: usize, wanted: &Wanted) -> Option<Pick>
         | Event::ShardDeleted { .. }
         | Event::DocumentPut { .. }
         | Event::DocumentDeleted { .. }
+        | Event::RingPut { .. }
+        | Event::RingDeleted { .. }
+        | Event::WorkPut { .. }
+        | Event::WorkEnded { .. }
         | Event::SessionPut { .. }
         | Event::SessionEnded { .. } => true,
     };
@@ -184,10 +242,11 @@ fn encode(change: &Change, event: &Event) -> Bytes {
         Event::ShardPut { key, incarnation, ip, port } => {
             shard_put(moved, key, *incarnation, ip, *port)
         }
-        Event::ShardDeleted { key, incarnation, reason } => {
+        Event::ShardDeleted { key, incarnation, reason, held } => {
             EventView::put(moved, "shard", &key.app, &key.shard_id())
                 .of(*incarnation)
                 .because(reason, &reason.detail())
+                .held_by(held)
                 .open()
         }
         Event::DocumentPut { app, name, document } => document_put(moved, app, name, document),
@@ -195,6 +254,23 @@ fn encode(change: &Change, event: &Event) -> Bytes {
             let view = EventView::put(moved, "document", app, name.as_str());
             let by = Some(by.as_str()).filter(|by| !by.is_empty());
             EventView { by, ..view.because(reason, &reason.detail()) }.open()
+        }
+        Event::RingPut { app, ring } => ring_put(moved, app, ring),
+        Event::RingDeleted { app, reason } => EventView::put(moved, "ring", app, app.as_str())
+            .because(reason, &reason.detail())
+            .open(),
+        Event::WorkPut { set, app, worker, shard, grant, release } => {
+            work_put(moved, app, set, worker, shard, *grant, *release)
+        }
+        Event::WorkEnded { set, app, worker, shard, grant, reason } => {
+            let view = EventView::put(moved, "worker", app, worker.as_str());
+            EventView {
+                set: Some(set.as_str()),
+                shard: Some(shard.as_str()),
+                grant: Some(grant.0),
+                ..view.because(reason, &reason.detail())
+            }
+            .open()
         }
         // Nobody is told of these.
         Event::SessionPut { .. } | Event::SessionEnded { .. } => Bytes::new(),
@@ -242,6 +318,26 @@ fn document_put(moved: Moved, app: &AppName, name: &DocumentName, document: &Doc
     EventView::put(moved, "document", app, name.as_str()).with(value).open()
 }
 
+fn ring_put(moved: Moved, app: &AppName, ring: &Ring) -> Bytes {
+    let value = Value::Ring(ring.description(app.as_str()));
+    EventView::put(moved, "ring", app, app.as_str()).with(value).open()
+}
+
+fn work_put(
+    moved: Moved,
+    app: &AppName,
+    set: &ShardSetName,
+    worker: &InstanceId,
+    shard: &ShardId,
+    grant: Revision,
+    release: bool,
+) -> Bytes {
+    let (set, worker_id, shard) = (set.as_str(), worker.as_str(), shard.as_str());
+    let value = WorkView { set, worker: worker_id, shard, grant: grant.0, release };
+    let view = EventView::put(moved, "worker", app, worker_id).with(Value::Work(value));
+    EventView { set: Some(set), shard: Some(shard), ..view }.open()
+}
+
 /// The puts of a snapshot: what stands there, each with the revision of its own last change.
 pub(crate) mod snapshot {
     use super::*;
@@ -264,6 +360,22 @@ pub(crate) mod snapshot {
     pub fn document(app: &AppName, name: &DocumentName, document: &Document) -> Bytes {
         let moved = Moved { revision: document.revision, wall_ms: None };
         document_put(moved, app, name, document)
+    }
+
+    pub fn ring(app: &AppName, ring: &Ring) -> Bytes {
+        ring_put(Moved { revision: ring.epoch(), wall_ms: None }, app, ring)
+    }
+
+    /// A shard that a worker holds, at the revision of its grant.
+    pub fn work(
+        app: &AppName,
+        set: &ShardSetName,
+        worker: &InstanceId,
+        shard: &ShardId,
+        value: &Shard,
+    ) -> Bytes {
+        let moved = Moved { revision: value.grant, wall_ms: None };
+        work_put(moved, app, set, worker, shard, value.grant, value.is_asked_for())
     }
 }
 
@@ -435,6 +547,8 @@ pub(crate) fn event_name(event: &Event, pick: &Pick) -> &'static str {
             | Event::InstanceDeleted { .. }
             | Event::ShardDeleted { .. }
             | Event::DocumentDeleted { .. }
+            | Event::RingDeleted { .. }
+            | Event::WorkEnded { .. }
             | Event::SessionEnded { .. },
         ) => "delete",
         (
@@ -443,6 +557,8 @@ pub(crate) fn event_name(event: &Event, pick: &Pick) -> &'static str {
             | Event::InstancePut { .. }
             | Event::ShardPut { .. }
             | Event::DocumentPut { .. }
+            | Event::RingPut { .. }
+            | Event::WorkPut { .. }
             | Event::SessionPut { .. },
         ) => "put",
     }
@@ -511,6 +627,10 @@ impl Changed {
             | Event::InstanceDeleted { .. }
             | Event::DocumentPut { .. }
             | Event::DocumentDeleted { .. }
+            | Event::RingPut { .. }
+            | Event::RingDeleted { .. }
+            | Event::WorkPut { .. }
+            | Event::WorkEnded { .. }
             | Event::SessionPut { .. }
             | Event::SessionEnded { .. } => event.id().map_or_else(|| app.clone(), SmolStr::from),
         };

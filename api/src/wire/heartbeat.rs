@@ -23,19 +23,15 @@ pub(crate) struct RenewedView {
 }
 
 impl RenewedView {
-    pub fn new(renewed: Renewed, revision: Revision) -> Self {
+    /// `adopts`: the beat told adoptions, so its answer tells what is settled.
+    pub fn new(renewed: Renewed, revision: Revision, adopts: bool) -> Self {
+        let settled = renewed.settled.into_iter().map(|(app, epoch)| (app, epoch.0)).collect();
         Self {
             ttl: Millis(renewed.ttl_ms),
             heartbeat_every: heartbeat_every(renewed.ttl_ms),
             revision: revision.0,
-            settled: None,
+            settled: adopts.then_some(settled),
         }
-    }
-
-    /// No rings yet, so nothing is settled.
-    pub fn settled(mut self) -> Self {
-        self.settled = Some(BTreeMap::new());
-        self
     }
 }
 
@@ -64,13 +60,12 @@ impl HeartbeatsBody {
     pub fn into_beats(self) -> Result<Vec<Beat>, Invalid> {
         let mut beats = Vec::with_capacity(self.len());
         for session in &self.sessions {
-            let target = BeatTarget::Session(session_id(session)?);
-            beats.push(Beat { target, mark: None });
+            beats.push(Beat::of(BeatTarget::Session(session_id(session)?)));
         }
         for InstanceBeat { app, id, incarnation } in self.instances {
             let incarnation = incarnation.map(Incarnation);
-            let target = BeatTarget::Instance { key: InstanceKey::new(app, id), incarnation };
-            beats.push(Beat { target, mark: None });
+            let key = InstanceKey::new(app, id);
+            beats.push(Beat::of(BeatTarget::Instance { key, incarnation }));
         }
         Ok(beats)
     }

@@ -38,6 +38,9 @@ impl Catalog {
     pub(super) fn delete_app(&mut self, at: At, c: &DeleteApp, events: &mut Vec<Event>) -> Applied {
         let app = self.known_app(&c.app)?;
         check(c.condition, Some(app.record.revision), || Refusal::AppExists(c.app.clone()))?;
+        if let Some(set) = self.set_worked_by(&c.app) {
+            return Err(Refusal::AppInUse { app: c.app.clone(), set: set.clone() });
+        }
         let (instances, documents) = (app.instances.len() as u64, app.documents.len() as u64);
         if instances + documents > 0 && !c.cascade {
             return Err(Refusal::AppNotEmpty { app: c.app.clone(), instances, documents });
@@ -48,6 +51,7 @@ impl Catalog {
             self.depart(at, &key, &Reason::Operator, events);
         }
         self.drop_documents(at, &c.app, events);
+        self.drop_ring(&c.app, &Reason::Operator, events);
         self.forget_overrides(&c.app);
         self.remove_app(&c.app);
         events.push(Event::AppDeleted { app: c.app.clone(), reason: Reason::Operator });
@@ -119,6 +123,8 @@ impl Catalog {
     ) {
         let Some(instance) = self.instance(key).cloned() else { return };
         self.change_app(&key.app, |record| record.members_changed = at.revision);
+        self.member_on_ring(key);
+        self.changes_in_shard_sets(key);
         events.push(Event::InstancePut {
             key: key.clone(),
             ttl_ms: self.session(instance.session).map_or(0, |session| session.ttl_ms),

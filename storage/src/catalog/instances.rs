@@ -82,6 +82,7 @@ impl Catalog {
         });
         events.push(self.store(at, &c.key, instance.clone(), ttl_ms, None));
         events.push(shard_put(&c.key, &instance));
+        self.begins_in_shard_sets(&c.key);
         Registered { created: true, incarnation, session, ttl_ms }
     }
 
@@ -180,6 +181,8 @@ impl Catalog {
         events: &mut Vec<Event>,
     ) {
         let Some(gone) = self.remove_instance(key) else { return };
+        self.member_on_ring(key);
+        let held = self.ends_in_shard_sets(at, key);
         let empty = self.apps.get(&key.app).is_some_and(|app| app.instances.is_empty());
         let now = self.clock.cluster_ms;
         self.change_app(&key.app, |record| {
@@ -194,12 +197,13 @@ impl Catalog {
             last: Seen { instance: gone.clone(), state: self.state_of(key) },
             reason: reason.clone(),
         });
-        events.push(Event::ShardDeleted { key: key.clone(), incarnation, reason: reason.clone() });
+        let (key, reason) = (key.clone(), reason.clone());
+        events.push(Event::ShardDeleted { key, incarnation, reason: reason.clone(), held });
         if let Some(mut session) = self.sessions.get(&gone.session).cloned() {
             session.things -= 1;
             if session.private {
                 self.remove_session(gone.session);
-                events.push(Event::SessionEnded { session: gone.session, reason: reason.clone() });
+                events.push(Event::SessionEnded { session: gone.session, reason });
             } else {
                 self.insert_session(gone.session, session);
             }
@@ -220,6 +224,10 @@ impl Catalog {
             record.members_changed = at.revision;
             record.empty_since_ms = None;
         });
+        self.member_on_ring(key);
+        if before.is_some() {
+            self.changes_in_shard_sets(key);
+        }
         let state = self.state_of(key);
         let before = before.map(|instance| Seen { instance, state });
         Event::InstancePut { key: key.clone(), now: Seen { instance, state }, ttl_ms, before }

@@ -8,11 +8,14 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use twox_hash::XxHash64;
 
-use crate::command::{AppPolicy, Outcome, Overridden, Profile};
+use crate::command::{AppPolicy, Outcome, Overridden, Profile, ShardSetConfig};
 use crate::names::{
     AppName, DocumentName, IdempotencyKey, Incarnation, InstanceId, InstanceKey, Revision,
-    SessionId,
+    SessionId, ShardId, ShardSetName,
 };
+use crate::ring::Ring;
+use crate::shards::scaling::ScalingState;
+use crate::shards::{Group, Shard};
 
 /// An app with its live instances and its documents.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +25,10 @@ pub struct App {
     pub documents: OrdMap<DocumentName, Arc<Document>>,
     /// Derived: what the documents count against `DOCUMENTS_BYTES_MAX`.
     pub document_bytes: u64,
+    /// Of its live instances that are up, if it is switched on.
+    pub ring: Option<Arc<Ring>>,
+    /// Derived: shard sets whose workers its instances are.
+    pub works_for: u32,
 }
 
 /// What is kept of an app besides its instances and documents.
@@ -96,6 +103,46 @@ pub struct Document {
     pub changed_at_ms: u64,
 }
 
+/// A shard set: what it covers, and who holds what.
+#[derive(Clone, Debug)]
+pub struct ShardSet {
+    pub record: ShardSetRecord,
+    /// Its workers follow from the live instances of the workers' app.
+    pub group: Group,
+}
+
+/// What is kept of a shard set besides its shards.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShardSetRecord {
+    pub config: Arc<ShardSetConfig>,
+    /// Its own last change, not that of its shards: its `ETag`.
+    pub revision: Revision,
+    /// The last change of any shard's record.
+    pub epoch: Revision,
+    /// How many workers there should be, if the configuration asks for that.
+    pub scaling: Option<ScalingState>,
+}
+
+impl ShardSetRecord {
+    /// Adds it to a hash, or takes it away: what seldom changes apart from what often does.
+    pub(super) fn count(
+        &self,
+        set: &ShardSetName,
+        mut each: impl FnMut(u8, &ShardSetName, Part<'_>),
+    ) {
+        each(kind::SHARD_SET, set, Part::Set(&self.config, self.revision));
+        each(kind::SHARD_SET_EPOCH, set, Part::Epoch(self.epoch, self.scaling.as_ref()));
+    }
+}
+
+/// One of the two parts of a shard set's record that are counted in the state hash.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Part<'a> {
+    Set(&'a ShardSetConfig, Revision),
+    Epoch(Revision, Option<&'a ScalingState>),
+}
+
 /// A first answer, kept for its idempotency key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Kept {
@@ -137,7 +184,8 @@ impl From<Option<&Override>> for State {
 }
 
 /// One record of a checkpoint, in the order in which [`super::Catalog::records`] gives them: an app
-/// before its instances and documents, sessions before what hangs off them.
+/// before its ring, instances and documents, sessions before what hangs off them, a shard set before
+/// its shards.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Record {
     Clock(Clock),
@@ -161,6 +209,20 @@ pub enum Record {
     Override {
         key: InstanceKey,
         value: Override,
+    },
+    Ring {
+        app: AppName,
+        value: Arc<Ring>,
+    },
+    /// After the instances and the overrides, which tell its workers.
+    ShardSet {
+        set: ShardSetName,
+        value: ShardSetRecord,
+    },
+    Shard {
+        set: ShardSetName,
+        shard: ShardId,
+        value: Shard,
     },
     Kept {
         key: IdempotencyKey,
@@ -219,6 +281,10 @@ pub(super) mod kind {
     pub const OVERRIDE: u8 = 4;
     pub const KEPT: u8 = 5;
     pub const DOCUMENT: u8 = 6;
+    pub const RING: u8 = 7;
+    pub const SHARD_SET: u8 = 8;
+    pub const SHARD_SET_EPOCH: u8 = 9;
+    pub const SHARD: u8 = 10;
 }
 
 fn hash_of<K: Serialize, V: Serialize>(kind: u8, key: &K, value: &V) -> u64 {
@@ -247,6 +313,13 @@ pub fn recomputed_hash(records: impl Iterator<Item = Record>) -> u64 {
                 hash.add(kind::DOCUMENT, &(app, name), &value);
             }
             Record::Override { key, value } => hash.add(kind::OVERRIDE, &key, &value),
+            Record::Ring { app, value } => {
+                hash.add(kind::RING, &app, &(value.epoch(), value.recomputed_fingerprint()));
+            }
+            Record::ShardSet { set, value } => {
+                value.count(&set, |kind, set, part| hash.add(kind, set, &part));
+            }
+            Record::Shard { set, shard, value } => hash.add(kind::SHARD, &(set, shard), &value),
             Record::Kept { key, part, value } => hash.add(kind::KEPT, &(key, part), &value),
             Record::HashMark { .. } => {}
         }

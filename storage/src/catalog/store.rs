@@ -8,9 +8,15 @@ use imbl::OrdMap;
 use super::records::kind;
 use super::{
     App, AppRecord, Catalog, Clock, Document, Due, Instance, Kept, Override, Record, Session,
-    StateHash,
+    ShardSet, ShardSetRecord, StateHash,
 };
-use crate::names::{AppName, DocumentName, IdempotencyKey, InstanceKey, SessionId};
+use crate::command::ShardSetConfig;
+use crate::names::{
+    AppName, DocumentName, IdempotencyKey, InstanceKey, Revision, SessionId, ShardId, ShardSetName,
+};
+use crate::ring::Ring;
+use crate::shards::scaling;
+use crate::shards::{Group, Shard};
 
 /// Records that do not make a state: an instance of an app that is not there, a session twice.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,18 +27,20 @@ impl Catalog {
     pub(super) fn insert_app(&mut self, name: AppName, record: AppRecord) {
         self.hash.add(kind::APP, &name, &record);
         let (instances, documents) = (OrdMap::new(), OrdMap::new());
-        let app = App { record, instances, documents, document_bytes: 0 };
+        let app =
+            App { record, instances, documents, document_bytes: 0, ring: None, works_for: 0 };
         if let Some(when) = empty_app_due(&app) {
             self.due.insert((when, Due::EmptyApp(name.clone())));
         }
         self.apps.insert(name, Arc::new(app));
     }
 
-    /// Removes an app that has no instance and no document.
+    /// Removes an app that has no instance, no document and no ring.
     pub(super) fn remove_app(&mut self, name: &AppName) {
         let Some(app) = self.apps.remove(name) else { return };
         debug_assert!(app.instances.is_empty(), "instances leave before their app");
         debug_assert!(app.documents.is_empty(), "documents go before their app");
+        debug_assert!(app.ring.is_none(), "the ring goes before its app");
         self.hash.subtract(kind::APP, name, &app.record);
         if let Some(when) = empty_app_due(&app) {
             self.due.remove(&(when, Due::EmptyApp(name.clone())));
@@ -112,6 +120,146 @@ impl Catalog {
         self.within_app(app, |known, hash| forget_document(known, hash, app, name));
     }
 
+    /// Puts a ring in its app's place; `None` takes it away. The app must be there.
+    pub(super) fn set_ring(&mut self, app: &AppName, ring: Option<Arc<Ring>>) {
+        let counted = self.touched.rings.remove(app);
+        self.within_app(app, |known, hash| {
+            if let Some(old) = &known.ring {
+                hash.subtract(kind::RING, app, &counted.unwrap_or_else(|| hashed(old)));
+            }
+            if let Some(new) = &ring {
+                hash.add(kind::RING, app, &hashed(new));
+            }
+            known.ring = ring;
+        });
+    }
+
+    /// Changes an app's ring, if it has one; the change is counted and told at the end of the entry.
+    /// Returns whether anything changed.
+    pub(super) fn change_ring(
+        &mut self,
+        name: &AppName,
+        change: impl FnOnce(&mut Ring) -> bool,
+    ) -> bool {
+        let Some(app) = self.apps.get_mut(name) else { return false };
+        let Some(ring) = &mut Arc::make_mut(app).ring else { return false };
+        let before = hashed(ring);
+        let changed = change(Arc::make_mut(ring));
+        if changed {
+            self.touched.rings.entry(name.clone()).or_insert(before);
+        }
+        changed
+    }
+
+    /// Counts a ring that was changed since it was counted as `before`.
+    pub(super) fn count_ring(&mut self, app: &AppName, before: Hashed, ring: &Ring) {
+        self.hash.subtract(kind::RING, app, &before);
+        self.hash.add(kind::RING, app, &hashed(ring));
+    }
+
+    /// Puts the set in its place, with the shards that `group` has.
+    pub(super) fn insert_shard_set(
+        &mut self,
+        set: ShardSetName,
+        record: ShardSetRecord,
+        group: Group,
+    ) {
+        record.count(&set, |kind, set, part| self.hash.add(kind, set, &part));
+        for (shard, value) in group.shards() {
+            self.hash.add(kind::SHARD, &(&set, shard), value);
+        }
+        self.count_work(&record.config.workers, 1);
+        if let Some(when) = scaling_due(&record) {
+            self.due.insert((when, Due::Scaling(set.clone())));
+        }
+        self.shard_sets.insert(set, Arc::new(ShardSet { record, group }));
+    }
+
+    /// Takes the set away with all its shards.
+    pub(super) fn remove_shard_set(&mut self, set: &ShardSetName) -> Option<Arc<ShardSet>> {
+        let old = self.shard_sets.remove(set)?;
+        old.record.count(set, |kind, set, part| self.hash.subtract(kind, set, &part));
+        for (shard, value) in old.group.shards() {
+            self.hash.subtract(kind::SHARD, &(set, shard), value);
+        }
+        self.count_work(&old.record.config.workers, -1);
+        if let Some(when) = scaling_due(&old.record) {
+            self.due.remove(&(when, Due::Scaling(set.clone())));
+        }
+        Some(old)
+    }
+
+    /// Replaces what is configured of a set.
+    pub(super) fn configure_shard_set(
+        &mut self,
+        set: &ShardSetName,
+        config: Arc<ShardSetConfig>,
+        revision: Revision,
+    ) {
+        let Some(known) = self.shard_sets.get(set) else { return };
+        let old = known.record.config.clone();
+        self.change_shard_set(set, |record| {
+            record.config = config.clone();
+            record.revision = revision;
+        });
+        if old.workers != config.workers {
+            self.count_work(&old.workers, -1);
+            self.count_work(&config.workers, 1);
+        }
+    }
+
+    pub(super) fn change_shard_set(
+        &mut self,
+        set: &ShardSetName,
+        change: impl FnOnce(&mut ShardSetRecord),
+    ) {
+        let Some(known) = self.shard_sets.get_mut(set) else { return };
+        let record = &mut Arc::make_mut(known).record;
+        let old = record.clone();
+        change(record);
+        let new = record.clone();
+        if old == new {
+            return;
+        }
+        let same_set = (&old.config, old.revision) == (&new.config, new.revision);
+        let changed = |kind| !(same_set && kind == kind::SHARD_SET);
+        old.count(set, |kind, set, part| {
+            if changed(kind) {
+                self.hash.subtract(kind, set, &part);
+            }
+        });
+        new.count(set, |kind, set, part| {
+            if changed(kind) {
+                self.hash.add(kind, set, &part);
+            }
+        });
+        let (due_before, due_after) = (scaling_due(&old), scaling_due(&new));
+        if due_before != due_after {
+            let entry = |when| (when, Due::Scaling(set.clone()));
+            due_before.map(|when| self.due.remove(&entry(when)));
+            due_after.map(|when| self.due.insert(entry(when)));
+        }
+    }
+
+    /// Counts a changed record of a shard in the hash; the group has made the change already.
+    pub(super) fn shard_changed(
+        &mut self,
+        set: &ShardSetName,
+        shard: &ShardId,
+        before: Option<&Shard>,
+        now: Option<&Shard>,
+    ) {
+        let key = (set, shard);
+        before.inspect(|value| self.hash.subtract(kind::SHARD, &key, *value));
+        now.inspect(|value| self.hash.add(kind::SHARD, &key, *value));
+    }
+
+    fn count_work(&mut self, workers: &AppName, by: i32) {
+        self.within_app(workers, |app, _| {
+            app.works_for = app.works_for.saturating_add_signed(by);
+        });
+    }
+
     pub(super) fn insert_session(&mut self, id: SessionId, session: Session) {
         self.hash.add(kind::SESSION, &id, &session);
         if let Some(old) = self.sessions.insert(id, session) {
@@ -174,19 +322,30 @@ impl Catalog {
                 name: document.clone(),
                 value: value.clone(),
             });
-            std::iter::once(record).chain(instances).chain(documents)
+            let ring =
+                app.ring.iter().map(|ring| Record::Ring { app: name.clone(), value: ring.clone() });
+            std::iter::once(record).chain(ring).chain(instances).chain(documents)
         });
         let overrides = self
             .overrides
             .iter()
             .map(|(key, word)| Record::Override { key: key.clone(), value: word.clone() });
+        let sets = self.shard_sets.iter().flat_map(|(name, set)| {
+            let record = Record::ShardSet { set: name.clone(), value: set.record.clone() };
+            let shards = set.group.shards().map(|(shard, value)| Record::Shard {
+                set: name.clone(),
+                shard: shard.clone(),
+                value: value.clone(),
+            });
+            std::iter::once(record).chain(shards)
+        });
         let kept = self.kept.iter().map(|((key, part), kept)| Record::Kept {
             key: key.clone(),
             part: *part,
             value: Kept::clone(kept),
         });
         let marks = self.hash_marks.iter().map(|&(index, hash)| Record::HashMark { index, hash });
-        clock.chain(sessions).chain(apps).chain(overrides).chain(kept).chain(marks)
+        clock.chain(sessions).chain(apps).chain(overrides).chain(sets).chain(kept).chain(marks)
     }
 }
 
@@ -196,10 +355,22 @@ fn forget_document(app: &mut App, hash: &mut StateHash, app_name: &AppName, name
     app.document_bytes -= old.counted();
 }
 
+/// What of a ring is counted in the state hash: its fingerprint stands for all of it but the epoch.
+pub(super) type Hashed = (Revision, u64);
+
+fn hashed(ring: &Ring) -> Hashed {
+    (ring.epoch(), ring.fingerprint())
+}
+
+/// When the number of workers that there should be is to be looked at though nothing changes.
+pub(super) fn scaling_due(record: &ShardSetRecord) -> Option<u64> {
+    scaling::due_ms(record.config.scaling.as_ref()?, record.scaling.as_ref()?)
+}
+
 /// The cluster time at which an app without instances goes, if its policy says so; never while it
-/// has documents.
+/// has documents or a ring, or while a shard set takes its workers from it.
 pub(super) fn empty_app_due(app: &App) -> Option<u64> {
-    if !app.documents.is_empty() {
+    if !app.documents.is_empty() || app.ring.is_some() || app.works_for > 0 {
         return None;
     }
     let AppRecord { empty_since_ms, policy, .. } = &app.record;
@@ -228,6 +399,12 @@ impl CatalogBuilder {
                 catalog.insert_document(&app, name, value);
             }
             Record::Override { key, value } => catalog.insert_override(key, value),
+            Record::Ring { app, value } => catalog.set_ring(&app, Some(value)),
+            Record::ShardSet { set, value } => {
+                let group = catalog.group_of(&value);
+                catalog.insert_shard_set(set, value, group);
+            }
+            Record::Shard { set, shard, value } => catalog.restore_shard(&set, shard, value),
             Record::Kept { key, part, value } => catalog.insert_kept(key, part, value),
             Record::HashMark { index, hash } => catalog.hash_marks.push_back((index, hash)),
         }
@@ -250,6 +427,21 @@ impl CatalogBuilder {
             }
             Record::Override { key, .. } => {
                 (catalog.overrides.contains_key(key), catalog.apps.contains_key(&key.app))
+            }
+            Record::Ring { app, .. } => {
+                let known = catalog.apps.get(app);
+                (known.is_some_and(|app| app.ring.is_some()), known.is_some())
+            }
+            Record::ShardSet { set, value } => (
+                catalog.shard_sets.contains_key(set),
+                catalog.apps.contains_key(&value.config.workers),
+            ),
+            Record::Shard { set, shard, .. } => {
+                let known = catalog.shard_sets.get(set);
+                (
+                    known.is_some_and(|set| set.group.shard(shard).is_some()),
+                    known.is_some(),
+                )
             }
             Record::Kept { key, part, .. } => {
                 (catalog.kept.contains_key(&(key.clone(), *part)), true)

@@ -1,10 +1,14 @@
 //! Holds all that is derived (indexes, counts, the state hash) against the records.
 
+use std::collections::BTreeSet;
+
 use imbl::OrdSet;
 
-use super::store::empty_app_due;
-use super::{App, Catalog, Due, Inconsistent, Session, recomputed_hash};
-use crate::names::{AppName, SessionId};
+use super::store::{empty_app_due, scaling_due};
+use super::{App, Catalog, Due, Inconsistent, Session, ShardSet, State, recomputed_hash};
+use crate::limits::RING_SLOTS_MAX;
+use crate::names::{AppName, InstanceKey, SessionId, ShardId, ShardSetName};
+use crate::ring::Ring;
 
 impl Catalog {
     /// Whether all that is derived belongs to the records, and the records to each other. Walks
@@ -12,6 +16,7 @@ impl Catalog {
     pub fn verify(&self) -> Result<(), Inconsistent> {
         self.sessions().try_for_each(|(id, session)| self.verify_session(id, session))?;
         self.verify_apps()?;
+        self.shard_sets.iter().try_for_each(|(name, set)| self.verify_shard_set(name, set))?;
         let kept_bytes: u64 = self.kept.values().map(|kept| kept.bytes).sum();
         check(self.kept_bytes == kept_bytes, || format!("kept answers have {kept_bytes} bytes"))?;
         check(self.due == self.recomputed_due(), || "what ends by itself is misplaced".into())?;
@@ -35,6 +40,12 @@ impl Catalog {
                 format!("app {name} is wrong about being empty")
             })?;
             verify_documents(name, app)?;
+            app.ring.as_ref().map_or(Ok(()), |ring| self.verify_ring(name, app, ring))?;
+            let sets = self.shard_sets.values();
+            let works_for = sets.filter(|set| set.record.config.workers == *name).count();
+            check(app.works_for as usize == works_for, || {
+                format!("app {name} works for {works_for} sets, not {}", app.works_for)
+            })?;
             live += app.instances.len();
             for (id, instance) in &app.instances {
                 check(self.sessions.contains_key(&instance.session), || {
@@ -48,6 +59,61 @@ impl Catalog {
         check(counts == [live as u64; 3], || format!("{live} instances counted as {counts:?}"))?;
         let stray = self.overrides.keys().find(|key| !self.apps.contains_key(&key.app));
         check(stray.is_none(), || format!("an override without its app: {stray:?}"))
+    }
+
+    /// Who is up is on the ring, with its weight, unless the ring is full.
+    fn verify_ring(&self, name: &AppName, app: &App, ring: &Ring) -> Result<(), Inconsistent> {
+        check(ring.fingerprint() == ring.recomputed_fingerprint(), || {
+            format!("the ring of {name} has the wrong fingerprint")
+        })?;
+        let up = app.instances.iter().filter(|(id, _)| {
+            self.state_of(&InstanceKey::new(name.clone(), (*id).clone())) == State::Up
+        });
+        let mut on_ring = 0;
+        for (id, instance) in up {
+            let weight = ring.weight_of(id);
+            on_ring += usize::from(weight.is_some());
+            let full = ring.slots() - ring.vacant() + usize::from(instance.profile.weight)
+                > RING_SLOTS_MAX as usize;
+            check(weight == Some(instance.profile.weight) || full, || {
+                format!("{name}/{id} has weight {weight:?} on the ring")
+            })?;
+        }
+        check(ring.len() == on_ring, || {
+            format!("the ring of {name} has {} workers, {on_ring} of them are up", ring.len())
+        })
+    }
+
+    /// Its workers are the live instances of their app; its shards those of the apps that it covers,
+    /// and gone ones that are held still.
+    fn verify_shard_set(&self, name: &ShardSetName, set: &ShardSet) -> Result<(), Inconsistent> {
+        let (record, group) = (&set.record, &set.group);
+        group.verify().map_err(|why| Inconsistent(format!("shard set {name}: {why}")))?;
+        check(group.epoch() == record.epoch, || {
+            format!("shard set {name} has epoch {}, not {}", group.epoch(), record.epoch)
+        })?;
+        check(self.apps.contains_key(&record.config.workers), || {
+            format!("shard set {name} has no workers' app {}", record.config.workers)
+        })?;
+        let workers = self.group_of(record);
+        check(workers.workers().eq(group.workers()), || {
+            format!("shard set {name} has other workers than its app has instances")
+        })?;
+        let live: BTreeSet<_> = self
+            .apps
+            .iter()
+            .filter(|(app, _)| record.config.covers(app))
+            .flat_map(|(app, known)| {
+                known.instances.keys().map(|id| InstanceKey::new(app.clone(), id.clone()))
+            })
+            .map(|key| ShardId::from(&key))
+            .collect();
+        let shards: BTreeSet<_> = group
+            .shards()
+            .filter(|(_, shard)| !shard.gone)
+            .map(|(id, _)| id.clone())
+            .collect();
+        check(shards == live, || format!("shard set {name} has {} shards", shards.len()))
     }
 
     fn recomputed_due(&self) -> OrdSet<(u64, Due)> {
@@ -64,7 +130,11 @@ impl Catalog {
             .iter()
             .filter_map(|(name, app)| Some((empty_app_due(app)?, name.clone())))
             .map(|(when, name)| (when, Due::EmptyApp(name)));
-        kept.chain(overrides).chain(apps).collect()
+        let scaling = self
+            .shard_sets
+            .iter()
+            .filter_map(|(name, set)| Some((scaling_due(&set.record)?, Due::Scaling(name.clone()))));
+        kept.chain(overrides).chain(apps).chain(scaling).collect()
     }
 }
 
