@@ -18,4 +18,5 @@ pub mod history;
 pub mod limits;
 pub mod names;
 pub mod raft_types;
+pub mod ring;
 pub mod version;
