@@ -18,5 +18,6 @@ pub mod history;
 pub mod limits;
 pub mod names;
 pub mod raft_types;
+pub mod ring;
 pub mod shards;
 pub mod version;

@@ -88,6 +88,27 @@ pub const STATE_HASH_EVERY: u64 = 1_024;
 /// How many published state hashes are kept.
 pub const STATE_HASHES_KEPT: usize = 64;
 
+// Rings.
+
+/// A key whose owner is asked for, as raw bytes. Keys are hashed, not kept: the limit only bounds a
+/// request. Longer: `invalid-key`.
+pub const RING_KEY_BYTES_MAX: usize = 64 * 1024;
+
+/// Keys whose owners are asked for in one request, so that its answer stays bounded. More:
+/// `too-large`.
+pub const RING_KEYS_MAX: usize = 10_000;
+
+/// Copies of a key, 1 to this. Beyond: `invalid-replicas`.
+pub const RING_REPLICAS_MAX: u8 = 16;
+
+/// Slots of a ring, which is the total weight of its workers: 4 MiB of slots on every node and in
+/// every client. A worker that would pass it does not join.
+pub const RING_SLOTS_MAX: usize = 1 << 20;
+
+/// The largest seed of a ring: the largest integer that every reader of JSON keeps exactly. Beyond:
+/// `invalid-seed`.
+pub const RING_SEED_MAX: u64 = (1 << 53) - 1;
+
 // Shard sets.
 
 /// A shard's id: an app of which each byte may be escaped to three, a `/`, and an instance.

@@ -1,0 +1,5 @@
+//! What look-ups and changes of a ring cost.
+
+fn main() {
+    divan::main();
+}
