@@ -316,6 +316,8 @@ impl Settings {
             history_mib,
             history_age,
             disk_reserve_mib,
+            rebalance_after_loss,
+            rebalance_after_gain,
             request_timeout,
             body_limit_kib,
             log,

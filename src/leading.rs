@@ -326,7 +326,10 @@ mod tests {
         assert_eq!(renewed(published), Err(BeatRefused::Ending));
         assert_eq!(renewed(none), Err(BeatRefused::UnknownSession(none)));
         table.touch(published, 1_000, Revision(1), 0);
-        assert_eq!(renewed(published), Ok(Renewed { session: published, ttl_ms: 1_000, settled: Vec::new() }));
+        assert_eq!(
+            renewed(published),
+            Ok(Renewed { session: published, ttl_ms: 1_000, settled: Vec::new() })
+        );
     }
 
     #[test]

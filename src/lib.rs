@@ -25,6 +25,7 @@ mod past;
 mod peers;
 mod process;
 mod raft;
+mod rebalance;
 mod serve;
 pub mod shutdown;
 pub mod start;

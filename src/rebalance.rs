@@ -52,9 +52,10 @@ async fn lead(running: &Running, term: u64) {
     while leading_term(&running.raft) == Some(term) {
         looks.tick().await;
         let version = running.published.load();
-        let unplanned = version.catalog.shard_sets().filter_map(|(name, set)| {
-            Some((name, set.group.unplanned()?))
-        });
+        let unplanned = version
+            .catalog
+            .shard_sets()
+            .filter_map(|(name, set)| Some((name, set.group.unplanned()?)));
         let sets = waiting.due(Instant::now(), delays, unplanned);
         if sets.is_empty() {
             continue;
@@ -111,8 +112,7 @@ impl Waiting {
 mod tests {
     use super::*;
 
-    const DELAYS: Delays =
-        Delays { after_loss: AFTER_LOSS, after_gain: AFTER_GAIN };
+    const DELAYS: Delays = Delays { after_loss: AFTER_LOSS, after_gain: AFTER_GAIN };
 
     fn looks(at_ms: &[(u64, Option<Unplanned>)]) -> Vec<u64> {
         let set: ShardSetName = "poll".parse().expect("a name");

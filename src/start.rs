@@ -22,7 +22,7 @@ use crate::config::{Config, ConfigError};
 use crate::departures::Departures;
 use crate::disk_guard::DiskGuard;
 use crate::forward::Forward;
-use crate::rebalance;
+
 use crate::housekeeping::{hand_over, keep_house, keep_members, watch_service};
 use crate::identity::{DataDir, IdentityError};
 use crate::leading::Leading;
@@ -33,6 +33,7 @@ use crate::peers::Peers;
 use crate::raft::bootstrap::{BootstrapError, find_cluster, gather_members};
 use crate::raft::network::Network;
 use crate::raft::{Raft, leader_becomes, routes};
+use crate::rebalance;
 use crate::serve::{bind, serve};
 use crate::watch::{Watches, dispatch, say_goodbye};
 

@@ -336,6 +336,14 @@ impl From<Refusal> for ApiError {
                 (StatusCode::TOO_MANY_REQUESTS, "rate-limited")
             }
             Refusal::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "key-reused"),
+            Refusal::NoRing(_) => (StatusCode::NOT_FOUND, "no-ring"),
+            Refusal::UnknownShardSet(_) => (StatusCode::NOT_FOUND, "unknown-shard-set"),
+            Refusal::RingExists(_) => (StatusCode::PRECONDITION_FAILED, "ring-exists"),
+            Refusal::ShardSetExists(_) => (StatusCode::PRECONDITION_FAILED, "shard-set-exists"),
+            Refusal::RingSeedFixed { .. } => (StatusCode::BAD_REQUEST, "invalid-seed"),
+            Refusal::TooManyShardSets { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate-limited"),
+            Refusal::AppInUse { .. } => (StatusCode::CONFLICT, "app-in-use"),
+            Refusal::StaleToken { .. } => (StatusCode::CONFLICT, "stale-token"),
         };
         let error = Self::new(status, code, why.to_string());
         match &why {
@@ -344,6 +352,7 @@ impl From<Refusal> for ApiError {
                 error.with(|p| p.incarnation = Some(current))
             }
             Refusal::TtlOutOfBounds { .. } => error.field("ttl".into(), why.to_string()),
+            Refusal::RingSeedFixed { .. } => error.field("seed".into(), why.to_string()),
             Refusal::MetadataTooLarge { .. } => error.field("metadata".into(), why.to_string()),
             Refusal::UnknownApp(_)
             | Refusal::UnknownInstance { .. }
@@ -357,6 +366,13 @@ impl From<Refusal> for ApiError {
             | Refusal::AppNotEmpty { .. }
             | Refusal::SessionFull { .. }
             | Refusal::KeyReused
+            | Refusal::NoRing(_)
+            | Refusal::UnknownShardSet(_)
+            | Refusal::RingExists(_)
+            | Refusal::ShardSetExists(_)
+            | Refusal::TooManyShardSets { .. }
+            | Refusal::AppInUse { .. }
+            | Refusal::StaleToken { .. }
             | Refusal::TooManyKeys => error,
         }
     }

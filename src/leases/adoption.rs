@@ -6,7 +6,7 @@
 //! newest*. The smallest adopted epoch would not do: a worker that goes from epoch 1 to 3 and owns a key
 //! under both works on through 2, in which the key was another's.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use roster_storage::catalog::Catalog;
 use roster_storage::events::{Change, Event};
@@ -68,12 +68,12 @@ impl Adoptions {
                     }
                 }
                 Event::RingPut { app, ring } => {
-                    let fresh = |id: &InstanceId| {
-                        began.iter().any(|key| key.app == *app && key.id == *id)
-                    };
-                    let known = self.rings.entry(app.clone()).or_insert_with(|| {
-                        Adoption::of_lives(app, catalog)
-                    });
+                    let fresh =
+                        |id: &InstanceId| began.iter().any(|key| key.app == *app && key.id == *id);
+                    let known = self
+                        .rings
+                        .entry(app.clone())
+                        .or_insert_with(|| Adoption::of_lives(app, catalog));
                     known.turn(ring, fresh);
                 }
                 Event::RingDeleted { app, .. } => {

@@ -508,7 +508,9 @@ pub enum Refusal {
     ShardSetExists(ShardSetName),
     #[error("there are {limit} shard sets, the limit; delete one first")]
     TooManyShardSets { limit: u64 },
-    #[error("the instances of app \"{app}\" are the workers of shard set \"{set}\"; delete that first")]
+    #[error(
+        "the instances of app \"{app}\" are the workers of shard set \"{set}\"; delete that first"
+    )]
     AppInUse { app: AppName, set: ShardSetName },
     /// `holder` and `current` of who holds it now; nobody and 0 if it is free or not there.
     #[error("{}", stale_token(*current, holder.as_ref()))]

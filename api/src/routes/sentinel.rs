@@ -22,7 +22,7 @@ use crate::answer::Answer;
 use crate::conventions::unix_ms;
 use crate::error::{ApiError, decided, sentinel_bad_request};
 use crate::extract::{App, Content, Reading, form_pairs};
-use crate::registry::{BeatRefused, BeatTarget, Consistency, Heard, Renewed};
+use crate::registry::{Beat, BeatRefused, BeatTarget, Consistency, Heard, Renewed};
 use crate::wire::sentinel::{APP_TYPE, AppInfo, Envelope, MachineInfo};
 use crate::{Api, Shared};
 
@@ -176,7 +176,7 @@ async fn send(
     machine: &MachineBeat,
 ) -> Result<(Revision, Result<Renewed, BeatRefused>), ApiError> {
     let target = BeatTarget::Instance { key: machine.key.clone(), incarnation: None };
-    heartbeats::beat(api, target, Some(machine.mark)).await
+    heartbeats::beat(api, Beat { mark: Some(machine.mark), ..Beat::of(target) }).await
 }
 
 /// Writes what is new of a machine. A change loses against a newer one that came in between: the

@@ -375,7 +375,7 @@ pub(crate) mod snapshot {
         value: &Shard,
     ) -> Bytes {
         let moved = Moved { revision: value.grant, wall_ms: None };
-        work_put(moved, app, set, worker, shard, value.grant, value.is_asked_for())
+        work_put(moved, app, set, worker, shard, value.grant, value.next.is_some() || value.gone)
     }
 }
 

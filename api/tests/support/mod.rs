@@ -220,7 +220,7 @@ impl Registry for Alone {
         let version = self.version();
         let catalog = &version.catalog;
         let mut each = Vec::new();
-        for Beat { target, mark } in beats {
+        for Beat { target, mark, adopted: _ } in beats {
             let session = match &target {
                 BeatTarget::Session(session) => Ok(*session),
                 BeatTarget::Instance { key, incarnation } => match catalog.instance(key) {
@@ -235,7 +235,7 @@ impl Registry for Alone {
                 let known = catalog.session(session).ok_or(BeatRefused::UnknownSession(session))?;
                 let heard = Heard { wall_ms: STARTED_MS + 500, ago_ms: 0, mark };
                 self.heard.lock().insert(session, heard);
-                Ok(Renewed { session, ttl_ms: known.ttl_ms })
+                Ok(Renewed { session, ttl_ms: known.ttl_ms, settled: Vec::new() })
             }));
         }
         let revision = Revision(version.revision().0 + self.ahead.load(Ordering::Relaxed));

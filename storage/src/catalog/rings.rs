@@ -7,7 +7,7 @@ use super::{Applied, At, Catalog, State};
 use crate::command::{CompactRing, DeleteRing, PutRing, Refusal, Reply};
 use crate::events::{Event, Reason};
 use crate::names::{AppName, InstanceKey, Revision};
-use crate::ring::Ring;
+use crate::ring::{Joined, Ring};
 
 impl Catalog {
     /// A new ring takes the live instances in ascending order of their ids.
@@ -32,7 +32,7 @@ impl Catalog {
         for (id, weight) in members {
             let key = InstanceKey::new(c.app.clone(), id);
             if self.state_of(&key) == State::Up {
-                self.change_ring(&c.app, |ring| ring.join(&key.id, weight).changed());
+                self.change_ring(&c.app, |ring| ring.join(&key.id, weight) == Joined::Changed);
             }
         }
         Ok(Reply::RingPut { created: true, epoch: at.revision })
@@ -70,7 +70,7 @@ impl Catalog {
             return;
         }
         self.change_ring(&key.app, |ring| match wanted {
-            Some(weight) => ring.join(&key.id, weight).changed(),
+            Some(weight) => ring.join(&key.id, weight) == Joined::Changed,
             None => ring.leave(&key.id),
         });
     }

@@ -150,12 +150,7 @@ impl Catalog {
 
     /// At the end of an entry: what it changed of shard sets gets its epoch and is told, each record
     /// once, as it was before and as it is now.
-    pub(super) fn settle_shard_sets(
-        &mut self,
-        at: At,
-        command: &Command,
-        events: &mut Vec<Event>,
-    ) {
+    pub(super) fn settle_shard_sets(&mut self, at: At, command: &Command, events: &mut Vec<Event>) {
         let ended = std::mem::take(&mut self.touched.ended);
         for name in std::mem::take(&mut self.touched.shard_sets) {
             let Some(set) = self.shard_sets.get_mut(&name) else { continue };
@@ -234,9 +229,7 @@ impl Catalog {
 
     fn covered_by(&self, config: &ShardSetConfig) -> Vec<AppName> {
         match &config.apps {
-            Covered::All => {
-                self.apps.keys().filter(|app| config.covers(app)).cloned().collect()
-            }
+            Covered::All => self.apps.keys().filter(|app| config.covers(app)).cloned().collect(),
             Covered::Apps(apps) => apps.iter().cloned().collect(),
         }
     }
@@ -308,11 +301,7 @@ impl Catalog {
 
 fn worker(instance: &Instance, state: State) -> Worker {
     let profile = &instance.profile;
-    Worker {
-        weight: profile.weight,
-        zone: profile.zone.clone(),
-        available: state == State::Up,
-    }
+    Worker { weight: profile.weight, zone: profile.zone.clone(), available: state == State::Up }
 }
 
 /// Only under the grant that the operator saw, so that nobody loses what was granted since.
@@ -321,9 +310,7 @@ fn take_away(group: &mut Group, at: At, shard: &ShardId, grant: Revision) -> Rel
         Some(known) if known.grant == grant && known.holder.is_some() => {
             group.force_release(at.revision, shard)
         }
-        Some(known) => {
-            Released::StaleToken { grant: known.grant, holder: known.holder.clone() }
-        }
+        Some(known) => Released::StaleToken { grant: known.grant, holder: known.holder.clone() },
         None => Released::Unknown,
     }
 }

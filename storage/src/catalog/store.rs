@@ -27,8 +27,7 @@ impl Catalog {
     pub(super) fn insert_app(&mut self, name: AppName, record: AppRecord) {
         self.hash.add(kind::APP, &name, &record);
         let (instances, documents) = (OrdMap::new(), OrdMap::new());
-        let app =
-            App { record, instances, documents, document_bytes: 0, ring: None, works_for: 0 };
+        let app = App { record, instances, documents, document_bytes: 0, ring: None, works_for: 0 };
         if let Some(when) = empty_app_due(&app) {
             self.due.insert((when, Due::EmptyApp(name.clone())));
         }
@@ -438,10 +437,7 @@ impl CatalogBuilder {
             ),
             Record::Shard { set, shard, .. } => {
                 let known = catalog.shard_sets.get(set);
-                (
-                    known.is_some_and(|set| set.group.shard(shard).is_some()),
-                    known.is_some(),
-                )
+                (known.is_some_and(|set| set.group.shard(shard).is_some()), known.is_some())
             }
             Record::Kept { key, part, .. } => {
                 (catalog.kept.contains_key(&(key.clone(), *part)), true)

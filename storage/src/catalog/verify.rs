@@ -108,11 +108,8 @@ impl Catalog {
             })
             .map(|key| ShardId::from(&key))
             .collect();
-        let shards: BTreeSet<_> = group
-            .shards()
-            .filter(|(_, shard)| !shard.gone)
-            .map(|(id, _)| id.clone())
-            .collect();
+        let shards: BTreeSet<_> =
+            group.shards().filter(|(_, shard)| !shard.gone).map(|(id, _)| id.clone()).collect();
         check(shards == live, || format!("shard set {name} has {} shards", shards.len()))
     }
 
@@ -130,10 +127,9 @@ impl Catalog {
             .iter()
             .filter_map(|(name, app)| Some((empty_app_due(app)?, name.clone())))
             .map(|(when, name)| (when, Due::EmptyApp(name)));
-        let scaling = self
-            .shard_sets
-            .iter()
-            .filter_map(|(name, set)| Some((scaling_due(&set.record)?, Due::Scaling(name.clone()))));
+        let scaling = self.shard_sets.iter().filter_map(|(name, set)| {
+            Some((scaling_due(&set.record)?, Due::Scaling(name.clone())))
+        });
         kept.chain(overrides).chain(apps).chain(scaling).collect()
     }
 }

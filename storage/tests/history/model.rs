@@ -84,7 +84,7 @@ pub fn change(revision: u64) -> Option<Arc<Change>> {
                 reason: reason.clone(),
             },
             silent,
-            Event::ShardDeleted { key: key(one), incarnation, reason },
+            Event::ShardDeleted { key: key(one), incarnation, reason, held: Vec::new() },
         ],
         _ => vec![put],
     };
