@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use roster_storage::names::{InstanceId, Revision};
-use roster_storage::ring::arithmetic::{jump, mix64, xxh64};
+use roster_storage::ring::arithmetic::{GAMMA, jump, mix64, token, xxh64};
 use roster_storage::ring::{Description, Joined, KIND, Ring, View};
 use serde::Deserialize;
 use serde_json::Value;
@@ -216,4 +216,23 @@ fn the_key_that_overflows_the_generator_has_an_owner() {
         ring.join(&id(&format!("w{number}")), 1);
     }
     assert_eq!(ring.owner(&key), Some(&id("w0")));
+}
+
+#[test]
+fn the_example_in_the_documentation_is_right() {
+    let description: Description = serde_json::from_str(
+        r#"{"v":1,"kind":"jump-probe-1","group":"fetchers","epoch":42,"seed":0,"replicas":2,
+            "workers":[["a",1],["b",2]],"slots":[0,1,-1,1]}"#,
+    )
+    .expect("a description");
+    let view = View::try_from(description).expect("well formed");
+    let hash = xxh64(b"user/10", 0);
+    assert_eq!(hash, 0x4487_e5df_fa28_6b69);
+    assert_eq!(jump(hash, 4), 2);
+    let again = mix64(hash.wrapping_add(GAMMA));
+    assert_eq!(again, 0x38fb_c369_2de2_abbb);
+    assert_eq!(jump(again, 4), 0);
+    assert_eq!(view.owners(b"user/10", view.replicas()), ["a", "b"]);
+    assert_eq!(token(xxh64(b"b", 0), 1), 0x434d_6d98_06cd_0fb6);
+    assert_eq!(view.owners(b"key-1", 2), ["b", "a"]);
 }
