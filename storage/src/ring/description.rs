@@ -42,15 +42,15 @@ pub enum Malformed {
     Version(u64),
     #[error("the ring is of kind {0:?}; this program computes {KIND:?} only: update it")]
     Kind(SmolStr),
-    #[error("the ring's {field} is {value}; it must be {min} to {max}")]
+    #[error("the ring's {field} must be {min} to {max}, not {value}")]
     Number { field: &'static str, value: u64, min: u64, max: u64 },
     #[error("the id of worker {place} of the ring {why}")]
     Id { place: usize, why: InvalidName },
     #[error(
-        "worker {id} of the ring is not above the one before it: ids must be ascending bytes, none twice"
+        "worker {id:?} of the ring is not above the one before it: ids must be ascending bytes, none twice"
     )]
     Order { id: InstanceId },
-    #[error("worker {id} of the ring has weight {weight}; it must be 1 to {WEIGHT_MAX}")]
+    #[error("worker {id:?} of the ring has weight {weight}; it must be 1 to {WEIGHT_MAX}")]
     Weight { id: InstanceId, weight: u64 },
     #[error("the ring has {0} slots; the limit is {RING_SLOTS_MAX}")]
     TooManySlots(usize),
@@ -58,7 +58,7 @@ pub enum Malformed {
         "slot {slot} of the ring says {says}; it must be -1 or a place among its {workers} workers"
     )]
     Slot { slot: usize, says: i64, workers: usize },
-    #[error("worker {id} of the ring holds {slots} slots, but its weight is {weight}")]
+    #[error("worker {id:?} of the ring holds {slots} slots, but its weight is {weight}")]
     Share { id: InstanceId, weight: u64, slots: u64 },
     #[error("slot {0} is listed as vacant, but it is held, not there, or listed twice")]
     Hole(u32),
