@@ -126,8 +126,7 @@ fn groups_go_step_by_step_as_the_vectors_do() {
 }
 
 fn records(group: &Group) -> BTreeMap<ShardId, Record> {
-    let record = |shard: &Shard| {
-        (shard.holder.clone(), shard.grant, shard.next.clone(), shard.gone)
-    };
+    let record =
+        |shard: &Shard| (shard.holder.clone(), shard.grant, shard.next.clone(), shard.gone);
     group.shards().map(|(id, shard)| (id.clone(), record(shard))).collect()
 }
