@@ -1,6 +1,5 @@
 //! Operations over a small universe, so that the same shards and workers meet again and again.
 
-use proptest::collection::vec;
 use proptest::prelude::*;
 use roster_storage::names::{InstanceId, Revision, ShardId};
 use roster_storage::shards::{Group, Worker};
@@ -70,36 +69,4 @@ pub fn decision() -> impl Strategy<Value = Op> {
         1 => (1..=3_u8).prop_map(Op::Copies),
         5 => Just(Op::Rebalance),
     ]
-}
-
-/// An operation whose release, if it is one, is still to be fitted to a record: `true` to the
-/// holder and grant that it has.
-fn op() -> impl Strategy<Value = (Op, bool)> {
-    let release = (some_worker(), some_shard(), 0..40_u64)
-        .prop_map(|(worker, shard, grant)| Op::Release(worker, shard, Revision(grant)));
-    prop_oneof![
-        3 => up().prop_map(|op| (op, false)),
-        1 => some_worker().prop_map(|id| (Op::Down(id), false)),
-        10 => decision().prop_map(|op| (op, false)),
-        4 => release.prop_flat_map(|op| (Just(op), prop::bool::weighted(0.8))),
-        1 => some_shard().prop_map(|id| (Op::Force(id), false)),
-    ]
-}
-
-/// Entries of one to four operations each.
-pub fn entries() -> impl Strategy<Value = Vec<Vec<(Op, bool)>>> {
-    vec(vec(op(), 1..=4), 1..60)
-}
-
-/// The operation as it is carried out on `group`.
-pub fn fitted((op, fit): (Op, bool), group: &Group) -> Op {
-    match op {
-        Op::Release(worker, shard, grant) if fit => match group.shard(&shard) {
-            Some(record) => {
-                Op::Release(record.holder.clone().unwrap_or(worker), shard, record.grant)
-            }
-            None => Op::Release(worker, shard, grant),
-        },
-        other => other,
-    }
 }

@@ -1,18 +1,46 @@
 //! What holds of a shard set for every sequence of operations.
 
-#[path = "shards/acts.rs"]
-mod acts;
-#[path = "shards/reference.rs"]
-mod reference;
-
 use std::collections::BTreeMap;
 
+use proptest::collection::vec;
 use proptest::prelude::*;
 use roster_storage::names::{InstanceId, Revision, ShardId};
 use roster_storage::shards::{Changed, Group, Shard, Worker};
 
-use acts::{Op, entries, fitted, shard, some_worker, up, worker};
-use reference::{Reference, records};
+use crate::acts::{Op, decision, shard, some_shard, some_worker, up, worker};
+use crate::reference::{Reference, records};
+
+/// An operation whose release, if it is one, is still to be fitted to a record: `true` to the
+/// holder and grant that it has.
+fn op() -> impl Strategy<Value = (Op, bool)> {
+    let release = (some_worker(), some_shard(), 0..40_u64)
+        .prop_map(|(worker, shard, grant)| Op::Release(worker, shard, Revision(grant)));
+    prop_oneof![
+        3 => up().prop_map(|op| (op, false)),
+        1 => some_worker().prop_map(|id| (Op::Down(id), false)),
+        10 => decision().prop_map(|op| (op, false)),
+        4 => release.prop_flat_map(|op| (Just(op), prop::bool::weighted(0.8))),
+        1 => some_shard().prop_map(|id| (Op::Force(id), false)),
+    ]
+}
+
+/// Entries of one to four operations each.
+fn entries() -> impl Strategy<Value = Vec<Vec<(Op, bool)>>> {
+    vec(vec(op(), 1..=4), 1..60)
+}
+
+/// The operation as it is carried out on `group`.
+fn fitted((op, fit): (Op, bool), group: &Group) -> Op {
+    match op {
+        Op::Release(worker, shard, grant) if fit => match group.shard(&shard) {
+            Some(record) => {
+                Op::Release(record.holder.clone().unwrap_or(worker), shard, record.grant)
+            }
+            None => Op::Release(worker, shard, grant),
+        },
+        other => other,
+    }
+}
 
 /// Carries out one entry on both.
 fn apply(
@@ -233,8 +261,8 @@ proptest! {
     #[test]
     fn a_simulation_tells_what_then_happens(
         entries in entries(),
-        join in proptest::collection::vec(up(), 0..3),
-        leave in proptest::collection::vec(some_worker(), 0..3),
+        join in vec(up(), 0..3),
+        leave in vec(some_worker(), 0..3),
     ) {
         let (mut group, _, at) = after(entries, 0);
         let joins: Vec<_> = join
