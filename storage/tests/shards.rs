@@ -9,6 +9,8 @@ mod groups;
 mod plans;
 #[path = "shards/reference.rs"]
 mod reference;
+#[path = "shards/scaling.rs"]
+mod scaling;
 #[path = "shards/scenarios.rs"]
 mod scenarios;
 #[path = "shards/vectors.rs"]
