@@ -2,6 +2,8 @@
 //! whole cool-down, with some shards in hand: a number that goes back and forth costs moves each
 //! time.
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 /// Going down, each worker is counted as if there were a tenth more shards, so that a few new ones
@@ -35,9 +37,13 @@ pub struct ScalingState {
 }
 
 impl ScalingPolicy {
-    /// The workers that these shards need.
+    /// The workers that these shards need, within the bounds.
     pub fn need(&self, shards: u64) -> u32 {
-        self.clamped(shards.div_ceil(u64::from(self.shards_per_worker.max(1))))
+        self.clamped(self.unbounded(shards))
+    }
+
+    fn unbounded(&self, shards: u64) -> u64 {
+        shards.div_ceil(u64::from(self.shards_per_worker.max(1)))
     }
 
     /// The workers that they need with the headroom.
@@ -52,8 +58,8 @@ impl ScalingPolicy {
 }
 
 /// The state that follows `state` with this many shards at `now_ms`. `None`: the policy is new.
-/// Called at every change of the number of shards or of the policy, and when it is due
-/// ([`due_ms`]).
+/// To be called at every change of the number of shards or of the policy, and when it is due
+/// ([`due_ms`]). Calls at other times make no difference.
 pub fn next(
     policy: &ScalingPolicy,
     state: Option<&ScalingState>,
@@ -61,13 +67,11 @@ pub fn next(
     now_ms: u64,
 ) -> ScalingState {
     let need = policy.need(shards);
-    let Some(state) = state else { return steady(need, now_ms) };
+    let state = state.copied().unwrap_or(steady(need, now_ms));
+    // More are needed, or the policy moved its bounds: at once.
     let desired = policy.clamped(u64::from(state.desired)).max(need);
-    if desired != state.desired {
-        // More are needed, or the policy moved its bounds: at once.
-        return lowered(policy, steady(desired, now_ms), shards, now_ms);
-    }
-    lowered(policy, *state, shards, now_ms)
+    let state = if desired == state.desired { state } else { steady(desired, now_ms) };
+    lowered(policy, state, shards, now_ms)
 }
 
 /// A state in which nothing says that fewer are enough.
@@ -89,9 +93,8 @@ fn lowered(policy: &ScalingPolicy, state: ScalingState, shards: u64, now_ms: u64
     if now_ms.saturating_sub(since_ms) < policy.cooldown_ms {
         return waiting;
     }
-    // Still fewer may be enough now; that waits a cool-down of its own.
-    let fewer = steady(policy.clamped(u64::from(lower_need)), now_ms);
-    if policy.cooldown_ms == 0 { fewer } else { lowered(policy, fewer, shards, now_ms) }
+    // Still fewer may be enough by now; that waits for a cool-down of its own.
+    lowered(policy, steady(lower_need, now_ms), shards, now_ms)
 }
 
 /// When to look again though nothing changes. `None`: only a change can change the state.
@@ -101,13 +104,13 @@ pub fn due_ms(policy: &ScalingPolicy, state: &ScalingState) -> Option<u64> {
 
 /// Why the state is what it is, for people.
 pub fn reason(policy: &ScalingPolicy, state: &ScalingState, shards: u64, now_ms: u64) -> String {
-    let need = format!(
-        "{} at {} per worker need {}",
+    format!(
+        "{} at {} per worker need {}; {}",
         counted(shards, "shard"),
         policy.shards_per_worker.max(1),
-        shards.div_ceil(u64::from(policy.shards_per_worker.max(1))),
-    );
-    format!("{need}; {}", what_follows(policy, state, shards, now_ms))
+        policy.unbounded(shards),
+        what_follows(policy, state, shards, now_ms),
+    )
 }
 
 fn what_follows(policy: &ScalingPolicy, state: &ScalingState, shards: u64, now_ms: u64) -> String {
@@ -115,23 +118,20 @@ fn what_follows(policy: &ScalingPolicy, state: &ScalingState, shards: u64, now_m
     if let Some(since_ms) = state.lower_since_ms {
         let waited_ms = now_ms.saturating_sub(since_ms).min(policy.cooldown_ms);
         return format!(
-            "going from {desired} to {} waits {} s of the {} s cool-down",
+            "going from {desired} to {} waits another {} s of the {} s cool-down",
             state.lower_need,
             (policy.cooldown_ms - waited_ms).div_ceil(1000),
             policy.cooldown_ms.div_ceil(1000),
         );
     }
-    let unbounded = shards.div_ceil(u64::from(policy.shards_per_worker.max(1)));
-    if unbounded > u64::from(desired) {
-        return format!("{desired} is the maximum");
+    match policy.unbounded(shards).cmp(&u64::from(desired)) {
+        Ordering::Greater => format!("{desired} is the maximum"),
+        Ordering::Equal => format!("{desired} is right"),
+        Ordering::Less if desired == policy.min => format!("{desired} is the minimum"),
+        Ordering::Less => {
+            format!("{desired} stay, since {HEADROOM_PERCENT} % more shards would need them")
+        }
     }
-    if policy.need(shards) < desired {
-        return format!("{desired} stay, since {HEADROOM_PERCENT} % more shards would need them");
-    }
-    if unbounded < u64::from(desired) {
-        return format!("{desired} is the minimum");
-    }
-    format!("{desired} are wanted")
 }
 
 fn counted(number: u64, thing: &str) -> String {
