@@ -1,0 +1,2 @@
+from .errors import InvalidRequest, RingError
+from .ring import RingView
