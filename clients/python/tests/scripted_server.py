@@ -118,6 +118,10 @@ class ScriptedServer:
         self._server.shutdown()
         self._server.server_close()
 
+    def wait_over(self) -> None:
+        """Waits until the test is done with this node."""
+        self.over.wait()
+
     def asked(self, method: str, ending: str = "") -> List[Request]:
         """The requests of a method whose path ends so."""
         return [r for r in self.requests if r.method == method and r.path.endswith(ending)]

@@ -76,8 +76,11 @@ class ShardWorker:
         self._running: Dict[str, int] = {}
         self._life: Optional[int] = None
         self._stopped = threading.Event()
-        for run, role in ((self._follow, "follow"), (self._guard, "guard")):
-            thread = threading.Thread(target=run, name=f"roster-shards-{role}-{name}", daemon=True)
+        self._threads = [
+            threading.Thread(target=run, name=f"roster-shards-{role}-{name}", daemon=True)
+            for run, role in ((self._follow, "follow"), (self._guard, "guard"))
+        ]
+        for thread in self._threads:
             thread.start()
 
     @property

@@ -239,7 +239,7 @@ class Transport:
 
         Raises what the last node said; its outcome takes all tries into account."""
         patience = self.timeout if call.patience is None else call.patience
-        until = time.monotonic() + patience + call.wait
+        until = time.monotonic() + patience
         share = self.share(patience, call.share_min) if call.repeatable else patience
         pauses = Pauses(len(self.nodes))
         place, unknown = self.current(), False
