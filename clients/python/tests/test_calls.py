@@ -7,6 +7,8 @@ from typing import Any, List, Type
 import pytest
 
 from roster_client import (
+    Answer,
+    Call,
     Client,
     Compacted,
     Conflict,
@@ -21,6 +23,7 @@ from roster_client import (
     UnexpectedAnswer,
 )
 from roster_client.durations import format_duration, parse_duration
+from roster_client.transport import Node, Transport
 
 from .scripted_server import (
     REGISTERED,
@@ -98,17 +101,30 @@ def test_a_session_is_opened_with_one_key_however_often_the_call_is_sent() -> No
     assert (session.session, session.ttl, session.heartbeat_every) == ("3", 90.0, 0.5)
 
 
-def test_a_node_that_hangs_leaves_time_for_the_next_one() -> None:
-    with ScriptedServer(registers) as second:
-        with ScriptedServer(registers) as first:
+def test_a_node_gets_its_share_of_the_time_unless_nobody_else_may_be_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: List[float] = []
 
-            def hangs(request: Request) -> Drop:
-                first.over.wait()
-                return Drop()
+    def hangs(node: Node, call: Call, seconds: float) -> Answer:
+        given.append(seconds)
+        raise Unavailable("no answer", outcome=Outcome.UNKNOWN, retryable=True)
 
-            first.script = hangs
-            client_of(first, second, timeout=3).register("pay", "a", HERE)
-    assert len(second.requests) == 1
+    monkeypatch.setattr(Node, "ask", hangs)
+    for nodes, repeatable, share in ((2, True, 5.0), (2, False, 10.0), (64, True, 2.0), (1, True, 10.0)):
+        transport = Transport(["a:1"] * nodes, 10.0)
+        monkeypatch.setattr(transport, "leave", raising)
+        with pytest.raises(LookupError):
+            transport.send(Call("PUT", "/", repeatable=repeatable))
+        assert given.pop() == share
+        # A long poll gets its wait on top.
+        with pytest.raises(LookupError):
+            transport.send(Call("GET", "/", repeatable=repeatable, wait=30.0))
+        assert given.pop() == share + 30.0
+
+
+def raising(failed: int) -> int:
+    raise LookupError("left")
 
 
 def test_when_no_node_can_serve_the_error_is_the_last_one_and_nothing_was_done() -> None:
@@ -194,6 +210,8 @@ def test_what_cannot_be_sent_never_leaves_the_process() -> None:
     for wrong in ("", ".", "..", "\ud800"):
         with pytest.raises(InvalidRequest):
             client.heartbeat("pay", wrong)
+    with pytest.raises(InvalidRequest, match="letters"):
+        client.watch(apps="pay")
     with pytest.raises(InvalidRequest, match="no duration"):
         client.open_session(ttl=float("inf"))
     with pytest.raises(InvalidRequest, match="as JSON"):

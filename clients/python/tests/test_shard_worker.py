@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 import pytest
 
@@ -74,9 +74,11 @@ class Work:
     def __init__(self) -> None:
         self.acts: List[str] = []
         self.broken: Set[str] = set()
+        self.on_start: Callable[[], None] = lambda: None
 
     def start(self, shard: str, grant: int) -> None:
         self._act(f"start {shard} {grant}")
+        self.on_start()
 
     def stop(self, shard: str) -> None:
         self._act(f"stop {shard}")
@@ -194,6 +196,21 @@ def test_a_release_that_got_no_answer_is_sent_again(scene: Scene) -> None:
     scene.shards.refuse_releases = False
     wait_until(lambda: "s1" not in scene.shards.held, "the release")
     scene.runs(s2=5)
+
+
+def test_a_start_that_stops_the_worker_leaves_nothing_running() -> None:
+    shards = Shards()
+    shards.set(s1=(5, False), s2=(5, False))
+    with ScriptedServer(shards) as node:
+        lease = FakeLease()
+        lease.life = None
+        scene = Scene(node, shards, lease)
+        scene.work.on_start = lambda: scene.worker.stop()
+        lease.life = 7
+        wait_until(lambda: scene.work.acts[-1:] == ["stop s1"], "the stop")
+        scene.worker._threads[0].join(20)
+        assert scene.worker.running == {}
+    assert scene.work.acts == ["start s1 5", "stop s1"]
 
 
 def test_after_the_stop_nothing_runs_and_nothing_is_started(scene: Scene) -> None:

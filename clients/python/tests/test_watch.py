@@ -235,6 +235,18 @@ def test_a_stream_that_is_out_of_order_is_not_believed() -> None:
         Revisions(4).take(b"<html>")
 
 
+def test_an_end_in_the_middle_of_a_revision_does_not_lead_past_its_rest() -> None:
+    revisions = Revisions(5)
+    revisions.take(json.dumps(put(6, "a", True)).encode())
+    with pytest.raises(StreamEnded):
+        revisions.take(json.dumps(mark("bye", 6)).encode())
+    assert revisions.position == 5
+    revisions.take(json.dumps(mark("snapshot-begin", 9)).encode())
+    with pytest.raises(StreamEnded):
+        revisions.take(json.dumps(mark("lagging", 9)).encode())
+    assert revisions.position is None
+
+
 def test_a_snapshot_that_breaks_begins_anew() -> None:
     revisions = Revisions(None)
     for line in SNAPSHOT[:2]:

@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
 from . import shapes
 from .durations import format_duration
-from .errors import Compacted
+from .errors import Compacted, InvalidRequest
 from .keep_alive import KeepAlive
 from .ring import Key, RingView, checked_replicas, key_bytes
 from .shapes import (
@@ -232,7 +232,7 @@ class Client:
         self, app: str, keys: Iterable[str], *, replicas: Optional[int] = None
     ) -> ManyOwners:
         """The owners of up to 10,000 keys, computed by a node under one epoch."""
-        body = {"keys": list(keys), **({} if replicas is None else {"replicas": replicas})}
+        body = {"keys": _texts("keys", keys), **({} if replicas is None else {"replicas": replicas})}
         # It only reads, so it may be sent twice.
         call = Call("POST", _ring(app) + "/owners", body=json_body(body), headers=_JSON)
         return shapes.read(self.send(call), shapes.many_owners)
@@ -250,7 +250,7 @@ class Client:
     ) -> None:
         """Makes or changes a shard set: the instances of the app ``workers`` share the shards of
         ``apps`` (``["*"]``: all but the workers' own)."""
-        body: Dict[str, Any] = {"workers": workers, "apps": list(apps), "copies": copies}
+        body: Dict[str, Any] = {"workers": workers, "apps": _texts("apps", apps), "copies": copies}
         if scaling is not None:
             body["scaling"] = dict(scaling)
         self.send(Call("PUT", _set(name), body=json_body(body), headers=_JSON))
@@ -305,8 +305,10 @@ class Client:
         CEL expression over instances. ``from_revision``: all after it, else a snapshot comes first.
         ``restart``: begin again with a snapshot where what comes next is not kept any more, instead
         of raising :class:`Compacted`. Nothing is sent before the first event is asked for."""
-        query: List[Tuple[str, Union[str, bytes, int]]] = [("app", app) for app in apps]
-        query += _given(kind=",".join(kinds) or None, filter=filter)
+        query: List[Tuple[str, Union[str, bytes, int]]] = [
+            ("app", app) for app in _texts("apps", apps)
+        ]
+        query += _given(kind=",".join(_texts("kinds", kinds)) or None, filter=filter)
         return Watch(self._transport, query, from_revision, restart)
 
     # Anything else
@@ -325,6 +327,12 @@ class Client:
 
 def _given(**parameters: Union[None, str, bytes, int]) -> List[Tuple[str, Union[str, bytes, int]]]:
     return [(name, value) for name, value in parameters.items() if value is not None]
+
+
+def _texts(name: str, texts: Iterable[str]) -> List[str]:
+    if isinstance(texts, (str, bytes)):
+        raise InvalidRequest(f"{name} is a list of texts, not {texts!r}: its letters are not meant")
+    return list(texts)
 
 
 def _instance(app: str, instance: str) -> str:

@@ -170,22 +170,26 @@ class KeepAlive:
         return sent_at + ttl - margin
 
     def _run(self) -> None:
-        ended: Optional[Ended] = None
+        try:
+            self._ended = self._beat_until_the_end()
+        finally:
+            self._stop.set()
+            self._set_lease(self._lease)
+            self._over.set()
+
+    def _beat_until_the_end(self) -> Ended:
         begun_at = lease_now()
-        while ended is None:
+        while True:
             # A little earlier than asked for, so that many that began together spread out.
             every = max(self._registered.heartbeat_every, _HEARTBEAT_SECONDS_MIN)
             due_at = begun_at + every * random.uniform(0.9, 1.0)
             # At least a moment, also where the last one took all of its time.
             if self._stop.wait(max(due_at - lease_now(), _HEARTBEAT_SECONDS_MIN)):
-                ended = Ended.STOPPED
-                break
+                return Ended.STOPPED
             begun_at = lease_now()
             ended = self._beat(begun_at)
-        self._ended = ended
-        self._stop.set()
-        self._set_lease(self._lease)
-        self._over.set()
+            if ended is not None:
+                return ended
 
     def _beat(self, sent_at: float) -> Optional[Ended]:
         """One heartbeat, and what follows from its answer. Tries on several nodes count as sent when

@@ -148,7 +148,7 @@ def read(answer: Answer, reader: Callable[[Dict[str, Any]], T]) -> T:
     body = answer.json()
     try:
         return reader(body)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise answer.not_understood(f"{type(error).__name__} {error} in {body!r:.200}") from error
 
 

@@ -184,12 +184,14 @@ class ShardWorker:
             safe = self._life == life == self._lease.safe_incarnation()
             if self._stopped.is_set() or not safe:
                 return False
+            # Before the call: it may stop this worker.
+            self._running[shard] = grant
             try:
                 self._start_shard(shard, grant)
             except Exception:
                 _log.exception("shard %s could not be started; it is tried again", shard)
+                self._running.pop(shard, None)
                 return False
-            self._running[shard] = grant
             return True
 
     def _stop_one(self, shard: str) -> bool:
