@@ -1,0 +1,81 @@
+"""A client of Roster: who is here, and who does what.
+
+- :class:`Client`: the calls, each on whichever node answers it
+- :class:`KeepAlive`: a registration that stays, and whether its lease is safe
+- :class:`RingView`, :class:`RingWatcher`: who owns a key, computed here
+- :class:`ShardWorker`: work on the shards that this process is granted
+- :class:`Watch`: every change, in order, once
+
+Threads are plain ``threading``, so that all of it runs under eventlet's monkey patching too.
+"""
+
+from .client import Client
+from .errors import (
+    Compacted,
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    Outcome,
+    PreconditionFailed,
+    RingError,
+    RosterError,
+    TooLarge,
+    Unavailable,
+    UnexpectedAnswer,
+)
+from .keep_alive import Ended, KeepAlive
+from .ring import RingView
+from .ring_watcher import RingWatcher
+from .shapes import (
+    Held,
+    KeyOwners,
+    ManyOwners,
+    Owner,
+    Registered,
+    Registration,
+    Released,
+    Renewed,
+    Session,
+    WorkerView,
+)
+from .shard_worker import Lease, ShardWorker
+from .transport import Answer, Call, path
+from .watch import Event, Watch
+
+__all__ = [
+    "Answer",
+    "Call",
+    "Client",
+    "Compacted",
+    "Conflict",
+    "Ended",
+    "Event",
+    "Forbidden",
+    "Held",
+    "InvalidRequest",
+    "KeepAlive",
+    "KeyOwners",
+    "Lease",
+    "ManyOwners",
+    "NotFound",
+    "Outcome",
+    "Owner",
+    "PreconditionFailed",
+    "Registered",
+    "Registration",
+    "Released",
+    "Renewed",
+    "RingError",
+    "RingView",
+    "RingWatcher",
+    "RosterError",
+    "Session",
+    "ShardWorker",
+    "TooLarge",
+    "Unavailable",
+    "UnexpectedAnswer",
+    "Watch",
+    "WorkerView",
+    "path",
+]

@@ -1,0 +1,211 @@
+"""Work on the shards that one worker of a shard set holds."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Protocol, Tuple
+
+from .errors import RosterError
+from .shapes import WorkerView
+from .transport import Pauses
+
+if TYPE_CHECKING:
+    from .client import Client
+
+_log = logging.getLogger(__name__)
+
+# How often a lease that can run out is looked at, at least.
+_LOOK_SECONDS_MAX = 1.0
+_LOOK_SECONDS_MIN = 0.02
+
+# How often is looked whether a lease that is over has been renewed.
+_UNSAFE_SECONDS = 0.1
+
+# A node may answer a long poll at once where it cannot know; then so long is waited for the next.
+_EARLY_SECONDS = 1.0
+
+
+class Lease(Protocol):
+    """What makes work exclusive; a :class:`KeepAlive` is one."""
+
+    def safe_incarnation(self) -> Optional[int]:
+        """The life of the worker that is safe now; ``None`` if none is."""
+
+    def safe_for(self) -> float:
+        """For how many seconds it is; 0 if it is not."""
+
+
+class ShardWorker:
+    """Starts the shards that a worker is granted and stops those that it must let go.
+
+    ``worker`` is the id of an instance in the set's app of workers, and ``lease`` what keeps it
+    registered. ``start(shard, grant)`` begins the work on a shard, and ``stop(shard)`` returns when it
+    has ended. Both must be quick (begin a thread, do not work in it): they are called one at a time,
+    and all shards must be stopped within the lease's margin. ``grant`` is a fencing token: attach it
+    to each outside effect.
+
+    All work stops when the lease is not safe any more, or is of another life than the one that was
+    granted the shards. What ``start`` or ``stop`` raises is logged; the shard counts as not started, or
+    as still running and not to be let go, and is tried again.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        name: str,
+        worker: str,
+        *,
+        start: Callable[[str, int], None],
+        stop: Callable[[str], None],
+        lease: Lease,
+        wait: float = 10.0,
+    ) -> None:
+        self.error: Optional[RosterError] = None
+        """Why the last call failed; ``None`` if it did not."""
+        self._client = client
+        self._name = name
+        self._worker = worker
+        self._start_shard = start
+        self._stop_shard = stop
+        self._lease = lease
+        self._wait = wait
+        # Held while start or stop is called, and over all that is kept about the running shards.
+        self._lock = threading.RLock()
+        self._running: Dict[str, int] = {}
+        self._life: Optional[int] = None
+        self._stopped = threading.Event()
+        self._threads = [
+            threading.Thread(target=run, name=f"roster-shards-{role}-{name}", daemon=True)
+            for run, role in ((self._follow, "follow"), (self._guard, "guard"))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def running(self) -> Dict[str, int]:
+        """The shards that are worked on, with their grants."""
+        with self._lock:
+            return dict(self._running)
+
+    def stop(self) -> None:
+        """Stops the work on all shards; nothing is started after this. They are still held: leave
+        next (:meth:`KeepAlive.leave`), which frees them at once."""
+        self._stopped.set()
+        with self._lock:
+            self._stop_all()
+
+    def _guard(self) -> None:
+        """Stops everything when the lease is over, whatever the other thread waits for."""
+        while not self._stopped.is_set():
+            with self._lock:
+                if self._running and self._lease.safe_incarnation() != self._life:
+                    _log.warning("the lease of %s is over: stopping all shards", self._worker)
+                    self._stop_all()
+            pause = min(max(self._lease.safe_for(), _LOOK_SECONDS_MIN), _LOOK_SECONDS_MAX)
+            self._stopped.wait(pause)
+
+    def _follow(self) -> None:
+        pauses = Pauses(1)
+        known: Optional[int] = None
+        while not self._stopped.is_set():
+            # Before the question: an answer is only good for the life that asked.
+            life = self._lease.safe_incarnation()
+            if life is None:
+                known = None
+                self._stopped.wait(_UNSAFE_SECONDS)
+                continue
+            begun_at = time.monotonic()
+            try:
+                view = self._ask(known)
+                done = self._carry_out(view, life)
+                self.error = None
+            except RosterError as error:
+                self.error = error
+                known = None
+                self._stopped.wait(pauses.after_failure(error.retry_after))
+                continue
+            if not done:
+                # Ask again what there is, but not in a tight loop.
+                known = None
+                self._stopped.wait(pauses.after_failure())
+                continue
+            pauses.reset()
+            if view.revision == known:
+                self._stopped.wait(max(0.0, _EARLY_SECONDS - (time.monotonic() - begun_at)))
+            known = view.revision
+
+    def _ask(self, known: Optional[int]) -> WorkerView:
+        """What there is; after what is known, if anything is."""
+        if known is None:
+            return self._client.worker_view(self._name, self._worker)
+        return self._client.worker_view(self._name, self._worker, index=known, wait=self._wait)
+
+    def _carry_out(self, view: WorkerView, life: int) -> bool:
+        """Does what a view asks for; gives whether all of it was done."""
+        stopped = self._stop_what_goes(view, life)
+        self._release(view)
+        return self._start_what_came(view, life) and stopped
+
+    def _stop_what_goes(self, view: WorkerView, life: int) -> bool:
+        with self._lock:
+            if self._life != life:
+                self._stop_all()
+                if self._running:
+                    return False
+                self._life = life
+            kept = {held.shard: held.grant for held in view.shards if not held.release}
+            going = [shard for shard, grant in self._running.items() if kept.get(shard) != grant]
+        return all([self._stop_one(shard) for shard in going])
+
+    def _release(self, view: WorkerView) -> None:
+        """Lets go, in one call, all that must go and is not worked on."""
+        with self._lock:
+            running = set(self._running)
+        going: List[Tuple[str, int]] = [
+            (held.shard, held.grant)
+            for held in view.shards
+            if held.release and held.shard not in running
+        ]
+        if going:
+            # What is answered stale-token is not held any more: that is what was wanted.
+            self._client.release(self._name, self._worker, going)
+
+    def _start_what_came(self, view: WorkerView, life: int) -> bool:
+        wanted = [held for held in view.shards if not held.release]
+        return all([self._start_one(held.shard, held.grant, life) for held in wanted])
+
+    def _start_one(self, shard: str, grant: int, life: int) -> bool:
+        """Gives whether the shard is worked on under this grant."""
+        with self._lock:
+            if shard in self._running:
+                return self._running[shard] == grant
+            safe = self._life == life == self._lease.safe_incarnation()
+            if self._stopped.is_set() or not safe:
+                return False
+            # Before the call: it may stop this worker.
+            self._running[shard] = grant
+            try:
+                self._start_shard(shard, grant)
+            except Exception:
+                _log.exception("shard %s could not be started; it is tried again", shard)
+                self._running.pop(shard, None)
+                return False
+            return True
+
+    def _stop_one(self, shard: str) -> bool:
+        with self._lock:
+            if shard not in self._running:
+                return True
+            try:
+                self._stop_shard(shard)
+            except Exception:
+                _log.exception("shard %s could not be stopped; it is tried again", shard)
+                return False
+            del self._running[shard]
+            return True
+
+    def _stop_all(self) -> None:
+        for shard in list(self._running):
+            self._stop_one(shard)

@@ -1,0 +1,237 @@
+"""What a kept registration does with each answer, and when its lease is safe."""
+
+from __future__ import annotations
+
+from typing import Any, Iterator, List
+
+import pytest
+
+from roster_client import Client, Ended, KeepAlive, Registration
+from roster_client import keep_alive as module
+
+from .scripted_server import (
+    REGISTERED,
+    Drop,
+    Reply,
+    Request,
+    ScriptedServer,
+    problem,
+    wait_until,
+)
+
+HERE = Registration(ip="10.0.0.1", port=8719, ttl=15)
+RENEWED = {"ttl": "15s", "heartbeat_every": "10ms", "revision": 8}
+
+
+class Clock:
+    """The lease's clock, which only a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    clock = Clock()
+    monkeypatch.setattr(module, "lease_now", clock)
+    yield clock
+
+
+class App:
+    """Answers of an app, changed by a test as it goes."""
+
+    def __init__(self, every: str = "10ms") -> None:
+        self.register: Any = Reply({**REGISTERED, "heartbeat_every": every}, 201)
+        self.heartbeat: Any = Reply({**RENEWED, "heartbeat_every": every})
+        self.session_heartbeat: Any = Reply({**RENEWED, "settled": {"pay": 41}})
+        self.delete: Any = Reply({})
+
+    def __call__(self, request: Request) -> Any:
+        if request.method == "DELETE":
+            return self.delete
+        if request.path.startswith("/v1/sessions/"):
+            return self.session_heartbeat
+        return self.heartbeat if request.path.endswith("/heartbeat") else self.register
+
+
+def registrations(node: ScriptedServer) -> List[Request]:
+    return node.asked("PUT", "/instances/a")
+
+
+def heartbeats(node: ScriptedServer) -> List[Request]:
+    return node.asked("PUT", "/instances/a/heartbeat")
+
+
+def kept(node: ScriptedServer, **more: Any) -> KeepAlive:
+    return Client(node.endpoint, timeout=0.5).keep_alive("pay", "a", HERE, **more)
+
+
+def test_heartbeats_name_the_life_that_was_registered() -> None:
+    with ScriptedServer(App()) as node:
+        keep = kept(node)
+        wait_until(lambda: len(heartbeats(node)) >= 3, "the third heartbeat")
+        assert keep.safe_incarnation() == 7
+        keep.stop()
+    assert all(request.one("incarnation") == "7" for request in heartbeats(node))
+    assert len(registrations(node)) == 1
+    assert (keep.ended, keep.is_safe()) == (Ended.STOPPED, False)
+
+
+def test_a_lease_counts_from_when_the_registration_was_sent(clock: Clock) -> None:
+    app = App(every="1h")
+
+    def slow(request: Request) -> Any:
+        clock.now += 4
+        return app(request)
+
+    with ScriptedServer(slow) as node:
+        keep = kept(node, margin=1)
+        assert keep.safe_for() == pytest.approx(15 - 1 - 4)
+        clock.now += 9.9
+        assert keep.is_safe()
+        clock.now += 0.2
+        assert not keep.is_safe()
+        keep.stop()
+
+
+def test_a_lease_counts_from_when_the_answered_heartbeat_was_sent(clock: Clock) -> None:
+    app = App()
+    answered: List[bool] = []
+
+    def script(request: Request) -> Any:
+        if request.path.endswith("/heartbeat"):
+            if answered:
+                return Drop()
+            # The answer takes 6 seconds.
+            clock.now += 6
+            answered.append(True)
+        return app(request)
+
+    with ScriptedServer(script) as node:
+        sent_at = clock.now
+        keep = kept(node)
+        wait_until(lambda: keep.error is not None, "a heartbeat without an answer")
+        assert keep.safe_for() == pytest.approx(sent_at + 15 - 1.5 - clock.now)
+        clock.now = sent_at + 13.6
+        assert not keep.is_safe()
+        node.script = app
+        wait_until(keep.is_safe, "a lease that is safe again")
+        keep.stop()
+
+
+def test_an_unknown_instance_is_registered_again_if_nobody_else_is_there() -> None:
+    app = App()
+    with ScriptedServer(app) as node:
+        keep = kept(node, takeover=True)
+        app.register = Reply({**REGISTERED, "incarnation": 9, "heartbeat_every": "10ms"}, 201)
+        app.heartbeat = problem(404, "unknown-instance")
+        wait_until(lambda: len(registrations(node)) >= 2, "the second registration")
+        app.heartbeat = Reply(RENEWED)
+        wait_until(lambda: keep.safe_incarnation() == 9, "the next life")
+        keep.stop()
+    first, second = registrations(node)[:2]
+    assert (first.one("takeover"), "if-none-match" in first.headers) == ("true", False)
+    assert (second.one("takeover"), second.headers["if-none-match"]) == (None, "*")
+
+
+def test_an_unknown_instance_is_not_safe_before_it_is_registered_again(clock: Clock) -> None:
+    app = App()
+    with ScriptedServer(app) as node:
+        keep = kept(node)
+        app.register = problem(503, "no-leader")
+        app.heartbeat = problem(404, "unknown-instance")
+        wait_until(lambda: not keep.is_safe(), "the end of the lease")
+        assert keep.ended is None
+        keep.stop()
+
+
+def test_a_stale_incarnation_ends_the_heartbeats_for_good() -> None:
+    app = App()
+    with ScriptedServer(app) as node:
+        keep = kept(node)
+        app.heartbeat = problem(409, "stale-incarnation", incarnation=12)
+        assert keep.wait_ended(20) is Ended.REPLACED
+        assert not keep.is_safe()
+        assert keep.error is not None and keep.error.incarnation == 12
+        keep.leave()
+    assert len(registrations(node)) == 1
+    assert not node.asked("DELETE"), "the successor must stay"
+
+
+def test_somebody_else_under_the_same_id_ends_the_heartbeats() -> None:
+    app = App()
+    with ScriptedServer(app) as node:
+        keep = kept(node)
+        app.register = problem(412, "instance-exists")
+        app.heartbeat = problem(404, "unknown-instance")
+        assert keep.wait_ended(20) is Ended.REPLACED
+
+
+def test_a_life_of_ones_own_that_nobody_knows_of_is_waited_for(clock: Clock) -> None:
+    app = App()
+    with ScriptedServer(app) as node:
+        keep = kept(node)
+        app.register = Drop()
+        app.heartbeat = problem(404, "unknown-instance")
+        wait_until(lambda: len(registrations(node)) >= 2, "a registration of unknown outcome")
+        app.register = problem(412, "instance-exists")
+        wait_until(lambda: len(registrations(node)) >= 5, "more tries")
+        assert (keep.ended, keep.is_safe()) == (None, False)
+        clock.now += 2 * 15 + 10
+        assert keep.wait_ended(20) is Ended.REPLACED
+
+
+def test_a_refusal_ends_the_heartbeats_and_a_node_that_cannot_serve_does_not() -> None:
+    app = App()
+    with ScriptedServer(app) as node:
+        keep = kept(node)
+        app.heartbeat = problem(503, "no-leader")
+        wait_until(lambda: keep.error is not None, "an error")
+        assert keep.ended is None
+        app.heartbeat = Reply(RENEWED)
+        wait_until(lambda: keep.error is None, "a good heartbeat")
+        app.heartbeat = problem(403, "forbidden")
+        assert keep.wait_ended(20) is Ended.REFUSED
+        assert keep.error is not None and keep.error.code == "forbidden"
+
+
+def test_who_leaves_removes_its_own_life_only() -> None:
+    app = App(every="1h")
+    with ScriptedServer(app) as node:
+        for refused in (None, "unknown-instance", "stale-incarnation"):
+            app.delete = problem(409, refused) if refused else Reply({})
+            keep = kept(node)
+            keep.leave()
+            assert not keep.is_safe()
+    assert [request.one("incarnation") for request in node.asked("DELETE")] == ["7"] * 3
+
+
+def test_what_was_adopted_is_told_with_each_heartbeat_and_what_is_settled_is_kept() -> None:
+    with ScriptedServer(App()) as node:
+        keep = kept(node)
+        keep.adopt("pay", 42)
+        keep.adopt("pay", 40)
+        wait_until(lambda: keep.settled == {"pay": 41}, "the settled epoch")
+        keep.stop()
+    told = node.asked("PUT", "/v1/sessions/3/heartbeat")
+    assert all(request.body == {"adopted": {"pay": 42}} for request in told[1:])
+
+
+def test_an_answer_on_its_way_does_not_make_a_stopped_lease_safe() -> None:
+    app = App()
+    with ScriptedServer(app) as node:
+
+        def script(request: Request) -> Any:
+            if request.path.endswith("/heartbeat"):
+                wait_until(keep._stop.is_set, "the stop")
+            return app(request)
+
+        keep = kept(node)
+        node.script = script
+        seen = len(heartbeats(node))
+        wait_until(lambda: len(heartbeats(node)) > seen, "a heartbeat")
+        keep.stop()
+        assert not keep.is_safe()
