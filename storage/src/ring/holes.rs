@@ -28,7 +28,7 @@ struct Run {
     holder: InstanceId,
     holder_hash: u64,
     slots: Arc<[u32]>,
-    /// The part of `slots` that is still vacant; never empty.
+    /// The part of `slots` that is still vacant; never empty in [`Holes::runs`].
     vacant: Range<usize>,
 }
 
@@ -85,7 +85,8 @@ impl Holes {
         };
         let after = self.oldest_after(age);
         self.unlink(before, taken, after);
-        self.keep(age, run.holder.clone(), run.slots_kept(run.vacant.start..run.vacant.end - 1));
+        let vacant = run.vacant.start..run.vacant.end - 1;
+        self.keep(age, Run { vacant, ..run });
         Some(taken.slot)
     }
 
@@ -99,7 +100,8 @@ impl Holes {
             _ => self.oldest_after(age),
         };
         self.unlink(None, taken, after);
-        self.keep(age, run.holder.clone(), run.slots_kept(run.vacant.start + 1..run.vacant.end));
+        let vacant = run.vacant.start + 1..run.vacant.end;
+        self.keep(age, Run { vacant, ..run });
         Some(taken.slot)
     }
 
@@ -117,17 +119,14 @@ impl Holes {
         runs + self.count * size_of::<u32>()
     }
 
-    /// Puts back what is left of a run, or forgets it.
-    fn keep(&mut self, age: Age, holder: InstanceId, rest: Option<Run>) {
+    /// Puts back a run from which one slot was taken, or forgets it with its last slot.
+    fn keep(&mut self, age: Age, run: Run) {
         self.count -= 1;
-        match rest {
-            Some(run) => {
-                self.runs.insert(age, run);
-            }
-            None => {
-                self.runs.remove(&age);
-                self.by_holder.remove(&(holder, age));
-            }
+        if run.vacant.is_empty() {
+            self.runs.remove(&age);
+            self.by_holder.remove(&(run.holder, age));
+        } else {
+            self.runs.insert(age, run);
         }
     }
 
@@ -172,11 +171,6 @@ impl Run {
 
     fn newest(&self) -> Mark {
         self.mark(self.slots[self.vacant.end - 1])
-    }
-
-    /// `None` if no slot is left.
-    fn slots_kept(&self, vacant: Range<usize>) -> Option<Self> {
-        (!vacant.is_empty()).then(|| Self { vacant, ..self.clone() })
     }
 }
 
