@@ -112,7 +112,7 @@ fn let_all_go(group: &mut Group, at: Revision) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn a_group_does_what_the_definition_says(entries in entries(), seed in 0..3_u64) {

@@ -153,6 +153,18 @@ fn a_release_that_crosses_a_called_off_move_counts_and_the_shard_is_granted_anew
 }
 
 #[test]
+fn a_release_that_arrives_twice_does_not_take_the_shard_that_was_granted_anew() {
+    let mut set = Set::with_a_pending_move();
+    let moving = set.pending();
+    set.entry(|group, at| group.down(at, &id("b")));
+    set.entry(|group, at| group.release(at, &id("a"), &moving, Revision(1)));
+    set.rebalance();
+    let again = set.entry(|group, at| group.release(at, &id("a"), &moving, Revision(1)));
+    assert_eq!(again, Released::StaleToken { grant: Revision(5), holder: Some(id("a")) });
+    assert_eq!(set.record(&moving), held("a", 5, None));
+}
+
+#[test]
 fn a_shard_deleted_during_a_pending_move_stays_with_its_holder_until_let_go() {
     let mut set = Set::with_a_pending_move();
     let moving = set.pending();
@@ -201,6 +213,17 @@ fn a_draining_worker_keeps_its_shards_until_it_lets_them_go() {
     assert_eq!(set.group.awaited_by(&id("b")).len(), 2);
     assert_eq!(set.group.load(&id("a")), 0);
     assert_eq!(set.group.imbalance(), 2, "`b` lacks both");
+}
+
+#[test]
+fn a_checkpoint_does_not_say_whether_a_rebalance_is_due_so_one_is() {
+    let set = Set::with_a_pending_move();
+    assert_eq!(set.group.unplanned(), None);
+    let mut read = Group::new(0, 1);
+    for (id, shard) in set.group.shards() {
+        read.insert_record(id.clone(), shard.clone());
+    }
+    assert_eq!(read.unplanned(), Some(Unplanned::Gain));
 }
 
 #[test]
