@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Type
+from typing import Any, Dict, List, Type
 
 import pytest
 
@@ -12,6 +12,7 @@ from roster_client import (
     Client,
     Compacted,
     Conflict,
+    Held,
     InvalidRequest,
     NotFound,
     Outcome,
@@ -239,6 +240,34 @@ def test_owners_of_many_keys_come_in_the_order_of_the_keys() -> None:
         many = client_of(node).ring_owners_of("fetchers", ["k1", "k2"], replicas=2)
     assert (many.epoch, many.owners) == (42, (("f1", "f7"), ()))
     assert node.requests[0].body == {"keys": ["k1", "k2"], "replicas": 2}
+
+
+def test_a_worker_view_is_resumed_from_what_its_answer_shows() -> None:
+    held = {"shard": "pay/a", "grant": 40, "release": True, "new": 1}
+    view = {"epoch": 42, "worker": "w1", "shards": [held]}
+    for headers, revision in (({"roster-revision": "99"}, 99), ({}, 42)):
+        with ScriptedServer(lambda _: Reply(view, headers=headers)) as node:
+            told = client_of(node).worker_view("set", "w/1", index=7, wait=0.25)
+        assert (told.epoch, told.revision, told.worker) == (42, revision, "w1")
+        assert told.shards == (Held("pay/a", 40, True),)
+        assert node.requests[0].target == "/v1/shard-sets/set/workers/w%2F1?index=7&wait=250ms"
+
+
+def test_a_long_poll_may_be_silent_for_as_long_as_it_was_asked_to_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: List[float] = []
+
+    def no_ring(node: Node, call: Call, seconds: float) -> Answer:
+        waits.append(call.wait)
+        raise NotFound("no ring", code="no-ring")
+
+    monkeypatch.setattr(Node, "ask", no_ring)
+    polls: List[Dict[str, Any]] = [{}, {"index": 5}, {"index": 5, "wait": 7.0}]
+    for asked in polls:
+        with pytest.raises(NotFound):
+            Client("a:1").ring("fetchers", **asked)
+    assert waits == [0.0, 30.0, 7.0]
 
 
 def test_a_list_is_read_to_its_last_page() -> None:
