@@ -60,9 +60,10 @@ def test_a_call_goes_on_to_the_next_node_where_nobody_listens() -> None:
 
 
 def test_a_call_goes_on_to_the_next_node_where_one_cannot_serve_and_stays_there() -> None:
-    with ScriptedServer(lambda _: problem(503, "no-leader")) as first, ScriptedServer(
-        registers
-    ) as second:
+    with (
+        ScriptedServer(lambda _: problem(503, "no-leader")) as first,
+        ScriptedServer(registers) as second,
+    ):
         client = client_of(first, second)
         for _ in range(3):
             client.register("pay", "a", HERE, if_absent=True)
@@ -112,7 +113,12 @@ def test_a_node_gets_its_share_of_the_time_unless_nobody_else_may_be_asked(
         raise Unavailable("no answer", outcome=Outcome.UNKNOWN, retryable=True)
 
     monkeypatch.setattr(Node, "ask", hangs)
-    for nodes, repeatable, share in ((2, True, 5.0), (2, False, 10.0), (64, True, 2.0), (1, True, 10.0)):
+    for nodes, repeatable, share in (
+        (2, True, 5.0),
+        (2, False, 10.0),
+        (64, True, 2.0),
+        (1, True, 10.0),
+    ):
         transport = Transport(["a:1"] * nodes, 10.0)
         monkeypatch.setattr(transport, "leave", raising)
         with pytest.raises(LookupError):
@@ -273,7 +279,9 @@ def test_a_long_poll_may_be_silent_for_as_long_as_it_was_asked_to_wait(
 def test_a_list_is_read_to_its_last_page() -> None:
     def pages(request: Request) -> Reply:
         second = request.one("cursor") == "c1"
-        return Reply({"instances": [{"id": "b" if second else "a"}], "next_cursor": None if second else "c1"})
+        return Reply(
+            {"instances": [{"id": "b" if second else "a"}], "next_cursor": None if second else "c1"}
+        )
 
     with ScriptedServer(pages) as node:
         listed = client_of(node).instances("pay", filter='zone == "a"')

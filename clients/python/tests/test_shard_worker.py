@@ -104,7 +104,9 @@ class Scene:
         )
 
     def runs(self, **shards: int) -> None:
-        wait_until(lambda: self.worker.running == shards, f"{shards} instead of {self.worker.running}")
+        wait_until(
+            lambda: self.worker.running == shards, f"{shards} instead of {self.worker.running}"
+        )
 
     def releases(self) -> List[Any]:
         return [request.body["shards"] for request in self.node.asked("POST", "/release")]
