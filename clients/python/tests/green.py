@@ -40,7 +40,9 @@ def main() -> None:
     safe = keep.is_safe()
     keep.leave()
     epochs = [view.epoch if view else None, changed.epoch if changed else None]
-    print(json.dumps({"epochs": epochs, "id": event.id, "rest": rest, "safe": safe, "ticked": ticked}))
+    print(
+        json.dumps({"epochs": epochs, "id": event.id, "rest": rest, "safe": safe, "ticked": ticked})
+    )
 
 
 main()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Type
+from typing import Any, Dict, List, Type
 
 import pytest
 
@@ -12,6 +12,7 @@ from roster_client import (
     Client,
     Compacted,
     Conflict,
+    Held,
     InvalidRequest,
     NotFound,
     Outcome,
@@ -59,9 +60,10 @@ def test_a_call_goes_on_to_the_next_node_where_nobody_listens() -> None:
 
 
 def test_a_call_goes_on_to_the_next_node_where_one_cannot_serve_and_stays_there() -> None:
-    with ScriptedServer(lambda _: problem(503, "no-leader")) as first, ScriptedServer(
-        registers
-    ) as second:
+    with (
+        ScriptedServer(lambda _: problem(503, "no-leader")) as first,
+        ScriptedServer(registers) as second,
+    ):
         client = client_of(first, second)
         for _ in range(3):
             client.register("pay", "a", HERE, if_absent=True)
@@ -111,7 +113,12 @@ def test_a_node_gets_its_share_of_the_time_unless_nobody_else_may_be_asked(
         raise Unavailable("no answer", outcome=Outcome.UNKNOWN, retryable=True)
 
     monkeypatch.setattr(Node, "ask", hangs)
-    for nodes, repeatable, share in ((2, True, 5.0), (2, False, 10.0), (64, True, 2.0), (1, True, 10.0)):
+    for nodes, repeatable, share in (
+        (2, True, 5.0),
+        (2, False, 10.0),
+        (64, True, 2.0),
+        (1, True, 10.0),
+    ):
         transport = Transport(["a:1"] * nodes, 10.0)
         monkeypatch.setattr(transport, "leave", raising)
         with pytest.raises(LookupError):
@@ -241,10 +248,40 @@ def test_owners_of_many_keys_come_in_the_order_of_the_keys() -> None:
     assert node.requests[0].body == {"keys": ["k1", "k2"], "replicas": 2}
 
 
+def test_a_worker_view_is_resumed_from_what_its_answer_shows() -> None:
+    held = {"shard": "pay/a", "grant": 40, "release": True, "new": 1}
+    view = {"epoch": 42, "worker": "w1", "shards": [held]}
+    for headers, revision in (({"roster-revision": "99"}, 99), ({}, 42)):
+        with ScriptedServer(lambda _: Reply(view, headers=headers)) as node:
+            told = client_of(node).worker_view("set", "w/1", index=7, wait=0.25)
+        assert (told.epoch, told.revision, told.worker) == (42, revision, "w1")
+        assert told.shards == (Held("pay/a", 40, True),)
+        assert node.requests[0].target == "/v1/shard-sets/set/workers/w%2F1?index=7&wait=250ms"
+
+
+def test_a_long_poll_may_be_silent_for_as_long_as_it_was_asked_to_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: List[float] = []
+
+    def no_ring(node: Node, call: Call, seconds: float) -> Answer:
+        waits.append(call.wait)
+        raise NotFound("no ring", code="no-ring")
+
+    monkeypatch.setattr(Node, "ask", no_ring)
+    polls: List[Dict[str, Any]] = [{}, {"index": 5}, {"index": 5, "wait": 7.0}]
+    for asked in polls:
+        with pytest.raises(NotFound):
+            Client("a:1").ring("fetchers", **asked)
+    assert waits == [0.0, 30.0, 7.0]
+
+
 def test_a_list_is_read_to_its_last_page() -> None:
     def pages(request: Request) -> Reply:
         second = request.one("cursor") == "c1"
-        return Reply({"instances": [{"id": "b" if second else "a"}], "next_cursor": None if second else "c1"})
+        return Reply(
+            {"instances": [{"id": "b" if second else "a"}], "next_cursor": None if second else "c1"}
+        )
 
     with ScriptedServer(pages) as node:
         listed = client_of(node).instances("pay", filter='zone == "a"')

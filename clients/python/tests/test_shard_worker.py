@@ -17,12 +17,13 @@ class FakeLease:
 
     def __init__(self) -> None:
         self.life: Optional[int] = 7
+        self.left = 0.0
 
     def safe_incarnation(self) -> Optional[int]:
         return self.life
 
     def safe_for(self) -> float:
-        return 0.0
+        return self.left
 
 
 class Shards:
@@ -103,7 +104,9 @@ class Scene:
         )
 
     def runs(self, **shards: int) -> None:
-        wait_until(lambda: self.worker.running == shards, f"{shards} instead of {self.worker.running}")
+        wait_until(
+            lambda: self.worker.running == shards, f"{shards} instead of {self.worker.running}"
+        )
 
     def releases(self) -> List[Any]:
         return [request.body["shards"] for request in self.node.asked("POST", "/release")]
@@ -149,6 +152,25 @@ def test_the_work_of_one_life_is_stopped_before_that_of_the_next_begins(scene: S
     scene.shards.set(s1=(21, False))
     scene.runs(s1=21)
     assert set(scene.work.acts[3:6]) == {"stop s1", "stop s2", "stop s3"}
+
+
+def test_another_life_begins_with_nothing_running_even_if_nobody_looked_meanwhile() -> None:
+    shards, lease = Shards(), FakeLease()
+    # So that the guard looks as seldom as it may.
+    lease.left = 1_000.0
+    held = {"s1": (5, False), "s2": (5, False)}
+    shards.set(**held)
+    with ScriptedServer(shards) as node:
+        scene = Scene(node, shards, lease)
+        scene.runs(s1=5, s2=5)
+        lease.life = 8
+
+        def begun_again() -> bool:
+            shards.set(**held)
+            return "stop s1" in scene.work.acts and scene.work.acts.count("start s1 5") == 2
+
+        wait_until(begun_again, "the work of the next life")
+        scene.worker.stop()
 
 
 def test_an_answer_to_a_question_of_an_earlier_life_starts_nothing() -> None:

@@ -232,7 +232,10 @@ class Client:
         self, app: str, keys: Iterable[str], *, replicas: Optional[int] = None
     ) -> ManyOwners:
         """The owners of up to 10,000 keys, computed by a node under one epoch."""
-        body = {"keys": _texts("keys", keys), **({} if replicas is None else {"replicas": replicas})}
+        body = {
+            "keys": _texts("keys", keys),
+            **({} if replicas is None else {"replicas": replicas}),
+        }
         # It only reads, so it may be sent twice.
         call = Call("POST", _ring(app) + "/owners", body=json_body(body), headers=_JSON)
         return shapes.read(self.send(call), shapes.many_owners)

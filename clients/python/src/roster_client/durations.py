@@ -7,7 +7,15 @@ import re
 
 from .errors import InvalidRequest
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "day": 86_400.0, "days": 86_400.0}
+_SECONDS = {
+    "ms": 0.001,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3_600.0,
+    "d": 86_400.0,
+    "day": 86_400.0,
+    "days": 86_400.0,
+}
 _PART = re.compile(r"(\d+)(ms|s|m|h|days|day|d)\s*")
 
 

@@ -216,9 +216,7 @@ class KeepAlive:
             self._set_lease(_Lease(known.incarnation, 0.0))
             return self._register_again()
         self._set_lease(_Lease(known.incarnation, self._safe_until(sent_at, renewed.ttl)))
-        self._registered = replace(
-            known, ttl=renewed.ttl, heartbeat_every=renewed.heartbeat_every
-        )
+        self._registered = replace(known, ttl=renewed.ttl, heartbeat_every=renewed.heartbeat_every)
         self._error = self._tell_adopted(max(every, share), share)
         return None
 

@@ -102,7 +102,9 @@ class RingView:
         if _number(description, "v") != 1:
             raise _refused(f"v is {description['v']}, and this client knows 1 only")
         if description.get("kind") != KIND:
-            raise _refused(f"kind is {description.get('kind')!r}, and this client knows {KIND!r} only")
+            raise _refused(
+                f"kind is {description.get('kind')!r}, and this client knows {KIND!r} only"
+            )
         group = description.get("group")
         if not isinstance(group, str):
             raise _refused("group is no text")

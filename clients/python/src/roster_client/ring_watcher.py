@@ -52,9 +52,7 @@ class RingWatcher:
         self._callbacks: List[OnChange] = [on_change] if on_change else []
         self._changed = threading.Condition()
         self._stopped = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, name=f"roster-ring-{app}", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name=f"roster-ring-{app}", daemon=True)
         self._thread.start()
 
     def on_change(self, callback: OnChange) -> None:

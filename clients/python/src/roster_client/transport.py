@@ -165,9 +165,7 @@ class Node:
             response.close()
             detail = f"{self.name} does not answer like a Roster node: status {response.status}"
             outcome = Outcome.NONE if call.method == "GET" else Outcome.UNKNOWN
-            return UnexpectedAnswer(
-                detail, status=response.status, outcome=outcome, retryable=True
-            )
+            return UnexpectedAnswer(detail, status=response.status, outcome=outcome, retryable=True)
         seconds = response.headers.get("retry-after", "")
         retry_after = float(seconds) if seconds.isascii() and seconds.isdigit() else None
         error = refusal(response.status, self._read(call, response), retry_after)
