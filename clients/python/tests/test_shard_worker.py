@@ -245,3 +245,19 @@ def test_after_the_stop_nothing_runs_and_nothing_is_started(scene: Scene) -> Non
     assert scene.worker.running == {}
     assert len(scene.work.acts) == 6
     assert scene.releases() == []
+
+
+def test_what_was_let_go_is_not_begun_again_under_the_same_grant(scene: Scene) -> None:
+    """The move is called off while the release is on its way: it may arrive at any time."""
+    scene.shards.refuse_releases = True
+    scene.shards.set(s1=(5, True), s2=(5, False), s3=(6, False))
+    wait_until(lambda: bool(scene.releases()), "a release")
+    scene.shards.set(s1=(5, False), s2=(5, False), s3=(6, False))
+    before = len(scene.releases())
+    wait_until(lambda: len(scene.releases()) > before + 1, "further releases")
+    scene.runs(s2=5, s3=6)
+    assert scene.work.acts[3:] == ["stop s1"]
+    scene.shards.refuse_releases = False
+    wait_until(lambda: "s1" not in scene.shards.held, "the release")
+    scene.shards.set(s1=(15, False), s2=(5, False), s3=(6, False))
+    scene.runs(s1=15, s2=5, s3=6)

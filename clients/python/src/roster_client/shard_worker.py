@@ -75,6 +75,8 @@ class ShardWorker:
         self._lock = threading.RLock()
         self._running: Dict[str, int] = {}
         self._life: Optional[int] = None
+        # What was let go, with the grant: it is not begun again under that one.
+        self._let_go: Dict[str, int] = {}
         self._stopped = threading.Event()
         self._threads = [
             threading.Thread(target=run, name=f"roster-shards-{role}-{name}", daemon=True)
@@ -155,25 +157,32 @@ class ShardWorker:
                 if self._running:
                     return False
                 self._life = life
+                self._let_go.clear()
             kept = {held.shard: held.grant for held in view.shards if not held.release}
             going = [shard for shard, grant in self._running.items() if kept.get(shard) != grant]
         return all([self._stop_one(shard) for shard in going])
 
     def _release(self, view: WorkerView) -> None:
-        """Lets go, in one call, all that must go and is not worked on."""
+        """Lets go, in one call, all that must go and is not worked on; again what was let go and is
+        shown still: the move may have been called off while the release was on its way, which
+        counts all the same whenever it arrives."""
         with self._lock:
-            running = set(self._running)
-        going: List[Tuple[str, int]] = [
-            (held.shard, held.grant)
-            for held in view.shards
-            if held.release and held.shard not in running
-        ]
+            shown = {held.shard: held.grant for held in view.shards}
+            self._let_go = {s: g for s, g in self._let_go.items() if shown.get(s) == g}
+            going: List[Tuple[str, int]] = [
+                (held.shard, held.grant)
+                for held in view.shards
+                if (held.release or held.shard in self._let_go) and held.shard not in self._running
+            ]
+            self._let_go.update(going)
         if going:
             # What is answered stale-token is not held any more: that is what was wanted.
             self._client.release(self._name, self._worker, going)
 
     def _start_what_came(self, view: WorkerView, life: int) -> bool:
-        wanted = [held for held in view.shards if not held.release]
+        with self._lock:
+            let_go = set(self._let_go)
+        wanted = [held for held in view.shards if not held.release and held.shard not in let_go]
         return all([self._start_one(held.shard, held.grant, life) for held in wanted])
 
     def _start_one(self, shard: str, grant: int, life: int) -> bool:
