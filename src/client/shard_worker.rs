@@ -235,8 +235,8 @@ impl Hands {
                 () = self.serve(view) => {}
             }
             let all = self.state.running().collect::<Vec<_>>();
+            // What was let go stays in mind: the release may be on its way still.
             self.stop(&all).await;
-            self.state = Work::default();
         }
     }
 
