@@ -52,6 +52,15 @@ fn planned((shards, workers): (usize, usize)) -> Group {
     group
 }
 
+fn without_a_tenth(size: (usize, usize)) -> Group {
+    let mut group = planned(size);
+    for n in 0..size.1 / 10 {
+        group.down(AT, &worker(n * 10));
+    }
+    group.finish(AT);
+    group
+}
+
 fn rebalance(group: &mut Group) -> Vec<Changed> {
     group.rebalance(AT);
     group.finish(AT)
@@ -64,6 +73,20 @@ fn on_copies<T>(bencher: Bencher<'_, '_>, group: &Group, act: impl Fn(&mut Group
         let told = act(&mut copy);
         (copy, told)
     });
+}
+
+/// The plan alone, of shards that nobody has.
+#[divan::bench(args = SIZES, sample_count = 20, sample_size = 1)]
+fn first_plan_alone(bencher: Bencher<'_, '_>, (shards, workers): (usize, usize)) {
+    let group = unplanned(shards, workers, 1);
+    bencher.bench_local(|| black_box(&group).next_moves());
+}
+
+/// The plan alone, after a tenth of the workers left.
+#[divan::bench(args = SIZES, sample_count = 50, sample_size = 1)]
+fn a_tenth_left_alone(bencher: Bencher<'_, '_>, size: (usize, usize)) {
+    let group = without_a_tenth(size);
+    bencher.bench_local(|| black_box(&group).next_moves());
 }
 
 /// All shards are granted for the first time: apply's whole work, records and indexes.
@@ -94,12 +117,7 @@ fn join(bencher: Bencher<'_, '_>, size: (usize, usize)) {
 /// A tenth of the workers are gone: the plan that gives their shards to the others.
 #[divan::bench(args = SIZES, sample_count = 50, sample_size = 1)]
 fn a_tenth_left(bencher: Bencher<'_, '_>, size: (usize, usize)) {
-    let mut group = planned(size);
-    for n in 0..size.1 / 10 {
-        group.down(AT, &worker(n * 10));
-    }
-    group.finish(AT);
-    on_copies(bencher, &group, rebalance);
+    on_copies(bencher, &without_a_tenth(size), rebalance);
 }
 
 /// A worker is declared dead, without the plan that follows.

@@ -514,6 +514,11 @@ impl Group {
         Ok(())
     }
 
+    /// What the next rebalance would give to whom, in no order for people. Nothing of it happens.
+    pub fn next_moves(&self) -> Vec<(ShardId, InstanceId)> {
+        self.replanned().placed.into_iter().map(|(place, worker)| (place.id, worker)).collect()
+    }
+
     // Helpers.
 
     fn place(&self, id: &ShardId) -> Place {
@@ -613,23 +618,21 @@ impl Group {
         Freed::HandedOver
     }
 
+    /// Changes a record in its place.
     fn change(&mut self, place: &Place, change: impl FnOnce(&mut Shard)) {
-        if let Some(shard) = self.shards.get(place) {
-            let mut now = shard.clone();
-            change(&mut now);
-            self.put(place.clone(), Some(now));
-        }
-    }
-
-    /// The only door to the records: keeps the index and the journal.
-    fn put(&mut self, place: Place, now: Option<Shard>) {
-        let before = self.shards.get(&place);
-        if before == now.as_ref() {
+        let Some(shard) = self.shards.get_mut(place) else { return };
+        let before = shard.clone();
+        change(shard);
+        if *shard == before {
             return;
         }
-        if let Some(before) = before {
-            self.index.remove(&place, before);
-        }
+        self.index.remove(place, &before);
+        self.index.insert(place, shard);
+        self.journal.push((place.clone(), Some(before)));
+    }
+
+    /// Makes a record or removes one.
+    fn put(&mut self, place: Place, now: Option<Shard>) {
         if let Some(now) = &now {
             self.index.insert(&place, now);
         }
@@ -637,6 +640,9 @@ impl Group {
             Some(now) => self.shards.insert(place.clone(), now),
             None => self.shards.remove(&place),
         };
+        if let Some(before) = &before {
+            self.index.remove(&place, before);
+        }
         self.journal.push((place, before));
     }
 }

@@ -1,6 +1,8 @@
 //! Which workers a shard prefers: a ranking by score that is the same wherever it is worked out, and
 //! the choice of further copies from it, spread over zones.
 
+use std::collections::BTreeMap;
+
 use twox_hash::XxHash64;
 
 /// The step constant of SplitMix64.
@@ -21,36 +23,45 @@ pub(super) fn hash(seed: u64, id: &str) -> u64 {
 }
 
 /// One worker of a ranking.
-struct Candidate<'a> {
-    zone: &'a str,
-    /// As many draws as its weight, so that it comes first in proportion to it.
+struct Candidate {
+    /// A number for each text, so that choosing compares no texts.
+    zone: usize,
+    /// As many draws as its weight, so that it comes first in proportion to it. The first is kept
+    /// apart from the others: most workers have no more, and the ranking reads them in a row.
+    token: u64,
     tokens: Vec<u64>,
 }
 
-impl Candidate<'_> {
+impl Candidate {
     fn score(&self, shard_hash: u64) -> u64 {
-        self.tokens.iter().map(|token| mix64(shard_hash ^ token)).max().unwrap_or(0)
+        let first = mix64(shard_hash ^ self.token);
+        self.tokens.iter().fold(first, |best, token| best.max(mix64(shard_hash ^ token)))
     }
 }
 
 /// Workers, ready to be ranked for any number of shards. A worker is named by its place in the
 /// order in which it was given, which must be the order of ids: equal scores go by it.
 pub(super) struct Ranking<'a> {
-    candidates: Vec<Candidate<'a>>,
+    candidates: Vec<Candidate>,
+    zones: BTreeMap<&'a str, usize>,
 }
 
 impl<'a> Ranking<'a> {
     /// From each worker's hash, weight and zone.
     pub(super) fn new(workers: impl Iterator<Item = (u64, u16, &'a str)>) -> Self {
+        let mut zones = BTreeMap::new();
         let candidates = workers
-            .map(|(hash, weight, zone)| Candidate {
-                zone,
-                tokens: (0..u64::from(weight))
-                    .map(|copy| mix64(hash.wrapping_add(GAMMA.wrapping_mul(copy))))
-                    .collect(),
+            .map(|(hash, weight, zone)| {
+                let token = |copy: u64| mix64(hash.wrapping_add(GAMMA.wrapping_mul(copy)));
+                let zones_before = zones.len();
+                Candidate {
+                    zone: *zones.entry(zone).or_insert(zones_before),
+                    token: token(0),
+                    tokens: (1..u64::from(weight)).map(token).collect(),
+                }
             })
             .collect();
-        Self { candidates }
+        Self { candidates, zones }
     }
 
     /// The `count` best workers for the shard with this hash, `owner` left out: first the best of
@@ -59,29 +70,27 @@ impl<'a> Ranking<'a> {
         &self,
         shard_hash: u64,
         owner: Option<usize>,
-        owner_zone: Option<&'a str>,
+        owner_zone: Option<&str>,
         count: usize,
     ) -> Vec<usize> {
         let scores: Vec<u64> =
             self.candidates.iter().map(|candidate| candidate.score(shard_hash)).collect();
+        let zone = |worker: usize| self.candidates[worker].zone;
         let mut chosen: Vec<usize> = Vec::with_capacity(count);
-        let mut zones: Vec<&str> = owner_zone.into_iter().collect();
+        let mut used: Vec<usize> =
+            owner_zone.and_then(|zone| self.zones.get(zone)).copied().into_iter().collect();
         while chosen.len() < count {
             let free = |worker: &usize| Some(*worker) != owner && !chosen.contains(worker);
             let Some(next) =
-                highest(&scores, |worker| free(worker) && !zones.contains(&self.zone(*worker)))
+                highest(&scores, |worker| free(worker) && !used.contains(&zone(*worker)))
                     .or_else(|| highest(&scores, free))
             else {
                 break;
             };
-            zones.push(self.zone(next));
+            used.push(zone(next));
             chosen.push(next);
         }
         chosen
-    }
-
-    fn zone(&self, worker: usize) -> &'a str {
-        self.candidates[worker].zone
     }
 }
 
