@@ -125,3 +125,8 @@ pub const SHARD_SET_APPS_MAX: usize = 1_000;
 
 /// Shards of one release. Beyond: `too-large`.
 pub const RELEASES_MAX: usize = 10_000;
+
+/// How many tokens (as many as the sum of the workers' weights, for each shard) one plan looks at to
+/// give loose shards to their standbys. It is made inside apply, so it must not take long; beyond, shards
+/// go to whoever has room. A loss of 1,000 shards among 10,000 workers stays within.
+pub const STANDBY_LOOKS_MAX: u64 = 10_000_000;

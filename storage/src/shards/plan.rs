@@ -7,6 +7,7 @@ use imbl::OrdSet;
 use smol_str::SmolStr;
 
 use super::ranking::{Ranking, hash};
+use crate::limits::STANDBY_LOOKS_MAX;
 use crate::names::{InstanceId, ShardId};
 
 /// A shard's place in the order in which shards are planned: by the hash of its id, then the id.
@@ -215,7 +216,8 @@ fn keep(seat: &Seat<'_>, share: usize, loose: &mut Vec<Place>) -> usize {
 }
 
 /// Gives the loose shards, in their order, to workers with room: each to one of its standbys, if
-/// there are any and they have room, the others to workers in the order of ids.
+/// there are any and they have room, the others to workers in the order of ids. Only the first of very
+/// many look for standbys, see [`STANDBY_LOOKS_MAX`].
 fn place(
     seats: &[Seat<'_>],
     loose: Vec<Place>,
@@ -225,8 +227,11 @@ fn place(
     let mut placed = Vec::with_capacity(loose.len());
     let loose = if copies > 1 && !loose.is_empty() {
         let ranking = ranking(seats);
+        let weights: u64 = seats.iter().map(|seat| u64::from(seat.weight)).sum();
+        let ranked = (STANDBY_LOOKS_MAX / weights) as usize;
+        let mut loose = loose.into_iter();
         let mut left = Vec::new();
-        for place in loose {
+        for place in loose.by_ref().take(ranked) {
             let preferred = ranking.best(place.hash, None, None, usize::from(copies) - 1);
             match preferred.into_iter().find(|seat| room[*seat] > 0) {
                 Some(seat) => {
@@ -236,6 +241,7 @@ fn place(
                 None => left.push(place),
             }
         }
+        left.extend(loose);
         left
     } else {
         loose

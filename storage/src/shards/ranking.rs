@@ -3,23 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use twox_hash::XxHash64;
-
-/// The step constant of SplitMix64.
-const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
-
-/// The output function of SplitMix64.
-fn mix64(mut z: u64) -> u64 {
-    z ^= z >> 30;
-    z = z.wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z ^= z >> 27;
-    z = z.wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
+use crate::ring::arithmetic::{mix64, token, xxh64};
 
 /// The hash of a shard's or a worker's id, as the whole plan uses it.
 pub(super) fn hash(seed: u64, id: &str) -> u64 {
-    XxHash64::oneshot(seed, id.as_bytes())
+    xxh64(id.as_bytes(), seed)
 }
 
 /// One worker of a ranking.
@@ -52,12 +40,11 @@ impl<'a> Ranking<'a> {
         let mut zones = BTreeMap::new();
         let candidates = workers
             .map(|(hash, weight, zone)| {
-                let token = |copy: u64| mix64(hash.wrapping_add(GAMMA.wrapping_mul(copy)));
                 let zones_before = zones.len();
                 Candidate {
                     zone: *zones.entry(zone).or_insert(zones_before),
-                    token: token(0),
-                    tokens: (1..u64::from(weight)).map(token).collect(),
+                    token: token(hash, 0),
+                    tokens: (1..u64::from(weight)).map(|copy| token(hash, copy)).collect(),
                 }
             })
             .collect();
