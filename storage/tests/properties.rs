@@ -283,7 +283,11 @@ fn follow_documents(told: &mut Documents, events: &[Event]) {
             | Event::ShardPut { .. }
             | Event::ShardDeleted { .. }
             | Event::SessionPut { .. }
-            | Event::SessionEnded { .. } => {}
+            | Event::SessionEnded { .. }
+            | Event::RingPut { .. }
+            | Event::RingDeleted { .. }
+            | Event::WorkPut { .. }
+            | Event::WorkEnded { .. } => {}
         }
     }
 }
@@ -324,7 +328,11 @@ impl Lives {
                 | Event::SessionPut { .. }
                 | Event::SessionEnded { .. }
                 | Event::DocumentPut { .. }
-                | Event::DocumentDeleted { .. } => {}
+                | Event::DocumentDeleted { .. }
+                | Event::RingPut { .. }
+                | Event::RingDeleted { .. }
+                | Event::WorkPut { .. }
+                | Event::WorkEnded { .. } => {}
             }
         }
         assert_eq!(gone, shards_gone, "instances and shards go together");
