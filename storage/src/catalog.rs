@@ -77,6 +77,8 @@ struct Touched {
     shard_sets: BTreeSet<ShardSetName>,
     /// Workers that ended, also those that began again in the same entry.
     ended: BTreeSet<(ShardSetName, InstanceId)>,
+    /// Sets that take their workers from another app now, with the app of those before.
+    dismissed: BTreeMap<ShardSetName, AppName>,
 }
 
 /// What happens at a moment of cluster time.

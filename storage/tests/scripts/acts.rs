@@ -23,7 +23,7 @@
 //! expire session=1 touched=1 [silent=15s] [session=2 touched=2 …] term=1
 //! tick [+10s]                      cluster time passes (or tries to go back: -10s)
 //! term 2                           later entries are of term 2
-//! show                             the state
+//! show [shard-sets]                the state, or only what it has of shard sets
 //!
 //! PROFILE:   version= zone= weight= meta.KEY=VALUE
 //! CONDITION: absent (If-None-Match: *) or if=r3 (If-Match)
@@ -51,6 +51,7 @@ pub enum Act {
     Tick(i64),
     Term(u64),
     Show,
+    ShowShardSets,
 }
 
 /// Reads the acts of one block.
@@ -103,6 +104,7 @@ impl<'a> Words<'a> {
         Ok(match self.verb {
             "tick" => Act::Tick(self.plain.first().map_or(Ok(0), |by| signed_ms(by))?),
             "term" => Act::Term(parsed(self.first()?)?),
+            "show" if self.has("shard-sets") => Act::ShowShardSets,
             "show" => Act::Show,
             _ => Act::Command(Box::new(self.command()?)),
         })

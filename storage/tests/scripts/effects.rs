@@ -211,10 +211,13 @@ pub fn shown(catalog: &Catalog) -> String {
             let _ = writeln!(text, "= ring of {name} {}", turned(ring));
         }
     }
-    for (name, set) in catalog.shard_sets() {
-        text.push_str(&shown_set(name, set));
-    }
+    text.push_str(&shown_sets(catalog));
     if text.is_empty() { "= nothing\n".into() } else { text }
+}
+
+/// What the state has of shard sets.
+pub fn shown_sets(catalog: &Catalog) -> String {
+    catalog.shard_sets().map(|(name, set)| shown_set(name, set)).collect()
 }
 
 fn shown_set(name: &ShardSetName, set: &ShardSet) -> String {
