@@ -23,6 +23,10 @@ use roster_storage::names::{
 use roster_storage::shards::Shard;
 use roster_storage::shards::scaling::ScalingPolicy;
 
+const APPS: [&str; 2] = ["pay", "pay/eu"];
+const IDS: [&str; 3] = [" ", "a", "b"];
+const SETS: [&str; 2] = ["S", "T"];
+
 /// One entry that is still to be fitted to the state.
 #[derive(Clone, Debug)]
 pub struct Act {
@@ -411,13 +415,44 @@ pub fn short_lived(app: AppName) -> PutApp {
     PutApp { app, policy, condition: Condition::Any }
 }
 
-/// Up to `most` entries.
+/// Up to `most` entries from an empty catalogue; half of the sequences begin with rings and shard
+/// sets over everybody, and then go on about these more than about other things.
 pub fn acts(most: usize) -> impl Strategy<Value = Vec<Act>> {
+    let any = vec(act(kind()), 0..most);
+    let settled = most.saturating_sub(beginning().len()).max(1);
+    let at_work = vec(act(prop_oneof![1 => kind(), 3 => kind_at_work()]), 0..settled);
+    let at_work = at_work.prop_map(|acts| beginning().into_iter().chain(acts).collect());
+    prop_oneof![any, at_work]
+}
+
+fn act(kind: impl Strategy<Value = Kind>) -> impl Strategy<Value = Act> {
     let pass_ms = prop_oneof![4 => 0..100_u64, 2 => 1_000..20_000_u64, 1 => Just(IDEMPOTENCY_MS)];
-    let act = (kind(), pass_ms, 0..30_000_u64, prop::bool::weighted(0.05));
-    let act =
-        act.prop_map(|(kind, pass_ms, back_ms, new_term)| Act { kind, pass_ms, back_ms, new_term });
-    vec(act, 0..most)
+    let act = (kind, pass_ms, 0..30_000_u64, prop::bool::weighted(0.05));
+    act.prop_map(|(kind, pass_ms, back_ms, new_term)| Act { kind, pass_ms, back_ms, new_term })
+}
+
+/// Everybody is there, each app has a ring, and each app works on the other one's shards.
+fn beginning() -> Vec<Act> {
+    let everybody = APPS.iter().flat_map(|app| IDS.iter().map(move |name| (app, name)));
+    let items = everybody.map(|(app, name)| Item::Register {
+        key: InstanceKey::new(app_name(app), id(name)),
+        session: Pick::None,
+        ttl_ms: None,
+        takeover: false,
+        create_app: true,
+        condition: Pick::None,
+    });
+    let mut kinds = vec![Kind::Batch { items: items.collect(), request: None }];
+    for (n, set) in SETS.iter().enumerate() {
+        let set: ShardSetName = set.parse().expect("a name");
+        let (app, apps) = (app_name(APPS[n]), Covered::All);
+        let config = ShardSetConfig { workers: app.clone(), apps, copies: 2, scaling: None };
+        kinds.push(Kind::PutRing { app, seed: 0, replicas: 1, condition: Pick::None });
+        kinds.push(Kind::PutShardSet { set: set.clone(), config, condition: Pick::None });
+        kinds.push(Kind::Rebalance { sets: vec![set] });
+    }
+    let act = |kind| Act { kind, pass_ms: 1, back_ms: 0, new_term: false };
+    kinds.into_iter().map(act).collect()
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
@@ -464,6 +499,44 @@ fn kind() -> impl Strategy<Value = Kind> {
     ]
 }
 
+/// What rings and shard sets follow, and what is done to them.
+fn kind_at_work() -> impl Strategy<Value = Kind> {
+    let come = (key(), any::<bool>()).prop_map(|(key, takeover)| Item::Register {
+        key,
+        session: Pick::None,
+        ttl_ms: None,
+        takeover,
+        create_app: true,
+        condition: Pick::None,
+    });
+    let go = key().prop_map(|key| Item::Deregister {
+        key,
+        incarnation: Pick::None,
+        condition: Pick::None,
+    });
+    let weight = (key(), 1..5_u16).prop_map(|(key, weight)| Kind::Patch {
+        key,
+        incarnation: Pick::None,
+        weight,
+        clear: false,
+        condition: Pick::None,
+    });
+    prop_oneof![
+        6 => come.prop_map(Kind::Item),
+        3 => go.prop_map(Kind::Item),
+        2 => weight,
+        2 => (key(), prop::option::of(0..10_000_u64))
+            .prop_map(|(key, expires_in_ms)| Kind::PutOverride { key, expires_in_ms }),
+        1 => key().prop_map(|key| Kind::ClearOverride { key }),
+        1 => (set(), config())
+            .prop_map(|(set, config)| Kind::PutShardSet { set, config, condition: Pick::None }),
+        6 => (set(), pick(), any::<bool>(), vec((any::<u8>(), pick()), 1..5)).prop_map(
+            |(set, worker, waiting, shards)| Kind::Release { set, worker, waiting, shards }
+        ),
+        8 => vec(set(), 1..3).prop_map(|sets| Kind::Rebalance { sets }),
+    ]
+}
+
 fn ring_less() -> impl Strategy<Value = Kind> {
     (app(), condition_pick(), any::<bool>()).prop_map(|(app, condition, delete)| match delete {
         true => Kind::DeleteRing { app, condition },
@@ -505,7 +578,7 @@ fn request() -> impl Strategy<Value = Option<Request>> {
 }
 
 fn set() -> impl Strategy<Value = ShardSetName> {
-    select(vec!["S", "T"]).prop_map(|name| name.parse().expect("a name"))
+    select(SETS.to_vec()).prop_map(|name| name.parse().expect("a name"))
 }
 
 fn config() -> impl Strategy<Value = ShardSetConfig> {
@@ -527,7 +600,7 @@ fn config() -> impl Strategy<Value = ShardSetConfig> {
 }
 
 fn app() -> impl Strategy<Value = AppName> {
-    select(vec!["pay", "pay/eu"]).prop_map(app_name)
+    select(APPS.to_vec()).prop_map(app_name)
 }
 
 fn app_name(name: &str) -> AppName {
@@ -539,7 +612,7 @@ fn id(id: &str) -> InstanceId {
 }
 
 fn key() -> impl Strategy<Value = InstanceKey> {
-    let id = select(vec![" ", "a", "b"]).prop_map(id);
+    let id = select(IDS.to_vec()).prop_map(id);
     (app(), id).prop_map(|(app, id)| InstanceKey::new(app, id))
 }
 

@@ -1,12 +1,14 @@
 //! Limits are too far for random sequences; these go there.
 
 use super::*;
-use roster_storage::command::{OpenSession, Register, Request};
+use roster_storage::command::{
+    Condition, Deregister, OpenSession, Patch, PutRing, Register, Request,
+};
 use roster_storage::limits::{
     COMMAND_BYTES_MAX, DOCUMENT_BYTES_MAX, DUE_PER_ENTRY_MAX, ID_BYTES_MAX, IDEMPOTENCY_BYTES_MAX,
-    SESSION_THINGS_MAX, TEXT_BYTES_MAX,
+    RING_SLOTS_MAX, SESSION_THINGS_MAX, TEXT_BYTES_MAX, WEIGHT_MAX,
 };
-use roster_storage::names::SessionId;
+use roster_storage::names::{AppName, InstanceKey, SessionId};
 
 fn at(revision: u64) -> At {
     At { revision: Revision(revision), term: 1, ..At::default() }
@@ -124,4 +126,56 @@ fn the_largest_document_fits_into_a_log_entry() {
     largest.value = "1".repeat(DOCUMENT_BYTES_MAX).into();
     largest.by = "b".repeat(TEXT_BYTES_MAX).into();
     assert!(EncodedCommand::new(&Command::PutDocument(largest)).is_ok());
+}
+
+/// A ring of the heaviest workers, as many as it takes, and two that it does not.
+fn full_ring() -> (Catalog, AppName, u64) {
+    let mut catalog = Catalog::default();
+    let fit = (RING_SLOTS_MAX / usize::from(WEIGHT_MAX)) as u64;
+    for n in 1..=fit + 2 {
+        let mut register = acts::register("pay", &format!("{n:04}"));
+        register.profile.weight = WEIGHT_MAX;
+        catalog.apply(at(n), &Command::Register(register));
+    }
+    let app: AppName = "pay".parse().expect("a name");
+    let condition = Condition::Any;
+    let ring = PutRing { app: app.clone(), seed: 0, replicas: 1, condition };
+    catalog.apply(at(fit + 3), &Command::PutRing(ring));
+    (catalog, app, fit)
+}
+
+fn weight_of(catalog: &Catalog, app: &AppName, n: u64) -> Option<u16> {
+    let id = format!("{n:04}").parse().expect("an id");
+    catalog.ring(app).and_then(|ring| ring.weight_of(&id))
+}
+
+#[test]
+fn who_finds_a_ring_full_is_taken_in_when_there_is_room() {
+    let (mut catalog, app, fit) = full_ring();
+    assert_eq!(weight_of(&catalog, &app, fit), Some(WEIGHT_MAX));
+    assert_eq!(weight_of(&catalog, &app, fit + 1), None);
+    assert_eq!(catalog.verify(), Ok(()));
+
+    let key = |n: u64| InstanceKey::new(app.clone(), format!("{n:04}").parse().expect("an id"));
+    let (incarnation, condition) = (None, Condition::Any);
+    let leave = Deregister { key: key(1), incarnation, by_operator: false, condition };
+    let (_, events) = catalog.apply(at(fit + 4), &Command::Deregister(leave));
+    assert_eq!(weight_of(&catalog, &app, fit + 1), Some(WEIGHT_MAX));
+    assert_eq!(weight_of(&catalog, &app, fit + 2), None);
+    assert_eq!(events.iter().filter(|event| matches!(event, Event::RingPut { .. })).count(), 1);
+    assert_eq!(catalog.verify(), Ok(()));
+
+    let lighter = Patch { weight: Some(1), ..patch(key(2)) };
+    catalog.apply(at(fit + 5), &Command::Patch(lighter));
+    assert_eq!(weight_of(&catalog, &app, fit + 2), None, "it is too heavy still");
+    let lighter = Patch { weight: Some(3), ..patch(key(fit + 2)) };
+    catalog.apply(at(fit + 6), &Command::Patch(lighter));
+    assert_eq!(weight_of(&catalog, &app, fit + 2), Some(3));
+    assert_eq!(catalog.verify(), Ok(()));
+}
+
+fn patch(key: InstanceKey) -> Patch {
+    let (incarnation, weight, payload) = (None, None, None);
+    let (metadata, condition) = Default::default();
+    Patch { key, incarnation, metadata, weight, payload, condition }
 }
