@@ -2,11 +2,12 @@
 
 use super::*;
 use roster_storage::command::{
-    Condition, Deregister, OpenSession, Patch, PutRing, Register, Request,
+    Condition, Covered, Deregister, OpenSession, Patch, PutRing, PutShardSet, Register, Request,
+    ShardSetConfig,
 };
 use roster_storage::limits::{
     COMMAND_BYTES_MAX, DOCUMENT_BYTES_MAX, DUE_PER_ENTRY_MAX, ID_BYTES_MAX, IDEMPOTENCY_BYTES_MAX,
-    RING_SLOTS_MAX, SESSION_THINGS_MAX, TEXT_BYTES_MAX, WEIGHT_MAX,
+    RING_SLOTS_MAX, SESSION_THINGS_MAX, SHARD_SETS_MAX, TEXT_BYTES_MAX, WEIGHT_MAX,
 };
 use roster_storage::names::{AppName, InstanceKey, SessionId};
 
@@ -178,4 +179,65 @@ fn patch(key: InstanceKey) -> Patch {
     let (incarnation, weight, payload) = (None, None, None);
     let (metadata, condition) = Default::default();
     Patch { key, incarnation, metadata, weight, payload, condition }
+}
+
+fn shard_set(name: &str) -> PutShardSet {
+    let apps = Covered::Apps(["pay".parse().expect("a name")].into());
+    let workers = "work".parse().expect("a name");
+    PutShardSet {
+        set: name.parse().expect("a name"),
+        config: ShardSetConfig { workers, apps, copies: 1, scaling: None },
+        condition: Condition::Any,
+    }
+}
+
+#[test]
+fn there_are_so_many_shard_sets_and_no_more() {
+    let mut catalog = Catalog::default();
+    catalog.apply(at(1), &Command::Register(acts::register("work", "w")));
+    let limit = SHARD_SETS_MAX as u64;
+    for n in 0..limit {
+        let (outcome, _) =
+            catalog.apply(at(n + 2), &Command::PutShardSet(shard_set(&n.to_string())));
+        assert!(outcome.result.is_ok(), "{outcome}");
+    }
+    let before = catalog.clone();
+    let (outcome, events) = catalog.apply(at(limit + 2), &Command::PutShardSet(shard_set("more")));
+    assert_eq!((outcome.result, events), (Err(Refusal::TooManyShardSets { limit }), vec![]));
+    assert!(catalog == before);
+    let (outcome, _) = catalog.apply(at(limit + 3), &Command::PutShardSet(shard_set("7")));
+    assert!(outcome.result.is_ok(), "those that are there can be changed: {outcome}");
+    assert_eq!(catalog.verify(), Ok(()));
+}
+
+#[test]
+fn records_of_rings_and_shard_sets_out_of_place_are_refused() {
+    let mut catalog = Catalog::default();
+    catalog.apply(at(1), &Command::Register(acts::register("work", "w")));
+    catalog.apply(at(2), &Command::Register(acts::register("pay", "a")));
+    let (app, condition) = ("work".parse().expect("a name"), Condition::Any);
+    catalog.apply(at(3), &Command::PutRing(PutRing { app, seed: 0, replicas: 1, condition }));
+    catalog.apply(at(4), &Command::PutShardSet(shard_set("S")));
+    let records: Vec<_> = catalog.records().collect();
+    let all = || {
+        let mut builder = CatalogBuilder::default();
+        records.iter().for_each(|record| builder.add(record.clone()).expect("fits"));
+        builder
+    };
+    for record in &records {
+        assert!(all().add(record.clone()).is_err(), "taken twice: {record:?}");
+        let hangs =
+            matches!(record, Record::Ring { .. } | Record::ShardSet { .. } | Record::Shard { .. });
+        let alone = CatalogBuilder::default().add(record.clone());
+        assert!(!hangs || alone.is_err(), "taken without what it hangs off: {record:?}");
+        let mut without = CatalogBuilder::default();
+        let rest = records.iter().filter(|other| *other != record);
+        let taken = rest.map(|other| without.add(other.clone())).all(|taken| taken.is_ok());
+        let counted = !matches!(record, Record::Ring { .. } | Record::Clock(_));
+        assert!(
+            !(taken && counted) || without.finish().verify().is_err(),
+            "not missed: {record:?}"
+        );
+    }
+    assert_eq!(all().finish().verify(), Ok(()));
 }
