@@ -7,8 +7,8 @@ use std::sync::Arc;
 use roster_storage::catalog::{At, Catalog, Record};
 use roster_storage::command::{
     Command, CompactRing, Condition, Covered, DeleteDocument, DeleteRing, DeleteShardSet,
-    EncodedCommand, Expire, Expiry, Profile, Proposal, PutDocument, PutRing, PutShardSet,
-    Rebalance, Register, Release, ReleasedBy, ShardSetConfig, Stamp,
+    Deregister, EncodedCommand, Expire, Expiry, Profile, Proposal, PutDocument, PutRing,
+    PutShardSet, Rebalance, Register, Release, ReleasedBy, ShardSetConfig, Stamp,
 };
 use roster_storage::events::{Event, Held, Reason};
 use roster_storage::names::{
@@ -194,18 +194,16 @@ fn the_bytes_of_ring_and_shard_set_commands() {
 #[test]
 fn the_bytes_of_rings_and_shard_sets_and_their_hash() {
     let mut catalog = Catalog::default();
-    let (register, other) = (register(), InstanceId::new("b:1").expect("an id"));
-    let light = Profile { weight: 1, ..register.profile.clone() };
-    let other =
-        Register { key: InstanceKey::new(app(), other), profile: light, ..register.clone() };
-    let register = Register { condition: Condition::Any, ..register };
-    let leave = roster_storage::command::Deregister {
+    let register = Register { condition: Condition::Any, ..register() };
+    let mut other = register.clone();
+    other.key = InstanceKey::new(app(), "b:1".parse().expect("an id"));
+    other.profile.weight = 1;
+    let leave = Deregister {
         key: other.key.clone(),
         incarnation: None,
         by_operator: false,
         condition: Condition::Any,
     };
-    let other = Register { condition: Condition::Any, ..other };
     let commands = [
         Command::Register(register),
         Command::PutRing(put_ring()),
