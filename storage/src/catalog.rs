@@ -74,9 +74,13 @@ pub struct Catalog {
 struct Touched {
     /// As they were counted in the state hash before.
     rings: BTreeMap<AppName, store::Hashed>,
+    /// Apps whose rings were all but full and have more room now.
+    roomier: BTreeSet<AppName>,
     shard_sets: BTreeSet<ShardSetName>,
     /// Workers that ended, also those that began again in the same entry.
     ended: BTreeSet<(ShardSetName, InstanceId)>,
+    /// Sets that take their workers from another app now, with the app of those before.
+    dismissed: BTreeMap<ShardSetName, AppName>,
 }
 
 /// What happens at a moment of cluster time.

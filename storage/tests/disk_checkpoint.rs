@@ -11,12 +11,14 @@ use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
 use parking_lot::Mutex;
 use roster_storage::catalog::recomputed_hash;
 use roster_storage::command::{
-    Command, Condition, EncodedCommand, Profile, Proposal, Register, Stamp,
+    Command, Condition, Covered, Deregister, EncodedCommand, Profile, Proposal, PutRing,
+    PutShardSet, Rebalance, Register, ShardSetConfig, Stamp,
 };
 use roster_storage::disk::{Checkpoint, Disk, DiskError, Incoming, LogOptions, StateMachine};
 use roster_storage::events::Change;
-use roster_storage::names::{AppName, InstanceId, InstanceKey};
+use roster_storage::names::{AppName, InstanceId, InstanceKey, ShardSetName};
 use roster_storage::raft_types::{Entry, EntryPayload, LogId, PeerNode};
+use roster_storage::shards::scaling::ScalingPolicy;
 use roster_storage::version::{Observer, Published, Version};
 
 fn entry(index: u64, payload: EntryPayload) -> Entry {
@@ -35,9 +37,68 @@ fn register(index: u64) -> Entry {
         create_app: Some(0),
         condition: Condition::Any,
     });
-    let command = EncodedCommand::new(&command).expect("it is small");
+    proposed(index, &command)
+}
+
+fn proposed(index: u64, command: &Command) -> Entry {
+    let command = EncodedCommand::new(command).expect("it is small");
     let stamp = Stamp { cluster_ms: index, wall_ms: 1_000_000 + index };
     entry(index, EntryPayload::Normal(Proposal { stamp, command }))
+}
+
+/// A ring over three workers that restart again and again, and a shard set over instances that come
+/// and go.
+fn work(index: u64) -> Entry {
+    let app = |name: &str| AppName::new(name).expect("a name");
+    let key = |name: &str, id: u64| {
+        InstanceKey::new(app(name), InstanceId::new(format!("i{id}")).expect("an id"))
+    };
+    let register = |key| {
+        Command::Register(Register {
+            key,
+            profile: Profile { weight: 1 + (index % 3) as u16, ..Profile::default() },
+            session: None,
+            ttl_ms: None,
+            takeover: true,
+            create_app: Some(0),
+            condition: Condition::Any,
+        })
+    };
+    let set: ShardSetName = "metrics".parse().expect("a name");
+    let command = match index {
+        ..5 => register(key("work", index % 3)),
+        5 => Command::PutRing(PutRing {
+            app: app("work"),
+            seed: 7,
+            replicas: 2,
+            condition: Condition::Any,
+        }),
+        6 => Command::PutShardSet(PutShardSet {
+            set,
+            config: ShardSetConfig {
+                workers: app("work"),
+                apps: Covered::All,
+                copies: 2,
+                scaling: Some(ScalingPolicy {
+                    shards_per_worker: 5,
+                    min: 1,
+                    max: 9,
+                    cooldown_ms: 50,
+                }),
+            },
+            condition: Condition::Any,
+        }),
+        7.. if index.is_multiple_of(5) => Command::Rebalance(Rebalance { sets: vec![set] }),
+        7.. if index.is_multiple_of(11) => register(key("work", index % 3)),
+        7.. if index.is_multiple_of(3) => Command::Deregister(Deregister {
+            key: key("pay", index * 7 % 40),
+            incarnation: None,
+            by_operator: false,
+            condition: Condition::Any,
+        }),
+        7.. => register(key("pay", index % 40)),
+    };
+    proposed(index, &command)
 }
 
 fn membership(index: u64) -> Entry {
@@ -101,6 +162,29 @@ async fn a_checkpoint_gives_back_the_same_state_with_its_hash_and_its_place() {
         (newest.index(), newest.bytes, newest.checksum),
         (3000, written.bytes, written.checksum)
     );
+}
+
+/// However the entries are batched, and wherever one of the nodes was restarted.
+#[tokio::test]
+async fn rings_and_shard_sets_are_the_same_on_every_node_and_after_a_restart() {
+    let folders = [(); 3].map(|()| tempfile::tempdir().expect("a folder"));
+    let [mut at_once, mut one_by_one, mut restarted] = [0, 1, 2]
+        .map(|n: usize| StateMachine::open(folders[n].path(), Arc::new(())).expect("opens"));
+    apply(&mut at_once, (2..400).map(work).collect()).await;
+    for index in 2..400 {
+        apply(&mut one_by_one, vec![work(index)]).await;
+    }
+    apply(&mut restarted, (2..218).map(work).collect()).await;
+    checkpoint(&mut restarted).await;
+    let mut restarted = StateMachine::open(folders[2].path(), Arc::new(())).expect("it opens");
+    apply(&mut restarted, (218..400).map(work).collect()).await;
+
+    let version = at_once.published().load();
+    assert_same(&version, &one_by_one.published().load());
+    assert_same(&version, &restarted.published().load());
+    let set = version.catalog.shard_set(&"metrics".parse().expect("a name")).expect("it is there");
+    let counts = set.group.counts();
+    assert!(counts.assigned > 0 && counts.orphaned > 0 && counts.gone > 0, "{counts:?}");
 }
 
 #[tokio::test]

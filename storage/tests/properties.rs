@@ -3,18 +3,22 @@
 
 #[path = "properties/acts.rs"]
 mod acts;
-
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+#[path = "properties/at_the_limit.rs"]
+mod at_the_limit;
+#[path = "properties/told.rs"]
+mod told;
 
 use proptest::prelude::*;
-use roster_storage::catalog::{At, Catalog, CatalogBuilder, Document, Record, recomputed_hash};
-use roster_storage::command::{Command, EncodedCommand, Outcome, Reply};
+use roster_storage::catalog::{
+    At, Catalog, CatalogBuilder, Record, ShardSetRecord, recomputed_hash,
+};
+use roster_storage::command::{Command, EncodedCommand, Outcome, Refusal, Reply};
 use roster_storage::events::Event;
-use roster_storage::names::{AppName, DocumentName, Incarnation, InstanceKey, Revision};
+use roster_storage::names::Revision;
 use roster_storage::raft_types::Entry;
 
-use acts::{Step, World, acts, garbage};
+use acts::{Step, World, acts, garbage, may_release};
+use told::{Documents, Lives, Rings, Work, documents_of, follow_documents};
 
 /// All that one entry gave.
 type Effect = (Outcome, Vec<Event>);
@@ -42,10 +46,16 @@ fn hash_without_clock(catalog: &Catalog) -> u64 {
     recomputed_hash(catalog.records().filter(|record| !matches!(record, Record::Clock(_))))
 }
 
+/// Whether the answer says that nothing was changed.
 fn refused(outcome: &Outcome) -> bool {
     match &outcome.result {
         Err(_) | Ok(Reply::Done) => true,
         Ok(Reply::Expired { ended, .. }) => *ended == 0,
+        Ok(Reply::Released(each)) => each.iter().all(Result::is_err),
+        Ok(Reply::Rebalanced { changed }) => *changed == 0,
+        Ok(Reply::RingPut { epoch, .. } | Reply::RingCompacted { epoch }) => {
+            *epoch != outcome.revision
+        }
         Ok(_) => false,
     }
 }
@@ -57,6 +67,8 @@ proptest! {
     #[test]
     fn the_same_commands_give_the_same_state_on_every_node(acts in acts(80)) {
         let (mut world, mut follower) = (World::default(), Catalog::default());
+        // One of the nodes publishes every entry, the other one none.
+        let mut published = Vec::new();
         for act in acts {
             let step = world.step(&act);
             let effect = apply(&mut world.catalog, &step);
@@ -65,6 +77,7 @@ proptest! {
             prop_assert_eq!(&effect, &apply(&mut follower, &read));
             prop_assert_eq!(world.catalog.state_hash(), follower.state_hash());
             prop_assert_eq!(world.catalog.verify(), Ok(()), "after {}", read.command);
+            published.push(follower.clone());
         }
         prop_assert!(world.catalog == follower);
     }
@@ -155,8 +168,136 @@ proptest! {
         }
     }
 
-    /// An app goes by itself only without instances and documents, and then no later than its policy
-    /// says.
+    /// Events alone tell every ring: once per entry, under an epoch that only rises (invariant S11).
+    #[test]
+    fn events_tell_all_rings(acts in acts(120)) {
+        let mut world = World::default();
+        let mut told = Rings::default();
+        for act in acts {
+            let step = world.step(&act);
+            let (_, events) = apply(&mut world.catalog, &step);
+            told.follow(step.at, &events);
+            told.hold_against(&world.catalog);
+        }
+    }
+
+    /// Events alone tell who works on what: one holder at a time, under grants that only rise, in
+    /// epochs that have one assignment each and never go back (invariant S11).
+    #[test]
+    fn events_tell_who_works_on_what(acts in acts(120)) {
+        let mut world = World::default();
+        let mut told = Work::default();
+        for act in acts {
+            let step = world.step(&act);
+            let (_, events) = apply(&mut world.catalog, &step);
+            told.follow(step.at, &events);
+            told.hold_against(step.at, &world.catalog);
+        }
+    }
+
+    /// A shard that goes with its instance names every set that had it, and who held it there.
+    #[test]
+    fn a_deleted_shard_names_its_sets_and_its_holders(acts in acts(120)) {
+        let mut world = World::default();
+        for act in acts {
+            let step = world.step(&act);
+            let before = world.catalog.clone();
+            let (_, events) = apply(&mut world.catalog, &step);
+            // Of several that go together, one may have held another's shard.
+            let alone = matches!(step.command, Command::Register(_) | Command::Deregister(_));
+            for event in &events {
+                let Event::ShardDeleted { key, held, .. } = event else { continue };
+                let had = before.shard_sets().filter(|(_, set)| set.record.config.covers(&key.app));
+                let had: Vec<_> = had
+                    .map(|(name, set)| {
+                        let shard = set.group.shard(&key.into()).cloned().unwrap_or_default();
+                        (name, shard.holder)
+                    })
+                    .collect();
+                if alone {
+                    let told: Vec<_> = held.iter().map(|h| (&h.set, h.holder.clone())).collect();
+                    prop_assert_eq!(told, had, "{} by {}", key, step.command);
+                } else {
+                    let told = held.iter().map(|h| &h.set);
+                    prop_assert!(told.eq(had.iter().map(|(name, _)| *name)), "{}", key);
+                }
+            }
+        }
+    }
+
+    /// A release is carried out for those shards that the worker held under the grant it named, or
+    /// that an operator named the grant of, and for no others.
+    #[test]
+    fn a_release_frees_what_it_names_rightly_and_nothing_else(acts in acts(120)) {
+        let mut world = World::default();
+        for act in acts {
+            let step = world.step(&act);
+            let mut before = world.catalog.clone();
+            before.apply(step.at, &Command::Tick);
+            let (outcome, _) = apply(&mut world.catalog, &step);
+            let (Command::Release(release), Ok(Reply::Released(each))) = (&step.command, &outcome.result)
+            else {
+                continue;
+            };
+            let group = |catalog: &Catalog| catalog.shard_set(&release.set).expect("it is there").group.clone();
+            let (before, now) = (group(&before), group(&world.catalog));
+            let mut freed = Vec::new();
+            for ((shard, grant), answer) in release.shards.iter().zip(each) {
+                let known = before.shard(shard);
+                let right = known.is_some_and(|known| {
+                    known.grant == *grant && may_release(&release.by, known)
+                });
+                prop_assert_eq!(answer.is_ok(), right && !freed.contains(shard), "{}", shard);
+                if answer.is_ok() {
+                    freed.push(shard.clone());
+                }
+                let stale = matches!(answer, Ok(()) | Err(Refusal::StaleToken { .. }));
+                prop_assert!(stale, "{:?}", answer);
+            }
+            for (shard, known) in before.shards() {
+                if freed.contains(shard) {
+                    let next = known.next.clone();
+                    prop_assert_eq!(now.shard(shard).and_then(|s| s.holder.clone()), next);
+                } else {
+                    prop_assert_eq!(now.shard(shard), Some(known));
+                }
+            }
+        }
+    }
+
+    /// How many workers are wanted follows the shards up at once, stays within the policy's bounds,
+    /// and goes down only after a cool-down or by another policy.
+    #[test]
+    fn the_wanted_workers_rise_at_once_and_fall_after_the_cool_down(acts in acts(120)) {
+        let mut world = World::default();
+        for act in acts {
+            let step = world.step(&act);
+            let before = world.catalog.clone();
+            apply(&mut world.catalog, &step);
+            let now = world.catalog.clock().cluster_ms;
+            for (name, set) in world.catalog.shard_sets() {
+                let ShardSetRecord { config, scaling, .. } = &set.record;
+                let (Some(policy), Some(state)) = (&config.scaling, scaling) else {
+                    prop_assert!(config.scaling.is_none() && scaling.is_none(), "{}", name);
+                    continue;
+                };
+                let highest = policy.max.max(policy.min);
+                prop_assert!((policy.min..=highest).contains(&state.desired), "{}", name);
+                prop_assert!(policy.need(set.group.counts().shards as u64) <= state.desired);
+                let Some(old) = before.shard_set(name) else { continue };
+                let Some(was) = old.record.scaling.filter(|_| old.record.config == *config) else {
+                    continue;
+                };
+                let waited = was.lower_since_ms.map_or(0, |since| now - since);
+                let may_fall = policy.cooldown_ms == 0
+                    || was.lower_since_ms.is_some() && waited >= policy.cooldown_ms;
+                prop_assert!(was.desired <= state.desired || may_fall, "{}", name);
+            }
+        }
+    }
+
+    /// An app goes by itself only without instances, documents and a ring, and while no shard set
+    /// takes its workers from it; and then no later than its policy says.
     #[test]
     fn an_app_goes_by_itself_when_it_is_empty_and_only_then(acts in acts(120)) {
         let mut world = World::default();
@@ -166,9 +307,12 @@ proptest! {
             ticked.apply(step.at, &Command::Tick);
             let now = step.at.stamp.cluster_ms;
             for (name, app) in world.catalog.apps_after(None) {
+                let works =
+                    world.catalog.shard_sets().any(|(_, set)| set.record.config.workers == *name);
+                let needed = works || app.ring.is_some() || !app.documents.is_empty();
                 let after = app.record.policy.remove_when_empty_after_ms;
                 let over = match (app.record.empty_since_ms, after) {
-                    (Some(since), Some(after)) => app.documents.is_empty() && since + after <= now,
+                    (Some(since), Some(after)) => !needed && since + after <= now,
                     (None, _) | (_, None) => false,
                 };
                 prop_assert_eq!(ticked.app(name).is_none(), over, "{}", name);
@@ -247,229 +391,5 @@ proptest! {
         let _ = rmp_serde::from_slice::<EncodedCommand>(&bytes);
         let _ = rmp_serde::from_slice::<Record>(&bytes);
         let _ = rmp_serde::from_slice::<Entry>(&bytes);
-    }
-}
-
-/// What a watcher knows of documents from events alone.
-type Documents = BTreeMap<(AppName, DocumentName), Arc<Document>>;
-
-fn documents_of(catalog: &Catalog) -> Documents {
-    let each = |(app, name, document): (&AppName, &DocumentName, &Arc<Document>)| {
-        ((app.clone(), name.clone()), document.clone())
-    };
-    catalog
-        .apps_after(None)
-        .flat_map(|(app, known)| known.documents_after(None).map(move |(n, d)| (app, n, d)))
-        .map(each)
-        .collect()
-}
-
-fn follow_documents(told: &mut Documents, events: &[Event]) {
-    for event in events {
-        match event {
-            Event::DocumentPut { app, name, document } => {
-                told.insert((app.clone(), name.clone()), document.clone());
-            }
-            Event::DocumentDeleted { app, name, .. } => {
-                let gone = told.remove(&(app.clone(), name.clone()));
-                assert!(gone.is_some(), "{app}/{name} was deleted twice");
-            }
-            Event::AppDeleted { app, .. } => {
-                assert!(told.keys().all(|(of, _)| of != app), "{app} went before its documents");
-            }
-            Event::AppPut { .. }
-            | Event::InstancePut { .. }
-            | Event::InstanceDeleted { .. }
-            | Event::ShardPut { .. }
-            | Event::ShardDeleted { .. }
-            | Event::SessionPut { .. }
-            | Event::SessionEnded { .. } => {}
-        }
-    }
-}
-
-/// What a watcher knows of lives from events alone.
-#[derive(Default)]
-struct Lives {
-    living: BTreeMap<InstanceKey, Incarnation>,
-    begun: BTreeSet<(InstanceKey, Incarnation)>,
-}
-
-impl Lives {
-    fn follow(&mut self, events: &[Event]) {
-        let mut shards_gone = Vec::new();
-        let mut gone = Vec::new();
-        for event in events {
-            match event {
-                Event::InstancePut { key, now, .. } => {
-                    let instance = &now.instance;
-                    let life = *self.living.entry(key.clone()).or_insert(instance.incarnation);
-                    assert_eq!(life, instance.incarnation, "{key} was replaced without an end");
-                }
-                Event::ShardPut { key, incarnation, .. } => {
-                    assert_eq!(self.living.get(key), Some(incarnation), "a shard of nobody");
-                    // Once more where its instance has a new address.
-                    self.begun.insert((key.clone(), *incarnation));
-                }
-                Event::InstanceDeleted { key, last, .. } => {
-                    let incarnation = &last.instance.incarnation;
-                    assert_eq!(self.living.remove(key), Some(*incarnation), "{key} ended twice");
-                    gone.push((key, incarnation));
-                }
-                Event::ShardDeleted { key, incarnation, .. } => {
-                    shards_gone.push((key, incarnation));
-                }
-                Event::AppPut { .. }
-                | Event::AppDeleted { .. }
-                | Event::SessionPut { .. }
-                | Event::SessionEnded { .. }
-                | Event::DocumentPut { .. }
-                | Event::DocumentDeleted { .. } => {}
-            }
-        }
-        assert_eq!(gone, shards_gone, "instances and shards go together");
-    }
-
-    /// The events tell the state.
-    fn hold_against(&self, catalog: &Catalog) {
-        let mut count = 0;
-        for (name, app) in catalog.apps_after(None) {
-            for (id, instance) in &app.instances {
-                let key = InstanceKey::new(name.clone(), id.clone());
-                assert_eq!(self.living.get(&key), Some(&instance.incarnation), "{key}");
-                assert!(self.begun.contains(&(key, instance.incarnation)), "a life without begin");
-                count += 1;
-            }
-        }
-        assert_eq!(self.living.len(), count, "a life that nobody ended");
-    }
-}
-
-/// Limits are too far for random sequences; these go there.
-mod at_the_limit {
-    use super::*;
-    use roster_storage::command::{OpenSession, Refusal, Register, Request};
-    use roster_storage::limits::{
-        COMMAND_BYTES_MAX, DOCUMENT_BYTES_MAX, DUE_PER_ENTRY_MAX, ID_BYTES_MAX,
-        IDEMPOTENCY_BYTES_MAX, SESSION_THINGS_MAX, TEXT_BYTES_MAX,
-    };
-    use roster_storage::names::SessionId;
-
-    fn at(revision: u64) -> At {
-        At { revision: Revision(revision), term: 1, ..At::default() }
-    }
-
-    fn full_session() -> (Catalog, u64) {
-        let mut catalog = Catalog::default();
-        let open = OpenSession { ttl_ms: None, name: "host".into(), request: None };
-        catalog.apply(at(1), &Command::OpenSession(open));
-        for n in 0..SESSION_THINGS_MAX as u64 {
-            let (outcome, _) = catalog.apply(at(n + 2), &Command::Register(on_session_1(n)));
-            assert!(outcome.result.is_ok(), "{outcome}");
-        }
-        (catalog, SESSION_THINGS_MAX as u64 + 2)
-    }
-
-    fn on_session_1(n: u64) -> Register {
-        Register { session: Some(SessionId(1)), ..acts::register("pay", &n.to_string()) }
-    }
-
-    #[test]
-    fn a_full_session_takes_nothing_more_but_restarts_of_what_it_has() {
-        let (mut catalog, next) = full_session();
-        let more = Command::Register(on_session_1(next));
-        let (outcome, events) = catalog.apply(at(next), &more);
-        let limit = SESSION_THINGS_MAX as u64;
-        let full = Refusal::SessionFull { session: SessionId(1), limit };
-        assert_eq!((outcome.result, events), (Err(full), vec![]));
-        let restart = Command::Register(Register { takeover: true, ..on_session_1(7) });
-        let (outcome, _) = catalog.apply(at(next + 1), &restart);
-        assert!(outcome.result.is_ok(), "{outcome}");
-        assert_eq!(catalog.verify(), Ok(()));
-    }
-
-    #[test]
-    fn what_falls_due_together_is_cleared_in_bounded_pieces() {
-        let mut catalog = Catalog::default();
-        let many = DUE_PER_ENTRY_MAX as u64 + 1;
-        for n in 1..=many {
-            let app = format!("app-{n}").parse().expect("a name");
-            catalog.apply(at(n), &Command::PutApp(acts::short_lived(app)));
-        }
-        let mut late = at(many + 1);
-        late.stamp.cluster_ms = 3_600_000;
-        let (_, events) = catalog.apply(late, &Command::Tick);
-        assert_eq!(events.len(), DUE_PER_ENTRY_MAX);
-        late.revision = Revision(many + 2);
-        let (_, events) = catalog.apply(late, &Command::Tick);
-        assert_eq!((events.len(), catalog.app_count()), (1, 0));
-        assert_eq!(catalog.verify(), Ok(()));
-    }
-
-    #[test]
-    fn answers_are_kept_up_to_a_limit_and_found_again_beyond_it() {
-        let open = |key: &str| {
-            let request = Request { key: key.parse().expect("a key"), digest: (1, 1), part: 0 };
-            let request = Some(request);
-            Command::OpenSession(OpenSession { ttl_ms: None, name: "host".into(), request })
-        };
-        let mut catalog = Catalog::default();
-        let first = catalog.apply(at(1), &open("K")).0;
-        let mut builder = CatalogBuilder::default();
-        for mut record in catalog.records() {
-            if let Record::Kept { value, .. } = &mut record {
-                value.bytes = IDEMPOTENCY_BYTES_MAX;
-            }
-            builder.add(record).expect("fits");
-        }
-        let mut catalog = builder.finish();
-        assert_eq!(catalog.apply(at(2), &open("L")).0.result, Err(Refusal::TooManyKeys));
-        assert_eq!(catalog.apply(at(3), &open("K")).0, first);
-    }
-
-    #[test]
-    fn a_command_that_is_too_large_is_not_encoded() {
-        let mut register = on_session_1(1);
-        register.profile.payload = vec![0; COMMAND_BYTES_MAX];
-        assert!(EncodedCommand::new(&Command::Register(register)).is_err());
-    }
-
-    #[test]
-    fn records_that_contradict_each_other_are_refused() {
-        let (catalog, _) = full_session();
-        let records: Vec<_> = catalog.records().take(4).collect();
-        for twice in &records {
-            let mut builder = CatalogBuilder::default();
-            records.iter().for_each(|r| builder.add(r.clone()).expect("fits"));
-            assert!(builder.add(twice.clone()).is_err(), "taken twice: {twice:?}");
-        }
-        let mut builder = CatalogBuilder::default();
-        assert!(builder.add(records[3].clone()).is_err(), "an instance without app and session");
-        records.iter().for_each(|r| builder.add(r.clone()).expect("fits"));
-        assert!(builder.finish().verify().is_err(), "the session counts more than came");
-    }
-
-    #[test]
-    fn a_document_without_its_app_or_for_a_second_time_is_refused() {
-        let mut catalog = Catalog::default();
-        catalog.apply(at(1), &Command::PutDocument(acts::document("pay", "flow")));
-        let records: Vec<_> = catalog.records().collect();
-        let [clock, app, document] = records.as_slice() else { panic!("{records:?}") };
-        let mut builder = CatalogBuilder::default();
-        builder.add(clock.clone()).expect("fits");
-        assert!(builder.add(document.clone()).is_err(), "its app did not come yet");
-        builder.add(app.clone()).expect("fits");
-        builder.add(document.clone()).expect("fits");
-        assert!(builder.add(document.clone()).is_err(), "it came before");
-        assert_eq!(builder.finish().verify(), Ok(()));
-    }
-
-    /// The limits fit each other: no document is too large for the log.
-    #[test]
-    fn the_largest_document_fits_into_a_log_entry() {
-        let mut largest = acts::document(&"a".repeat(ID_BYTES_MAX), &"n".repeat(ID_BYTES_MAX));
-        largest.value = "1".repeat(DOCUMENT_BYTES_MAX).into();
-        largest.by = "b".repeat(TEXT_BYTES_MAX).into();
-        assert!(EncodedCommand::new(&Command::PutDocument(largest)).is_ok());
     }
 }

@@ -6,10 +6,15 @@ use std::sync::Arc;
 
 use roster_storage::catalog::{At, Catalog, Record};
 use roster_storage::command::{
-    Command, Condition, DeleteDocument, EncodedCommand, Expire, Expiry, Profile, Proposal,
-    PutDocument, Register, Stamp,
+    Command, CompactRing, Condition, Covered, DeleteDocument, DeleteRing, DeleteShardSet,
+    Deregister, EncodedCommand, Expire, Expiry, Profile, Proposal, PutDocument, PutRing,
+    PutShardSet, Rebalance, Register, Release, ReleasedBy, ShardSetConfig, Stamp,
 };
-use roster_storage::names::{InstanceKey, Revision, SessionId};
+use roster_storage::events::{Event, Held, Reason};
+use roster_storage::names::{
+    AppName, Incarnation, InstanceId, InstanceKey, Revision, SessionId, ShardId, ShardSetName,
+};
+use roster_storage::shards::scaling::ScalingPolicy;
 
 fn register() -> Register {
     let key = InstanceKey::new("pay".parse().expect("a name"), "a:1".parse().expect("an id"));
@@ -113,4 +118,194 @@ fn the_bytes_of_records_and_their_hash() {
         8_147_625_541_602_177_414,
         "equal states of two versions must have equal hashes"
     );
+}
+
+fn app() -> AppName {
+    "pay".parse().expect("a name")
+}
+
+fn set() -> ShardSetName {
+    "metrics".parse().expect("a name")
+}
+
+fn worker() -> InstanceId {
+    "a:1".parse().expect("an id")
+}
+
+fn shard() -> ShardId {
+    ShardId::from(&InstanceKey::new(app(), worker()))
+}
+
+fn put_ring() -> PutRing {
+    PutRing { app: app(), seed: 7, replicas: 2, condition: Condition::Any }
+}
+
+/// The workers of an app on each other, so that one instance is both.
+fn put_shard_set() -> PutShardSet {
+    let apps = Covered::Apps([app()].into());
+    let scaling = ScalingPolicy { shards_per_worker: 300, min: 1, max: 9, cooldown_ms: 60_000 };
+    let config = ShardSetConfig { workers: app(), apps, copies: 2, scaling: Some(scaling) };
+    PutShardSet { set: set(), config, condition: Condition::Absent }
+}
+
+fn ring_and_shard_set_commands() -> Vec<Command> {
+    let condition = Condition::Unchanged(Revision(7));
+    let (all, scaling) = (Covered::All, None);
+    let all = ShardSetConfig { workers: app(), apps: all, copies: 1, scaling };
+    let shards = vec![(shard(), Revision(9))];
+    let by = ReleasedBy::Worker(worker());
+    vec![
+        Command::PutRing(put_ring()),
+        Command::DeleteRing(DeleteRing { app: app(), condition }),
+        Command::CompactRing(CompactRing { app: app(), condition }),
+        Command::PutShardSet(put_shard_set()),
+        Command::PutShardSet(PutShardSet { set: set(), config: all, condition }),
+        Command::DeleteShardSet(DeleteShardSet { set: set(), condition }),
+        Command::Release(Release { set: set(), by, shards: shards.clone() }),
+        Command::Release(Release { set: set(), by: ReleasedBy::Operator, shards }),
+        Command::Rebalance(Rebalance { sets: vec![set()] }),
+    ]
+}
+
+#[test]
+fn the_bytes_of_ring_and_shard_set_commands() {
+    let lines: Vec<_> = ring_and_shard_set_commands()
+        .iter()
+        .map(|command| {
+            let encoded = EncodedCommand::new(command).expect("small");
+            assert_eq!(encoded.decode().as_ref(), Ok(command));
+            rmp_serde::to_vec_named(command).expect("encodes").escape_ascii().to_string()
+        })
+        .collect();
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    \x81\xa7PutRing\x84\xa3app\xa3pay\xa4seed\x07\xa8replicas\x02\xa9condition\xa3Any
+    \x81\xaaDeleteRing\x82\xa3app\xa3pay\xa9condition\x81\xa9Unchanged\x07
+    \x81\xabCompactRing\x82\xa3app\xa3pay\xa9condition\x81\xa9Unchanged\x07
+    \x81\xabPutShardSet\x83\xa3set\xa7metrics\xa6config\x84\xa7workers\xa3pay\xa4apps\x81\xa4Apps\x91\xa3pay\xa6copies\x02\xa7scaling\x84\xb1shards_per_worker\xcd\x01,\xa3min\x01\xa3max\t\xabcooldown_ms\xcd\xea`\xa9condition\xa6Absent
+    \x81\xabPutShardSet\x83\xa3set\xa7metrics\xa6config\x84\xa7workers\xa3pay\xa4apps\xa3All\xa6copies\x01\xa7scaling\xc0\xa9condition\x81\xa9Unchanged\x07
+    \x81\xaeDeleteShardSet\x82\xa3set\xa7metrics\xa9condition\x81\xa9Unchanged\x07
+    \x81\xa7Release\x83\xa3set\xa7metrics\xa2by\x81\xa6Worker\xa3a:1\xa6shards\x91\x92\xa7pay/a:1\t
+    \x81\xa7Release\x83\xa3set\xa7metrics\xa2by\xa8Operator\xa6shards\x91\x92\xa7pay/a:1\t
+    \x81\xa9Rebalance\x81\xa4sets\x91\xa7metrics
+    "#);
+}
+
+/// A ring with a hole, and a shard set with a shard that is held.
+#[test]
+fn the_bytes_of_rings_and_shard_sets_and_their_hash() {
+    let mut catalog = Catalog::default();
+    let register = Register { condition: Condition::Any, ..register() };
+    let mut other = register.clone();
+    other.key = InstanceKey::new(app(), "b:1".parse().expect("an id"));
+    other.profile.weight = 1;
+    let leave = Deregister {
+        key: other.key.clone(),
+        incarnation: None,
+        by_operator: false,
+        condition: Condition::Any,
+    };
+    let commands = [
+        Command::Register(register),
+        Command::PutRing(put_ring()),
+        Command::Register(other),
+        Command::Deregister(leave),
+        Command::PutShardSet(put_shard_set()),
+        Command::Rebalance(Rebalance { sets: vec![set()] }),
+    ];
+    let stamp = Stamp { cluster_ms: 1_000, wall_ms: 1_700_000_000_000 };
+    for (revision, command) in (7..).zip(&commands) {
+        catalog.apply(At { revision: Revision(revision), term: 2, stamp }, command);
+    }
+    let records = catalog.records().filter(|record| match record {
+        Record::Ring { .. } | Record::ShardSet { .. } | Record::Shard { .. } => true,
+        Record::Clock(_)
+        | Record::Session { .. }
+        | Record::App { .. }
+        | Record::Instance { .. }
+        | Record::Document { .. }
+        | Record::Override { .. }
+        | Record::Kept { .. }
+        | Record::HashMark { .. } => false,
+    });
+    let bytes = |record: Record| rmp_serde::to_vec_named(&record).expect("encodes");
+    let lines: Vec<_> = records.map(|r| bytes(r).escape_ascii().to_string()).collect();
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    \x81\xa4Ring\x82\xa3app\xa3pay\xa5value\x86\xa4seed\x07\xa8replicas\x02\xa5epoch\n\xa7workers\x91\x92\xa3a:1\x02\xa5slots\x93\x00\x00\xff\xa5holes\x91\x92\x02\xa3b:1
+    \x81\xa8ShardSet\x82\xa3set\xa7metrics\xa5value\x84\xa6config\x84\xa7workers\xa3pay\xa4apps\x81\xa4Apps\x91\xa3pay\xa6copies\x02\xa7scaling\x84\xb1shards_per_worker\xcd\x01,\xa3min\x01\xa3max\t\xabcooldown_ms\xcd\xea`\xa8revision\x0b\xa5epoch\x0c\xa7scaling\x84\xa7desired\x01\xaelower_since_ms\xc0\xaalower_need\x01\xadchanged_at_ms\xcd\x03\xe8
+    \x81\xa5Shard\x83\xa3set\xa7metrics\xa5shard\xa7pay/a:1\xa5value\x84\xa6holder\xa3a:1\xa5grant\x0c\xa4next\xc0\xa4gone\xc2
+    "#);
+    assert_eq!(
+        catalog.state_hash(),
+        9_614_381_428_010_608_301,
+        "equal states of two versions must have equal hashes"
+    );
+}
+
+/// As the history keeps it.
+fn by_position(event: &Event) -> Vec<u8> {
+    let bytes = rmp_serde::to_vec(event).expect("encodes");
+    let read: Event = rmp_serde::from_slice(&bytes).expect("decodes");
+    assert_eq!(&read, event);
+    bytes
+}
+
+/// A history that was written before there were shard sets says nothing of them.
+#[test]
+fn the_deletion_of_a_shard_outside_of_shard_sets_has_the_bytes_it_always_had() {
+    let deleted = |held| Event::ShardDeleted {
+        key: InstanceKey::new(app(), worker()),
+        incarnation: Incarnation(7),
+        reason: Reason::Deregistered,
+        held,
+    };
+    let old = b"\x81\xacShardDeleted\x93\x92\xa3pay\xa3a:1\x07\xacDeregistered";
+    assert_eq!(by_position(&deleted(vec![])), old);
+    let held = Held { set: set(), holder: Some(worker()) };
+    let new = by_position(&deleted(vec![held, Held { set: set(), holder: None }]));
+    insta::assert_snapshot!(new.escape_ascii().to_string(), @r#"\x81\xacShardDeleted\x94\x92\xa3pay\xa3a:1\x07\xacDeregistered\x92\x92\xa7metrics\xa3a:1\x92\xa7metrics\xc0"#);
+}
+
+#[test]
+fn the_bytes_of_events_of_rings_and_shard_sets() {
+    let mut ring = roster_storage::ring::Ring::new(7, 2);
+    ring.join(&worker(), 2);
+    ring.join(&InstanceId::new("b:1").expect("an id"), 1);
+    ring.leave(&InstanceId::new("b:1").expect("an id"));
+    ring.set_epoch(Revision(9));
+    let events = [
+        Event::RingPut { app: app(), ring: Arc::new(ring) },
+        Event::RingDeleted { app: app(), reason: Reason::Operator },
+        Event::WorkPut {
+            set: set(),
+            app: app(),
+            worker: worker(),
+            shard: shard(),
+            grant: Revision(9),
+            release: true,
+        },
+        Event::WorkEnded {
+            set: set(),
+            app: app(),
+            worker: worker(),
+            shard: shard(),
+            grant: Revision(9),
+            reason: Reason::Released,
+        },
+        Event::WorkEnded {
+            set: set(),
+            app: app(),
+            worker: worker(),
+            shard: shard(),
+            grant: Revision(9),
+            reason: Reason::WorkerGone,
+        },
+    ];
+    let lines: Vec<_> = events.iter().map(|e| by_position(e).escape_ascii().to_string()).collect();
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    \x81\xa7RingPut\x92\xa3pay\x96\x07\x02\t\x91\x92\xa3a:1\x02\x93\x00\x00\xff\x91\x92\x02\xa3b:1
+    \x81\xabRingDeleted\x92\xa3pay\xa8Operator
+    \x81\xa7WorkPut\x96\xa7metrics\xa3pay\xa3a:1\xa7pay/a:1\t\xc3
+    \x81\xa9WorkEnded\x96\xa7metrics\xa3pay\xa3a:1\xa7pay/a:1\t\xa8Released
+    \x81\xa9WorkEnded\x96\xa7metrics\xa3pay\xa3a:1\xa7pay/a:1\t\xaaWorkerGone
+    "#);
 }

@@ -6,6 +6,7 @@ use super::apps::check;
 use super::{Applied, At, Catalog, State};
 use crate::command::{CompactRing, DeleteRing, PutRing, Refusal, Reply};
 use crate::events::{Event, Reason};
+use crate::limits::{RING_SLOTS_MAX, WEIGHT_MAX};
 use crate::names::{AppName, InstanceKey, Revision};
 use crate::ring::{Joined, Ring};
 
@@ -25,16 +26,9 @@ impl Catalog {
         }
         let mut ring = Ring::new(c.seed, c.replicas);
         ring.set_epoch(at.revision);
-        let members: Vec<_> =
-            app.instances.iter().map(|(id, i)| (id.clone(), i.profile.weight)).collect();
         self.set_ring(&c.app, Some(Arc::new(ring)));
         self.change_ring(&c.app, |_| true);
-        for (id, weight) in members {
-            let key = InstanceKey::new(c.app.clone(), id);
-            if self.state_of(&key) == State::Up {
-                self.change_ring(&c.app, |ring| ring.join(&key.id, weight) == Joined::Changed);
-            }
-        }
+        self.fill_ring(&c.app);
         Ok(Reply::RingPut { created: true, epoch: at.revision })
     }
 
@@ -60,14 +54,19 @@ impl Catalog {
         }
     }
 
-    /// Takes into the ring, or out of it, what became of an instance.
+    /// Takes into the ring, or out of it, what became of an instance. Who finds it full waits for
+    /// room: [`Self::settle_rings`].
     pub(super) fn member_on_ring(&mut self, key: &InstanceKey) {
         let Some(app) = self.apps.get(&key.app) else { return };
         let Some(ring) = &app.ring else { return };
         let live = app.instances.get(&key.id).filter(|_| self.state_of(key) == State::Up);
-        let wanted = live.map(|instance| instance.profile.weight);
-        if ring.weight_of(&key.id) == wanted {
+        let (old, wanted) = (ring.weight_of(&key.id), live.map(|instance| instance.profile.weight));
+        if old == wanted {
             return;
+        }
+        // Who waits needs no more than the largest weight, so nobody does while there is so much room.
+        if wanted < old && held(ring) + usize::from(WEIGHT_MAX) > RING_SLOTS_MAX {
+            self.touched.roomier.insert(key.app.clone());
         }
         self.change_ring(&key.app, |ring| match wanted {
             Some(weight) => ring.join(&key.id, weight) == Joined::Changed,
@@ -75,8 +74,23 @@ impl Catalog {
         });
     }
 
+    /// Takes in, in the order of ids, those who are up and not on the ring, as far as there is room.
+    fn fill_ring(&mut self, name: &AppName) {
+        let Some(app) = self.apps.get(name).cloned() else { return };
+        for (id, instance) in &app.instances {
+            let key = InstanceKey::new(name.clone(), id.clone());
+            if self.state_of(&key) == State::Up {
+                let weight = instance.profile.weight;
+                self.change_ring(name, |ring| ring.join(id, weight) == Joined::Changed);
+            }
+        }
+    }
+
     /// At the end of an entry: what it changed of rings gets its epoch and is told.
     pub(super) fn settle_rings(&mut self, at: At, events: &mut Vec<Event>) {
+        for name in std::mem::take(&mut self.touched.roomier) {
+            self.fill_ring(&name);
+        }
         for (name, before) in std::mem::take(&mut self.touched.rings) {
             let ring = self.apps.get_mut(&name).and_then(|app| Arc::make_mut(app).ring.as_mut());
             let Some(ring) = ring else { continue };
@@ -99,4 +113,9 @@ impl Catalog {
     pub fn ring_changed(&self, app: &AppName) -> Option<Revision> {
         self.ring(app).map(|ring| ring.epoch())
     }
+}
+
+/// How many slots are held: the total weight of those on the ring.
+pub(super) fn held(ring: &Ring) -> usize {
+    ring.slots() - ring.vacant()
 }

@@ -36,7 +36,8 @@ impl Catalog {
             let record = ShardSetRecord {
                 config: config.clone(),
                 revision: at.revision,
-                epoch: Revision(0),
+                // Not 0: a set of this name may have been here, and its epoch never goes back.
+                epoch: at.revision,
                 scaling: None,
             };
             let group = self.group_of(&record);
@@ -152,6 +153,7 @@ impl Catalog {
     /// once, as it was before and as it is now.
     pub(super) fn settle_shard_sets(&mut self, at: At, command: &Command, events: &mut Vec<Event>) {
         let ended = std::mem::take(&mut self.touched.ended);
+        let dismissed = std::mem::take(&mut self.touched.dismissed);
         for name in std::mem::take(&mut self.touched.shard_sets) {
             let Some(set) = self.shard_sets.get_mut(&name) else { continue };
             let set = Arc::make_mut(set);
@@ -161,10 +163,20 @@ impl Catalog {
             for Changed { shard, before, now } in &changes {
                 self.shard_changed(&name, shard, before.as_ref(), now.as_ref());
             }
-            let gone = |worker: &InstanceId| ended.contains(&(name.clone(), worker.clone()));
-            let forced = matches!(command, Command::Release(c) if c.by == ReleasedBy::Operator);
+            let by_operator = dismissed.contains_key(&name)
+                || matches!(command, Command::Release(c) if c.by == ReleasedBy::Operator);
+            let why = |worker: &InstanceId| {
+                if ended.contains(&(name.clone(), worker.clone())) {
+                    Reason::WorkerGone
+                } else if by_operator {
+                    Reason::Operator
+                } else {
+                    Reason::Released
+                }
+            };
+            let before = dismissed.get(&name).unwrap_or(&workers);
             for change in changes {
-                tell_work(&name, &workers, change, gone, forced, events);
+                tell_work(&name, (before, &workers), change, why, events);
             }
             let scaling = self.scaled(&name);
             self.change_shard_set(&name, |record| {
@@ -195,17 +207,17 @@ impl Catalog {
         old: &ShardSetConfig,
         new: &ShardSetConfig,
     ) {
+        self.change_group(set, |group| group.set_copies(new.copies));
+        if old.workers == new.workers {
+            return;
+        }
         let workers = self.workers_in(&new.workers);
-        let mut ended = Vec::new();
         self.change_group(set, |group| {
-            group.set_copies(new.copies);
-            if old.workers != new.workers {
-                ended = group.workers().map(|(id, _)| id.clone()).collect();
-                ended.iter().for_each(|id| group.down(at.revision, id));
-                workers.iter().for_each(|(id, worker)| group.up(id, worker.clone()));
-            }
+            let dismissed: Vec<_> = group.workers().map(|(id, _)| id.clone()).collect();
+            dismissed.iter().for_each(|id| group.down(at.revision, id));
+            workers.iter().for_each(|(id, worker)| group.up(id, worker.clone()));
         });
-        self.touched.ended.extend(ended.into_iter().map(|id| (set.clone(), id)));
+        self.touched.dismissed.insert(set.clone(), old.workers.clone());
     }
 
     /// Adds the shards that a configuration covers, and deletes those that it does not any more.
@@ -322,12 +334,13 @@ fn work(shard: Option<&Shard>) -> Option<(&InstanceId, Revision, bool)> {
     Some((shard.holder.as_ref()?, shard.grant, shard.next.is_some() || shard.gone))
 }
 
+/// Tells the workers what a changed record means for them: the former holder by the name of the app
+/// that the workers were of before the entry, the present one by that of now.
 fn tell_work(
     set: &ShardSetName,
-    app: &AppName,
+    (app_before, app): (&AppName, &AppName),
     change: Changed,
-    gone: impl Fn(&InstanceId) -> bool,
-    forced: bool,
+    why: impl Fn(&InstanceId) -> Reason,
     events: &mut Vec<Event>,
 ) {
     let Changed { shard, before, now } = change;
@@ -338,18 +351,13 @@ fn tell_work(
     if let Some((worker, grant, _)) = before
         && now.is_none_or(|(holder, ..)| holder != worker)
     {
-        let reason = match (gone(worker), forced) {
-            (true, _) => Reason::WorkerGone,
-            (false, true) => Reason::Operator,
-            (false, false) => Reason::Released,
-        };
         events.push(Event::WorkEnded {
             set: set.clone(),
-            app: app.clone(),
+            app: app_before.clone(),
             worker: worker.clone(),
             shard: shard.clone(),
             grant,
-            reason,
+            reason: why(worker),
         });
     }
     if let Some((worker, grant, release)) = now {

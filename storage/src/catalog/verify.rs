@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use imbl::OrdSet;
 
+use super::rings::held;
 use super::store::{empty_app_due, scaling_due};
 use super::{App, Catalog, Due, Inconsistent, Session, ShardSet, State, recomputed_hash};
 use crate::limits::RING_SLOTS_MAX;
@@ -61,7 +62,7 @@ impl Catalog {
         check(stray.is_none(), || format!("an override without its app: {stray:?}"))
     }
 
-    /// Who is up is on the ring, with its weight, unless the ring is full.
+    /// Who is up is on the ring with its weight, unless there is no room for it.
     fn verify_ring(&self, name: &AppName, app: &App, ring: &Ring) -> Result<(), Inconsistent> {
         check(ring.fingerprint() == ring.recomputed_fingerprint(), || {
             format!("the ring of {name} has the wrong fingerprint")
@@ -73,9 +74,10 @@ impl Catalog {
         for (id, instance) in up {
             let weight = ring.weight_of(id);
             on_ring += usize::from(weight.is_some());
-            let full = ring.slots() - ring.vacant() + usize::from(instance.profile.weight)
-                > RING_SLOTS_MAX;
-            check(weight == Some(instance.profile.weight) || full, || {
+            let wanted = instance.profile.weight;
+            let more = wanted.saturating_sub(weight.unwrap_or(0));
+            let full = held(ring) + usize::from(more) > RING_SLOTS_MAX;
+            check(weight == Some(wanted) || full, || {
                 format!("{name}/{id} has weight {weight:?} on the ring")
             })?;
         }

@@ -1,6 +1,6 @@
-//! Random commands over a small universe: two apps, three ids, two documents, a few sessions and keys. What a
-//! command must match to have an effect (a session, a `touched`, an incarnation) is chosen from
-//! the state at that moment, mostly rightly.
+//! Random commands over a small universe: two apps, three ids, two documents, two shard sets, a few
+//! sessions and keys. What a command must match to have an effect (a session, a `touched`, an
+//! incarnation, a grant) is chosen from the state at that moment, mostly rightly.
 
 use std::sync::Arc;
 
@@ -9,12 +9,23 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use roster_storage::catalog::{At, Catalog};
 use roster_storage::command::{
-    AppPolicy, Batch, BatchItem, ClearOverride, CloseSession, Command, Condition, DeleteApp,
-    DeleteDocument, Deregister, EncodedCommand, Expire, Expiry, MetadataPatch, OpenSession,
-    Overridden, Patch, Profile, PutApp, PutDocument, PutOverride, Register, Request, Stamp,
+    AppPolicy, Batch, BatchItem, ClearOverride, CloseSession, Command, CompactRing, Condition,
+    Covered, DeleteApp, DeleteDocument, DeleteRing, DeleteShardSet, Deregister, EncodedCommand,
+    Expire, Expiry, MetadataPatch, OpenSession, Overridden, Patch, Profile, PutApp, PutDocument,
+    PutOverride, PutRing, PutShardSet, Rebalance, Register, Release, ReleasedBy, Request,
+    ShardSetConfig, Stamp,
 };
 use roster_storage::limits::IDEMPOTENCY_MS;
-use roster_storage::names::{AppName, DocumentName, Incarnation, InstanceKey, Revision, SessionId};
+use roster_storage::names::{
+    AppName, DocumentName, Incarnation, InstanceId, InstanceKey, Revision, SessionId, ShardId,
+    ShardSetName,
+};
+use roster_storage::shards::Shard;
+use roster_storage::shards::scaling::ScalingPolicy;
+
+const APPS: [&str; 2] = ["pay", "pay/eu"];
+const IDS: [&str; 3] = [" ", "a", "b"];
+const SETS: [&str; 2] = ["S", "T"];
 
 /// One entry that is still to be fitted to the state.
 #[derive(Clone, Debug)]
@@ -65,6 +76,40 @@ enum Kind {
         app: AppName,
         name: DocumentName,
         condition: Pick,
+    },
+    PutRing {
+        app: AppName,
+        seed: u64,
+        replicas: u8,
+        condition: Pick,
+    },
+    DeleteRing {
+        app: AppName,
+        condition: Pick,
+    },
+    CompactRing {
+        app: AppName,
+        condition: Pick,
+    },
+    PutShardSet {
+        set: ShardSetName,
+        config: ShardSetConfig,
+        condition: Pick,
+    },
+    DeleteShardSet {
+        set: ShardSetName,
+        condition: Pick,
+    },
+    Release {
+        set: ShardSetName,
+        /// Whose shards they are; nobody's: an operator asks.
+        worker: Pick,
+        /// Rather of those that wait to be let go.
+        waiting: bool,
+        shards: Vec<(u8, Pick)>,
+    },
+    Rebalance {
+        sets: Vec<ShardSetName>,
     },
     Open {
         request: Option<Request>,
@@ -173,6 +218,30 @@ impl World {
                 let condition = self.document_condition(&app, &name, condition);
                 Command::DeleteDocument(DeleteDocument { app, name, by: "ops".into(), condition })
             }
+            Kind::PutRing { app, seed, replicas, condition } => {
+                let condition = self.ring_condition(&app, condition);
+                Command::PutRing(PutRing { app, seed, replicas, condition })
+            }
+            Kind::DeleteRing { app, condition } => {
+                let condition = self.ring_condition(&app, condition);
+                Command::DeleteRing(DeleteRing { app, condition })
+            }
+            Kind::CompactRing { app, condition } => {
+                let condition = self.ring_condition(&app, condition);
+                Command::CompactRing(CompactRing { app, condition })
+            }
+            Kind::PutShardSet { set, config, condition } => {
+                let condition = self.shard_set_condition(&set, condition);
+                Command::PutShardSet(PutShardSet { set, config, condition })
+            }
+            Kind::DeleteShardSet { set, condition } => {
+                let condition = self.shard_set_condition(&set, condition);
+                Command::DeleteShardSet(DeleteShardSet { set, condition })
+            }
+            Kind::Release { set, worker, waiting, shards } => {
+                Command::Release(self.release(set, worker, waiting, &shards))
+            }
+            Kind::Rebalance { sets } => Command::Rebalance(Rebalance { sets }),
             Kind::Open { request } => {
                 Command::OpenSession(OpenSession { ttl_ms: None, name: "host".into(), request })
             }
@@ -244,11 +313,61 @@ impl World {
         condition(pick, self.catalog.document(app, name).map(|d| d.revision))
     }
 
+    fn ring_condition(&self, app: &AppName, pick: Pick) -> Condition {
+        condition(pick, self.catalog.ring(app).map(|ring| ring.epoch()))
+    }
+
+    fn shard_set_condition(&self, set: &ShardSetName, pick: Pick) -> Condition {
+        condition(pick, self.catalog.shard_set(set).map(|known| known.record.revision))
+    }
+
+    fn release(
+        &self,
+        set: ShardSetName,
+        worker: Pick,
+        waiting: bool,
+        shards: &[(u8, Pick)],
+    ) -> Release {
+        let known = self.catalog.shard_set(&set).map(|known| &known.group);
+        let workers: Vec<_> = known.into_iter().flat_map(|group| group.workers()).collect();
+        let by = match worker {
+            Pick::Right(n) if !workers.is_empty() => {
+                ReleasedBy::Worker(workers[usize::from(n) % workers.len()].0.clone())
+            }
+            Pick::Right(_) | Pick::Wrong => ReleasedBy::Worker(id("nobody")),
+            Pick::None => ReleasedBy::Operator,
+        };
+        let candidates: Vec<_> = known
+            .into_iter()
+            .flat_map(|group| group.shards())
+            .filter(|(_, shard)| may_release(&by, shard))
+            .filter(|(_, shard)| !waiting || shard.next.is_some() || shard.gone)
+            .collect();
+        let named = |(n, grant): &(u8, Pick)| match candidates
+            .get(usize::from(*n) % candidates.len().max(1))
+        {
+            None => (ShardId::from(&InstanceKey::new(app_name("pay"), id("a"))), Revision(1)),
+            Some((shard, known)) => match grant {
+                Pick::None | Pick::Right(_) => ((*shard).clone(), known.grant),
+                Pick::Wrong => ((*shard).clone(), Revision(known.grant.0.saturating_sub(1))),
+            },
+        };
+        Release { shards: shards.iter().map(named).collect(), set, by }
+    }
+
     fn expiry(&self, pick: Pick, late: bool) -> Expiry {
         let session = self.session(pick).unwrap_or_default();
         let touched = self.catalog.session(session).map_or(0, |s| s.touched.0);
         let touched = Revision(touched.saturating_sub(u64::from(late)));
         Expiry { session, touched, silent_ms: 15_200 }
+    }
+}
+
+/// Whether it is theirs to let go, whatever the grant.
+pub fn may_release(by: &ReleasedBy, shard: &Shard) -> bool {
+    match by {
+        ReleasedBy::Worker(worker) => shard.holder.as_ref() == Some(worker),
+        ReleasedBy::Operator => shard.holder.is_some(),
     }
 }
 
@@ -296,13 +415,44 @@ pub fn short_lived(app: AppName) -> PutApp {
     PutApp { app, policy, condition: Condition::Any }
 }
 
-/// Up to `most` entries.
+/// Up to `most` entries from an empty catalogue; half of the sequences begin with rings and shard
+/// sets over everybody, and then go on about these more than about other things.
 pub fn acts(most: usize) -> impl Strategy<Value = Vec<Act>> {
+    let any = vec(act(kind()), 0..most);
+    let settled = most.saturating_sub(beginning().len()).max(1);
+    let at_work = vec(act(prop_oneof![1 => kind(), 3 => kind_at_work()]), 0..settled);
+    let at_work = at_work.prop_map(|acts| beginning().into_iter().chain(acts).collect());
+    prop_oneof![any, at_work]
+}
+
+fn act(kind: impl Strategy<Value = Kind>) -> impl Strategy<Value = Act> {
     let pass_ms = prop_oneof![4 => 0..100_u64, 2 => 1_000..20_000_u64, 1 => Just(IDEMPOTENCY_MS)];
-    let act = (kind(), pass_ms, 0..30_000_u64, prop::bool::weighted(0.05));
-    let act =
-        act.prop_map(|(kind, pass_ms, back_ms, new_term)| Act { kind, pass_ms, back_ms, new_term });
-    vec(act, 0..most)
+    let act = (kind, pass_ms, 0..30_000_u64, prop::bool::weighted(0.05));
+    act.prop_map(|(kind, pass_ms, back_ms, new_term)| Act { kind, pass_ms, back_ms, new_term })
+}
+
+/// Everybody is there, each app has a ring, and each app works on the other one's shards.
+fn beginning() -> Vec<Act> {
+    let everybody = APPS.iter().flat_map(|app| IDS.iter().map(move |name| (app, name)));
+    let items = everybody.map(|(app, name)| Item::Register {
+        key: InstanceKey::new(app_name(app), id(name)),
+        session: Pick::None,
+        ttl_ms: None,
+        takeover: false,
+        create_app: true,
+        condition: Pick::None,
+    });
+    let mut kinds = vec![Kind::Batch { items: items.collect(), request: None }];
+    for (n, set) in SETS.iter().enumerate() {
+        let set: ShardSetName = set.parse().expect("a name");
+        let (app, apps) = (app_name(APPS[n]), Covered::All);
+        let config = ShardSetConfig { workers: app.clone(), apps, copies: 2, scaling: None };
+        kinds.push(Kind::PutRing { app, seed: 0, replicas: 1, condition: Pick::None });
+        kinds.push(Kind::PutShardSet { set: set.clone(), config, condition: Pick::None });
+        kinds.push(Kind::Rebalance { sets: vec![set] });
+    }
+    let act = |kind| Act { kind, pass_ms: 1, back_ms: 0, new_term: false };
+    kinds.into_iter().map(act).collect()
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
@@ -327,6 +477,18 @@ fn kind() -> impl Strategy<Value = Kind> {
         ),
         3 => (app(), document_name(), condition_pick())
             .prop_map(|(app, name, condition)| Kind::DeleteDocument { app, name, condition }),
+        2 => (app(), select(vec![0, 0, 0, 7]), 1..4_u8, condition_pick()).prop_map(
+            |(app, seed, replicas, condition)| Kind::PutRing { app, seed, replicas, condition }
+        ),
+        1 => ring_less(),
+        3 => (set(), config(), condition_pick())
+            .prop_map(|(set, config, condition)| Kind::PutShardSet { set, config, condition }),
+        1 => (set(), condition_pick())
+            .prop_map(|(set, condition)| Kind::DeleteShardSet { set, condition }),
+        4 => (set(), pick(), any::<bool>(), vec((any::<u8>(), pick()), 0..5)).prop_map(
+            |(set, worker, waiting, shards)| Kind::Release { set, worker, waiting, shards }
+        ),
+        6 => vec(set(), 1..3).prop_map(|sets| Kind::Rebalance { sets }),
         3 => request().prop_map(|request| Kind::Open { request }),
         1 => pick().prop_map(|session| Kind::Close { session }),
         4 => (vec(item(), 0..6), request())
@@ -335,6 +497,51 @@ fn kind() -> impl Strategy<Value = Kind> {
             .prop_map(|(sessions, term_moved)| Kind::Expire { sessions, term_moved }),
         1 => Just(Kind::Tick),
     ]
+}
+
+/// What rings and shard sets follow, and what is done to them.
+fn kind_at_work() -> impl Strategy<Value = Kind> {
+    let come = (key(), any::<bool>()).prop_map(|(key, takeover)| Item::Register {
+        key,
+        session: Pick::None,
+        ttl_ms: None,
+        takeover,
+        create_app: true,
+        condition: Pick::None,
+    });
+    let go = key().prop_map(|key| Item::Deregister {
+        key,
+        incarnation: Pick::None,
+        condition: Pick::None,
+    });
+    let weight = (key(), 1..5_u16).prop_map(|(key, weight)| Kind::Patch {
+        key,
+        incarnation: Pick::None,
+        weight,
+        clear: false,
+        condition: Pick::None,
+    });
+    prop_oneof![
+        6 => come.prop_map(Kind::Item),
+        3 => go.prop_map(Kind::Item),
+        2 => weight,
+        2 => (key(), prop::option::of(0..10_000_u64))
+            .prop_map(|(key, expires_in_ms)| Kind::PutOverride { key, expires_in_ms }),
+        1 => key().prop_map(|key| Kind::ClearOverride { key }),
+        1 => (set(), config())
+            .prop_map(|(set, config)| Kind::PutShardSet { set, config, condition: Pick::None }),
+        6 => (set(), pick(), any::<bool>(), vec((any::<u8>(), pick()), 1..5)).prop_map(
+            |(set, worker, waiting, shards)| Kind::Release { set, worker, waiting, shards }
+        ),
+        8 => vec(set(), 1..3).prop_map(|sets| Kind::Rebalance { sets }),
+    ]
+}
+
+fn ring_less() -> impl Strategy<Value = Kind> {
+    (app(), condition_pick(), any::<bool>()).prop_map(|(app, condition, delete)| match delete {
+        true => Kind::DeleteRing { app, condition },
+        false => Kind::CompactRing { app, condition },
+    })
 }
 
 fn item() -> impl Strategy<Value = Item> {
@@ -370,12 +577,42 @@ fn request() -> impl Strategy<Value = Option<Request>> {
     prop::option::of(request)
 }
 
+fn set() -> impl Strategy<Value = ShardSetName> {
+    select(SETS.to_vec()).prop_map(|name| name.parse().expect("a name"))
+}
+
+fn config() -> impl Strategy<Value = ShardSetConfig> {
+    let covered = vec![vec!["pay"], vec!["pay/eu"], vec!["pay", "pay/eu"]];
+    let covered =
+        select(covered).prop_map(|names| Covered::Apps(names.into_iter().map(app_name).collect()));
+    let apps = prop_oneof![1 => Just(Covered::All), 1 => covered];
+    let scaling = prop::option::of((1..3_u32, 0..3_u32, 1..4_u32, select(vec![0, 5_000, 30_000])));
+    let scaling = scaling.prop_map(|policy| {
+        let (shards_per_worker, min, max, cooldown_ms) = policy?;
+        Some(ScalingPolicy { shards_per_worker, min, max, cooldown_ms })
+    });
+    (app(), apps, 1..3_u8, scaling).prop_map(|(workers, apps, copies, scaling)| ShardSetConfig {
+        workers,
+        apps,
+        copies,
+        scaling,
+    })
+}
+
 fn app() -> impl Strategy<Value = AppName> {
-    select(vec!["pay", "pay/eu"]).prop_map(|name| name.parse().expect("a name"))
+    select(APPS.to_vec()).prop_map(app_name)
+}
+
+fn app_name(name: &str) -> AppName {
+    name.parse().expect("a name")
+}
+
+fn id(id: &str) -> InstanceId {
+    id.parse().expect("an id")
 }
 
 fn key() -> impl Strategy<Value = InstanceKey> {
-    let id = select(vec![" ", "a", "b"]).prop_map(|id| id.parse().expect("an id"));
+    let id = select(IDS.to_vec()).prop_map(id);
     (app(), id).prop_map(|(app, id)| InstanceKey::new(app, id))
 }
 

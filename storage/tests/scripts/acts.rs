@@ -10,17 +10,25 @@
 //! clear-override APP/ID
 //! document APP/NAME [value=JSON | bytes=131072] [by=] [no_app] [CONDITION]
 //! delete-document APP/NAME [by=] [CONDITION]
+//! ring APP [seed=] [replicas=] [CONDITION]
+//! delete-ring APP [CONDITION]
+//! compact-ring APP [CONDITION]
+//! shard-set SET workers=APP apps=A,B|* [copies=] [SCALING] [CONDITION]
+//! delete-shard-set SET [CONDITION]
+//! release SET worker=W|operator SHARD=GRANT …
+//! rebalance SET …
 //! open [ttl=] [name=] [REQUEST]
 //! close SESSION
 //! batch [REQUEST]                  its items follow, indented: register and deregister
 //! expire session=1 touched=1 [silent=15s] [session=2 touched=2 …] term=1
 //! tick [+10s]                      cluster time passes (or tries to go back: -10s)
 //! term 2                           later entries are of term 2
-//! show                             the state
+//! show [shard-sets]                the state, or only what it has of shard sets
 //!
 //! PROFILE:   version= zone= weight= meta.KEY=VALUE
 //! CONDITION: absent (If-None-Match: *) or if=r3 (If-Match)
 //! REQUEST:   key=K [body=1] [part=0]
+//! SCALING:   per_worker=2 [min=1] [max=10] [cooldown=60s]
 //! ```
 
 use std::collections::BTreeMap;
@@ -28,11 +36,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use roster_storage::command::{
-    AppPolicy, Batch, BatchItem, ClearOverride, CloseSession, Command, Condition, DeleteApp,
-    DeleteDocument, Deregister, Expire, Expiry, MetadataPatch, OpenSession, Overridden, Patch,
-    Profile, PutApp, PutDocument, PutOverride, Register, Request,
+    AppPolicy, Batch, BatchItem, ClearOverride, CloseSession, Command, CompactRing, Condition,
+    Covered, DeleteApp, DeleteDocument, DeleteRing, DeleteShardSet, Deregister, Expire, Expiry,
+    MetadataPatch, OpenSession, Overridden, Patch, Profile, PutApp, PutDocument, PutOverride,
+    PutRing, PutShardSet, Rebalance, Register, Release, ReleasedBy, Request, ShardSetConfig,
 };
 use roster_storage::names::{AppName, DocumentName, InstanceKey, Revision};
+use roster_storage::shards::scaling::ScalingPolicy;
 use smol_str::SmolStr;
 
 pub enum Act {
@@ -41,6 +51,7 @@ pub enum Act {
     Tick(i64),
     Term(u64),
     Show,
+    ShowShardSets,
 }
 
 /// Reads the acts of one block.
@@ -93,6 +104,7 @@ impl<'a> Words<'a> {
         Ok(match self.verb {
             "tick" => Act::Tick(self.plain.first().map_or(Ok(0), |by| signed_ms(by))?),
             "term" => Act::Term(parsed(self.first()?)?),
+            "show" if self.has("shard-sets") => Act::ShowShardSets,
             "show" => Act::Show,
             _ => Act::Command(Box::new(self.command()?)),
         })
@@ -117,6 +129,29 @@ impl<'a> Words<'a> {
             "clear-override" => Command::ClearOverride(ClearOverride { key: self.key()? }),
             "document" => Command::PutDocument(self.put_document()?),
             "delete-document" => Command::DeleteDocument(self.delete_document()?),
+            "ring" => Command::PutRing(PutRing {
+                app: parsed(self.first()?)?,
+                seed: self.number("seed")?.unwrap_or(0),
+                replicas: self.number("replicas")?.unwrap_or(1),
+                condition: self.condition()?,
+            }),
+            "delete-ring" => Command::DeleteRing(DeleteRing {
+                app: parsed(self.first()?)?,
+                condition: self.condition()?,
+            }),
+            "compact-ring" => Command::CompactRing(CompactRing {
+                app: parsed(self.first()?)?,
+                condition: self.condition()?,
+            }),
+            "shard-set" => Command::PutShardSet(self.put_shard_set()?),
+            "delete-shard-set" => Command::DeleteShardSet(DeleteShardSet {
+                set: parsed(self.first()?)?,
+                condition: self.condition()?,
+            }),
+            "release" => Command::Release(self.release()?),
+            "rebalance" => Command::Rebalance(Rebalance {
+                sets: self.plain.iter().map(|set| parsed(set)).collect::<Result<_, _>>()?,
+            }),
             "open" => Command::OpenSession(OpenSession {
                 ttl_ms: self.ms("ttl")?,
                 name: self.value("name").unwrap_or_default().into(),
@@ -227,6 +262,45 @@ impl<'a> Words<'a> {
         Ok(DeleteDocument { app, name, by, condition: self.condition()? })
     }
 
+    fn put_shard_set(&self) -> Result<PutShardSet, String> {
+        let apps = match self.needed("apps")? {
+            "*" => Covered::All,
+            names => Covered::Apps(names.split(',').map(parsed).collect::<Result<_, _>>()?),
+        };
+        let config = ShardSetConfig {
+            workers: parsed(self.needed("workers")?)?,
+            apps,
+            copies: self.number("copies")?.unwrap_or(1),
+            scaling: self.scaling()?,
+        };
+        Ok(PutShardSet { set: parsed(self.first()?)?, config, condition: self.condition()? })
+    }
+
+    fn scaling(&self) -> Result<Option<ScalingPolicy>, String> {
+        let Some(shards_per_worker) = self.number("per_worker")? else { return Ok(None) };
+        Ok(Some(ScalingPolicy {
+            shards_per_worker,
+            min: self.number("min")?.unwrap_or(0),
+            max: self.number("max")?.unwrap_or(100),
+            cooldown_ms: self.ms("cooldown")?.unwrap_or(60_000),
+        }))
+    }
+
+    fn release(&self) -> Result<Release, String> {
+        let by = match self.value("worker") {
+            Some(worker) => ReleasedBy::Worker(parsed(worker)?),
+            None if self.has("operator") => ReleasedBy::Operator,
+            None => return Err("a release needs worker= or operator".into()),
+        };
+        let shards = self.pairs.iter().filter(|(name, _)| *name != "worker");
+        let shards = shards.map(|(shard, grant)| Ok((parsed(shard)?, parsed(grant)?)));
+        Ok(Release {
+            set: parsed(self.first()?)?,
+            by,
+            shards: shards.collect::<Result<_, String>>()?,
+        })
+    }
+
     fn expire(&self) -> Result<Expire, String> {
         let mut sessions: Vec<Expiry> = Vec::new();
         for (name, value) in &self.pairs {
@@ -289,6 +363,10 @@ impl<'a> Words<'a> {
 
     fn value(&self, name: &str) -> Option<&'a str> {
         self.pairs.iter().find(|(n, _)| *n == name).map(|(_, value)| *value)
+    }
+
+    fn needed(&self, name: &str) -> Result<&'a str, String> {
+        self.value(name).ok_or_else(|| format!("{name}= is missing"))
     }
 
     fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, String> {

@@ -3,10 +3,12 @@
 
 use std::fmt::Write;
 
-use roster_storage::catalog::{Catalog, Document, Instance, State};
-use roster_storage::command::{Outcome, Profile, Refusal, Reply};
-use roster_storage::events::{Event, Reason};
-use roster_storage::names::{InstanceKey, Revision};
+use roster_storage::catalog::{Catalog, Document, Instance, ShardSet, State};
+use roster_storage::command::{Covered, Outcome, Profile, Refusal, Reply};
+use roster_storage::events::{Event, Held, Reason};
+use roster_storage::names::{InstanceKey, Revision, ShardSetName};
+use roster_storage::ring::Ring;
+use roster_storage::shards::Shard;
 
 /// An answer and its events, a line each.
 pub fn told(revision: Revision, outcome: &Outcome, events: &[Event]) -> String {
@@ -15,10 +17,13 @@ pub fn told(revision: Revision, outcome: &Outcome, events: &[Event]) -> String {
         let _ = write!(text, " (first answered at r{})", outcome.revision);
     }
     text.push('\n');
-    if let Ok(Reply::Batch(items)) = &outcome.result {
-        for item in items {
-            let _ = writeln!(text, "   - {}", answer(item));
-        }
+    let items: Vec<String> = match &outcome.result {
+        Ok(Reply::Batch(items)) => items.iter().map(answer).collect(),
+        Ok(Reply::Released(items)) => items.iter().map(let_go).collect(),
+        Ok(_) | Err(_) => Vec::new(),
+    };
+    for item in items {
+        let _ = writeln!(text, "   - {item}");
     }
     for event in events {
         let _ = writeln!(text, "   {}", happened(event));
@@ -49,12 +54,28 @@ fn answer(result: &Result<Reply, Refusal>) -> String {
         Ok(Reply::DocumentPut { created: true }) => "document created".into(),
         Ok(Reply::DocumentPut { created: false }) => "document changed".into(),
         Ok(Reply::DocumentDeleted) => "document deleted".into(),
+        Ok(Reply::RingPut { created: true, epoch }) => format!("ring created epoch={epoch}"),
+        Ok(Reply::RingPut { created: false, epoch }) => format!("ring put epoch={epoch}"),
+        Ok(Reply::RingDeleted) => "ring deleted".into(),
+        Ok(Reply::RingCompacted { epoch }) => format!("ring compacted epoch={epoch}"),
+        Ok(Reply::ShardSetPut { created: true }) => "shard set created".into(),
+        Ok(Reply::ShardSetPut { created: false }) => "shard set changed".into(),
+        Ok(Reply::ShardSetDeleted) => "shard set deleted".into(),
+        Ok(Reply::Released(items)) => format!("release of {}", items.len()),
+        Ok(Reply::Rebalanced { changed }) => format!("rebalanced changed={changed}"),
         Ok(Reply::SessionOpened { session, ttl_ms }) => {
             format!("opened session={session} ttl={ttl_ms}ms")
         }
         Ok(Reply::SessionClosed { instances }) => format!("closed with {instances} instances"),
         Ok(Reply::Batch(items)) => format!("batch of {}", items.len()),
         Ok(Reply::Expired { ended, dropped }) => format!("expired ended={ended} dropped={dropped}"),
+    }
+}
+
+fn let_go(item: &Result<(), Refusal>) -> String {
+    match item {
+        Ok(()) => "released".into(),
+        Err(refusal) => format!("refused: {refusal}"),
     }
 }
 
@@ -72,8 +93,9 @@ fn happened(event: &Event) -> String {
         Event::ShardPut { key, incarnation, .. } => {
             format!("shard {key} put incarnation={incarnation}")
         }
-        Event::ShardDeleted { key, incarnation, reason } => {
-            format!("shard {key} deleted incarnation={incarnation}: {}", reason.word())
+        Event::ShardDeleted { key, incarnation, reason, held } => {
+            let held: String = held.iter().map(who_held).collect();
+            format!("shard {key} deleted incarnation={incarnation}: {}{held}", reason.word())
         }
         Event::SessionPut { session, value } => {
             format!("session {session} put ttl={}ms touched={}", value.ttl_ms, value.touched)
@@ -87,7 +109,39 @@ fn happened(event: &Event) -> String {
         Event::DocumentDeleted { app, name, reason, by } => {
             format!("document {app}/{name} deleted by={by}: {}", why(reason))
         }
+        Event::RingPut { app, ring } => format!("ring of {app} put {}", turned(ring)),
+        Event::RingDeleted { app, reason } => format!("ring of {app} deleted: {}", why(reason)),
+        Event::WorkPut { set, app, worker, shard, grant, release } => {
+            let release = if *release { ", to be let go" } else { "" };
+            format!("work {app}/{worker} put {shard} of {set} grant={grant}{release}")
+        }
+        Event::WorkEnded { set, app, worker, shard, grant, reason } => {
+            let why = why(reason);
+            format!("work {app}/{worker} ended {shard} of {set} grant={grant}: {why}")
+        }
     }
+}
+
+fn who_held(held: &Held) -> String {
+    let Held { set, holder } = held;
+    match holder {
+        Some(holder) => format!(", of {set} held by {holder}"),
+        None => format!(", of {set} held by nobody"),
+    }
+}
+
+/// A ring: who holds each slot, and who held the vacant ones, the longest vacant first.
+fn turned(ring: &Ring) -> String {
+    let (epoch, seed, replicas) = (ring.epoch(), ring.seed(), ring.replicas());
+    let mut text = format!("epoch={epoch} seed={seed} replicas={replicas} slots");
+    for holder in ring.holders() {
+        let _ = write!(text, " {}", holder.map_or("-", |id| id.as_str()));
+    }
+    for (n, (slot, holder)) in ring.holes().enumerate() {
+        let before = if n == 0 { ", vacant" } else { "" };
+        let _ = write!(text, "{before} {slot}:{holder}");
+    }
+    text
 }
 
 fn why(reason: &Reason) -> String {
@@ -124,7 +178,7 @@ fn said(profile: &Profile) -> String {
     text
 }
 
-/// The state: sessions, apps with their instances, documents and overrides.
+/// The state: sessions, apps with their instances, documents, overrides and ring, shard sets.
 pub fn shown(catalog: &Catalog) -> String {
     let mut text = String::new();
     for (id, session) in catalog.sessions() {
@@ -153,6 +207,53 @@ pub fn shown(catalog: &Catalog) -> String {
             let until = word.expires_at_ms.map_or("".into(), |ms| format!(" until={ms}ms"));
             let _ = writeln!(text, "= override {key} {:?}{until}", word.state);
         }
+        if let Some(ring) = &app.ring {
+            let _ = writeln!(text, "= ring of {name} {}", turned(ring));
+        }
     }
+    text.push_str(&shown_sets(catalog));
     if text.is_empty() { "= nothing\n".into() } else { text }
+}
+
+/// What the state has of shard sets.
+pub fn shown_sets(catalog: &Catalog) -> String {
+    catalog.shard_sets().map(|(name, set)| shown_set(name, set)).collect()
+}
+
+fn shown_set(name: &ShardSetName, set: &ShardSet) -> String {
+    let (config, counts) = (&set.record.config, set.group.counts());
+    let apps = match &config.apps {
+        Covered::All => "*".into(),
+        Covered::Apps(apps) => apps.iter().map(|app| app.as_str()).collect::<Vec<_>>().join(","),
+    };
+    let mut text = format!(
+        "= shard set {name} revision={} epoch={} workers={} apps={apps} copies={}",
+        set.record.revision, set.record.epoch, config.workers, config.copies
+    );
+    if let Some(scaling) = &set.record.scaling {
+        let since = scaling.lower_since_ms.map_or("".into(), |ms| format!(" lower_since={ms}ms"));
+        let _ = write!(text, " desired={}{since}", scaling.desired);
+    }
+    let _ = writeln!(
+        text,
+        "\n= counts of {name} shards={} assigned={} pending={} orphaned={} gone={} workers={}",
+        counts.shards,
+        counts.assigned,
+        counts.pending,
+        counts.orphaned,
+        counts.gone,
+        counts.workers
+    );
+    let mut shards: Vec<_> = set.group.shards().collect();
+    shards.sort_by_key(|(shard, _)| shard.as_str());
+    for (shard, Shard { holder, grant, next, gone }) in shards {
+        let _ = write!(text, "= {shard} of {name}");
+        let _ = match holder {
+            Some(holder) => write!(text, " held by {holder} grant={grant}"),
+            None => write!(text, " held by nobody, last grant={grant}"),
+        };
+        let next = next.as_ref().map_or("".into(), |next| format!(" next={next}"));
+        let _ = writeln!(text, "{next}{}", if *gone { " gone" } else { "" });
+    }
+    text
 }
