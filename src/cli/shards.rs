@@ -206,7 +206,14 @@ impl List {
         pages(&self.target, call, grid, |grid, shard| {
             let state = shard_state(shard);
             let (holder, next) = (word(&shard["holder"]), word(&shard["next"]));
-            grid.row(&[&word(&shard["shard"]), &address(shard), &holder, &shard["grant"], &next, &state]);
+            grid.row(&[
+                &word(&shard["shard"]),
+                &address(shard),
+                &holder,
+                &shard["grant"],
+                &next,
+                &state,
+            ]);
         })
         .await
     }
@@ -231,17 +238,31 @@ fn address(item: &Value) -> String {
 impl Set {
     async fn workers(self) -> Result<(), End> {
         let path = set_path(&self.set, &["workers"])?;
-        let columns =
-            ["WORKER", "ADDRESS", "STATE", "ZONE", ">WEIGHT", ">HELD", ">INCOMING", ">RELEASING", ">LOAD"];
+        let columns = [
+            "WORKER",
+            "ADDRESS",
+            "STATE",
+            "ZONE",
+            ">WEIGHT",
+            ">HELD",
+            ">INCOMING",
+            ">RELEASING",
+            ">LOAD",
+        ];
         let grid = Grid::new(&columns);
-        pages(&self.target, || Call::get(path.clone()), grid, |grid, worker| {
-            let (id, state, zone) =
-                (word(&worker["id"]), word(&worker["state"]), word(&worker["zone"]));
-            let numbers = ["weight", "held", "incoming", "releasing", "load"];
-            let [weight, held, incoming, releasing, load] = numbers.map(|name| &worker[name]);
-            let address = address(worker);
-            grid.row(&[&id, &address, &state, &zone, weight, held, incoming, releasing, load]);
-        })
+        pages(
+            &self.target,
+            || Call::get(path.clone()),
+            grid,
+            |grid, worker| {
+                let (id, state, zone) =
+                    (word(&worker["id"]), word(&worker["state"]), word(&worker["zone"]));
+                let numbers = ["weight", "held", "incoming", "releasing", "load"];
+                let [weight, held, incoming, releasing, load] = numbers.map(|name| &worker[name]);
+                let address = address(worker);
+                grid.row(&[&id, &address, &state, &zone, weight, held, incoming, releasing, load]);
+            },
+        )
         .await
     }
 
@@ -272,9 +293,19 @@ fn set_text(set: &Value) -> String {
     let name = word(&set["set"]);
     let workers = word(&set["workers"]);
     grid.row(&[&name, &workers, &apps.join(","), &set["copies"], &set["epoch"]]);
-    let columns = [">SHARDS", ">ASSIGNED", ">PENDING", ">ORPHANED", ">GONE", ">WORKERS", ">AVAILABLE", ">IMBALANCE"];
+    let columns = [
+        ">SHARDS",
+        ">ASSIGNED",
+        ">PENDING",
+        ">ORPHANED",
+        ">GONE",
+        ">WORKERS",
+        ">AVAILABLE",
+        ">IMBALANCE",
+    ];
     let mut counted = Grid::new(&columns);
-    let names = ["shards", "assigned", "pending", "orphaned", "gone", "workers", "available_workers"];
+    let names =
+        ["shards", "assigned", "pending", "orphaned", "gone", "workers", "available_workers"];
     let [shards, assigned, pending, orphaned, gone, workers, available] =
         names.map(|name| &counts[name]);
     let imbalance = &set["imbalance"];
@@ -356,7 +387,8 @@ impl Release {
         if grants.is_empty() {
             return Ok(());
         }
-        let call = Call::post(set_path(&self.set, &["release"])?).json(&json!({"shards": grants}))?;
+        let call =
+            Call::post(set_path(&self.set, &["release"])?).json(&json!({"shards": grants}))?;
         let answer = client.send(call).await?;
         let results: Value = answer.json()?;
         print_answer(self.target.output, &answer, || Ok(released_text(&results, &grants)))?;

@@ -92,7 +92,8 @@ impl Client {
         let sent = Instant::now();
         let registered = self.register(app, id, &registration).await?;
         let (tell, status) = watch::channel(Status::Alive(registered.clone()));
-        let (hear, heard) = watch::channel(Heard::new(registered.incarnation, sent, registered.ttl));
+        let (hear, heard) =
+            watch::channel(Heard::new(registered.incarnation, sent, registered.ttl));
         let (adopted, to_adopt) = watch::channel(Revision(0));
         let stop = CancellationToken::new();
         let keeper = Keeper {

@@ -71,7 +71,8 @@ fn reading(app: &str) -> Result<Call, Error> {
 fn view_of(answer: &Answer, app: &str) -> Result<View, Error> {
     let description: Description = answer.json_or_msgpack()?;
     if description.group != app {
-        let detail = format!("the ring of {:?} where that of {app:?} was asked for", description.group);
+        let detail =
+            format!("the ring of {:?} where that of {app:?} was asked for", description.group);
         return Err(answer.not_understood(detail));
     }
     View::try_from(description).map_err(|why| answer.not_understood(why.to_string()))

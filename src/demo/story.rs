@@ -186,12 +186,7 @@ impl<'a> Story<'a> {
     }
 
     /// Whether all was as promised.
-    fn judge(
-        &self,
-        before: &Holders,
-        after: &After,
-        transports: &[String],
-    ) -> Result<(), String> {
+    fn judge(&self, before: &Holders, after: &After, transports: &[String]) -> Result<(), String> {
         let alive: Vec<String> = self.fleet.fetchers.keys().cloned().collect();
         let ledger = Ledger { before, after: &after.holders };
         let (moved, fewest) = (ledger.moved(), ledger.fewest(&alive));
