@@ -8,7 +8,8 @@ use axum::body::Body;
 use axum::response::Response;
 use parking_lot::Mutex;
 use roster::client::{
-    Client, Error, Options, Registration, Revision, RingDescription, RingMember, RingView, RingWork,
+    Client, Error, Options, Registration, Revision, RingDescription, RingFollower, RingMember,
+    RingView, RingWork,
 };
 use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
@@ -75,15 +76,21 @@ async fn a_malformed_description_is_refused() {
 
 #[tokio::test]
 async fn a_follower_takes_newer_rings_and_never_goes_back() {
-    let gate = Arc::new(Notify::new());
-    let newer = Act::After(gate.clone(), Box::new(answer(ring(9, [0, 1]))));
-    let polls = vec![answer(ring(3, [1, 0])), answer(json!({"v": 9})), newer];
+    let gates = [(); 2].map(|()| Arc::new(Notify::new()));
+    let later = |gate: usize, act: Act| Act::After(gates[gate].clone(), Box::new(act));
+    let malformed = later(0, answer(json!({"v": 9})));
+    let polls = vec![answer(ring(3, [1, 0])), malformed, later(1, answer(ring(9, [0, 1])))];
     let node = Scripted::on([(POLLS, polls), (READS, vec![answer(ring(5, [0, 1]))])]).await;
     let mut follower = client(&[&node]).follow_ring("pay").await.expect("a ring");
+    let error = |follower: &RingFollower| follower.error().expect("an error").to_string();
+    node.asked_with_times(POLLS, 2).await;
+    assert_eq!(follower.view().epoch(), Revision(5));
+    assert!(error(&follower).contains("a ring of epoch 3, but epoch 5"), "{}", error(&follower));
+    gates[0].notify_one();
     node.asked_with_times(POLLS, 3).await;
     assert_eq!(follower.view().epoch(), Revision(5));
-    assert!(matches!(follower.error(), Some(Error::NotRoster { .. })), "{:?}", follower.error());
-    gate.notify_one();
+    assert!(error(&follower).contains("missing field"), "{}", error(&follower));
+    gates[1].notify_one();
     assert_eq!(within("a newer ring", follower.changed()).await.epoch(), Revision(9));
     node.asked_with_times(POLLS, 4).await;
     assert!(follower.error().is_none(), "{:?}", follower.error());
