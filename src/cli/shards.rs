@@ -24,25 +24,32 @@ pub(super) struct Shards {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Show the shards of a set and who holds them. Example: roster shards list polling --worker f1
+    /// Show the shards of a set and who holds them
+    #[command(after_help = "Example: roster shards list polling --worker f1")]
     List(List),
-    /// Show the workers of a set and their load. Example: roster shards workers polling
+    /// Show the workers of a set and their load
+    #[command(after_help = "Example: roster shards workers polling")]
     Workers(Set),
-    /// Show what would move if workers joined or left; nothing happens. Example: roster shards plan
-    /// polling --leave f1
+    /// Show what would move if workers joined or left; nothing happens
+    #[command(after_help = "Example: roster shards plan polling --leave f1")]
     Plan(Plan),
     /// Take shards from who holds them, so that they are planned anew; the holder may still be at
-    /// work on them. Example: roster shards release polling pay/10.0.0.1:8719
+    /// work on them
+    #[command(after_help = "Example: roster shards release polling pay/10.0.0.1:8719")]
     Release(Release),
-    /// Show a set and how far its work is shared out. Example: roster shards get polling
+    /// Show a set and how far its work is shared out
+    #[command(after_help = "Example: roster shards get polling")]
     Get(Set),
-    /// Make a shard set, or change it. Example: roster shards create polling --workers fetchers
-    /// --apps pay,cart
+    /// Make a shard set, or change it
+    #[command(
+        after_help = "Example: roster shards create polling --workers fetchers --apps pay,cart"
+    )]
     Create(Create),
-    /// Remove a shard set; its shards and workers stay registered. Example: roster shards delete
-    /// polling
+    /// Remove a shard set; its shards and workers stay registered
+    #[command(after_help = "Example: roster shards delete polling")]
     Delete(Set),
-    /// Show how many workers a set should have, and why. Example: roster shards scaling polling
+    /// Show how many workers a set should have, and why
+    #[command(after_help = "Example: roster shards scaling polling")]
     Scaling(Set),
 }
 
