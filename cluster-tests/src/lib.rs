@@ -15,6 +15,7 @@ pub mod faults;
 pub mod history;
 pub mod load;
 pub mod ports;
+pub mod rings;
 pub mod seed;
 pub mod wait;
 pub mod watch;

@@ -1,0 +1,227 @@
+//! Members come, go, drain, expire and change their weight while nodes die and come back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use cluster_tests::churn::{APPS, Churn};
+use cluster_tests::client::{Client, instance};
+use cluster_tests::cluster::{Cluster, READY_WITHIN};
+use cluster_tests::history::History;
+use cluster_tests::rings::{RingBook, RingReaders, computed_from, epoch_of, ring};
+use cluster_tests::seed::Seed;
+use cluster_tests::wait::until;
+use cluster_tests::watch::{Chronicle, Form, Interest, Listener, Run, Stream};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::{same_everywhere, switch_on};
+use crate::watches::reference;
+use crate::{has_checkpoint, three_nodes};
+
+/// Epochs that must come between two faults.
+const EPOCHS_BETWEEN: usize = 40;
+
+/// What the wandering watch takes from one node before it goes to the next.
+const LINES_BEFORE_A_HOP: usize = 7;
+const HOPS_WITHOUT_A_LINE_FOR: Duration = Duration::from_millis(100);
+
+/// Before the next node is asked when one refused.
+const PAUSE: Duration = Duration::from_millis(5);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ring_is_one_assignment_per_epoch_for_all_nodes_and_clients_whatever_dies() {
+    let mut seed = Seed::of_this_run("a_ring_is_one_assignment_per_epoch");
+    let plan = three_nodes().set("--checkpoint-every", 60).set("--log-keep", 10);
+    let mut cluster = plan.start().await;
+    let client = cluster.client();
+    let (chronicle, book) = (Chronicle::new(), RingBook::new());
+    let (leader, followers) = cluster.leader_and_followers().await;
+    let [steady, behind] = [followers[0], followers[1]];
+    let mut begun = 0;
+    for app in APPS {
+        client.at(leader).put(&format!("/v1/apps/{app}"), &json!({})).await.expect("made");
+        begun = switch_on(&client.at(leader), app).await;
+    }
+    let reference = reference(&client, steady, &chronicle).await;
+    let wandering = Wandering::start(&client, &chronicle, begun);
+    let readers = RingReaders::start(&client, &book, &APPS, 3, &mut seed);
+    let churn = Churn::start(&client, &chronicle, 4, &mut seed);
+
+    epochs_go_on(&book).await;
+    cluster.kill(leader);
+    epochs_go_on(&book).await;
+    cluster.start(leader, &[]);
+    cluster.ready().await;
+    assert!(has_checkpoint(&cluster.data_dir(leader).join("checkpoints")), "it began with the log");
+    // This one misses more than the others keep of their logs.
+    cluster.kill(behind);
+    epochs_go_on(&book).await;
+    epochs_go_on(&book).await;
+    cluster.start(behind, &[]);
+    gets_a_checkpoint(&mut cluster, behind).await;
+    epochs_go_on(&book).await;
+
+    churn.stop().await;
+    readers.stop().await;
+    the_nodes_agree(&cluster, &client).await;
+    the_next_one_gets_the_same_slots_everywhere(&cluster, &client).await;
+    the_nodes_agree(&cluster, &client).await;
+
+    let newest = client.at(steady).get("/v1/apps/ads").await.expect("read").revision;
+    let told = wandering.ends_at(newest).await;
+    every_epoch_was_told_once(&book, &told);
+    reference.ends_at(newest).await;
+    let checked = chronicle.check();
+    assert!(checked.covered.1 >= newest, "{checked:?}");
+    println!("{} answers about rings were held against each other", book.answers());
+}
+
+async fn epochs_go_on(book: &RingBook) {
+    let count = || APPS.iter().map(|app| book.epochs(app).len()).sum::<usize>();
+    let wanted = count() + EPOCHS_BETWEEN;
+    until("rings change", Duration::from_secs(30), async || {
+        let seen = count();
+        if seen >= wanted { Ok(()) } else { Err(format!("{seen} of {wanted} epochs")) }
+    })
+    .await;
+}
+
+async fn gets_a_checkpoint(cluster: &mut Cluster, node: u64) {
+    until("it is sent a checkpoint", READY_WITHIN, async || {
+        let log = cluster.last_log(node);
+        if log.contains("received a checkpoint") { Ok(()) } else { Err("not yet") }
+    })
+    .await;
+    cluster.ready().await;
+}
+
+async fn the_nodes_agree(cluster: &Cluster, client: &Client) {
+    for app in APPS {
+        same_everywhere(client, &cluster.ids(), app).await;
+    }
+    let history = History::new();
+    cluster.settled().await.iter().for_each(|status| history.saw_state(status));
+}
+
+/// Vacant slots are taken in an order that no description shows, so only a newcomer tells whether a
+/// node has it.
+async fn the_next_one_gets_the_same_slots_everywhere(cluster: &Cluster, client: &Client) {
+    let app = APPS[0];
+    let at = client.at(cluster.leader().await);
+    for (id, weight) in [("z1", 3), ("z2", 2), ("z3", 4)] {
+        let record = json!({"ip": "192.0.2.1", "port": 1, "ttl": "10m", "weight": weight});
+        at.put(&instance(app, id), &record).await.expect("registered");
+    }
+    for id in ["z3", "z1", "z2"] {
+        at.delete(&instance(app, id)).await.expect("left");
+    }
+    let vacant = slots_of(&ring(&at, app).await.expect("a ring"), -1);
+    assert!(vacant.len() >= 9, "nine slots are vacant at least: {vacant:?}");
+    let record = json!({"ip": "192.0.2.1", "port": 1, "ttl": "10m", "weight": 5});
+    let joined = at.put(&instance(app, "newcomer"), &record).await.expect("registered");
+    let (description, _) = same_everywhere(client, &cluster.ids(), app).await;
+    assert_eq!(epoch_of(&description), joined.revision, "it joined in the entry that registered it");
+    let workers = description["workers"].as_array().expect("workers");
+    let place = workers.iter().position(|worker| worker[0] == "newcomer").expect("it is there");
+    let taken = slots_of(&description, place as i64);
+    assert!(taken.is_subset(&vacant), "{taken:?} were not all vacant: {vacant:?}");
+}
+
+/// The slots of the worker at this place, or the vacant ones for -1.
+fn slots_of(description: &Value, place: i64) -> BTreeSet<usize> {
+    let slots = description["slots"].as_array().expect("slots");
+    slots.iter().enumerate().filter(|(_, held)| **held == place).map(|(slot, _)| slot).collect()
+}
+
+/// All that anybody saw of a ring since the watch began was told by it.
+fn every_epoch_was_told_once(book: &RingBook, run: &Run) {
+    book.told(run);
+    let mut epochs = 0;
+    for app in APPS {
+        for epoch in book.epochs(app).into_iter().filter(|epoch| *epoch > run.after) {
+            let events = run.revisions.get(&epoch).into_iter().flatten();
+            let of_app = events.filter(|event| event["app"] == app).count();
+            assert_eq!(of_app, 1, "epoch {epoch} of {app} was told {of_app} times");
+            epochs += 1;
+        }
+    }
+    println!("the watch that went from node to node told {epochs} epochs");
+}
+
+/// A watch of all rings that goes on at the next node again and again.
+struct Wandering {
+    upto: watch::Sender<u64>,
+    task: JoinHandle<Run>,
+}
+
+impl Wandering {
+    fn start(client: &Client, chronicle: &Chronicle, after: u64) -> Self {
+        let upto = watch::Sender::new(u64::MAX);
+        let wanderer = Wanderer {
+            client: client.clone(),
+            chronicle: chronicle.clone(),
+            told: Run {
+                who: "the wandering watch".into(),
+                interest: Interest { kinds: ["ring".to_owned()].into(), ..Interest::default() },
+                after,
+                upto: after,
+                revisions: BTreeMap::new(),
+            },
+        };
+        let task = tokio::spawn(wanderer.wander(upto.subscribe()));
+        Self { upto, task }
+    }
+
+    /// All that it was told up to this revision.
+    async fn ends_at(self, revision: u64) -> Run {
+        self.upto.send_replace(revision);
+        let told = timeout(READY_WITHIN, self.task).await.expect("it gets there");
+        told.expect("the watch did not panic")
+    }
+}
+
+struct Wanderer {
+    client: Client,
+    chronicle: Chronicle,
+    told: Run,
+}
+
+impl Wanderer {
+    async fn wander(mut self, upto: watch::Receiver<u64>) -> Run {
+        let mut nodes = self.client.ids().into_iter().cycle();
+        while self.told.upto < *upto.borrow() {
+            let node = nodes.next().expect("they come again");
+            let (from, interest) = (self.told.upto, self.told.interest.clone());
+            let query = format!("wait=2s&from={from}{}", interest.query());
+            match Stream::open(&self.client.at(node), &query, Form::Lines).await {
+                Ok(stream) => {
+                    let here = Listener::new(format!("node {node}"), interest, Some(from));
+                    self.hear(stream, here).await;
+                }
+                // It is dead, or it was sent a checkpoint and does not know the changes before it.
+                Err(_) => sleep(PAUSE).await,
+            }
+        }
+        self.told
+    }
+
+    async fn hear(&mut self, mut stream: Stream, mut here: Listener) {
+        for _ in 0..LINES_BEFORE_A_HOP {
+            match stream.next_within(HOPS_WITHOUT_A_LINE_FOR).await {
+                Some(Ok(line)) => here.take(line),
+                Some(Err(end)) => {
+                    here.ended(&end);
+                    break;
+                }
+                None => break,
+            }
+        }
+        for run in here.clone().told().0 {
+            self.told.revisions.extend(run.revisions);
+            self.told.upto = run.upto;
+        }
+        self.chronicle.told(here);
+    }
+}
