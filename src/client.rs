@@ -1,4 +1,5 @@
-//! A client of a Roster cluster: calls, registrations that are kept alive, watches, the history.
+//! A client of a Roster cluster: calls, registrations that are kept alive, watches, the history,
+//! key rings and shards.
 //!
 //! A [`Client`] knows the nodes of one cluster and asks the next one when a node does not answer or
 //! says that it cannot serve. What it resends is decided by one rule: a call whose outcome is
@@ -20,8 +21,15 @@
 //! # }
 //! ```
 //!
-//! Calls go one way: `watch`, `keep_alive` and `history` use `call`; `revisions` decides, without a
-//! socket or a clock, what a watch gives out and from where it resumes.
+//! Who does what is answered in two ways. Keys that nobody has listed: a [`RingFollower`] computes
+//! who owns one, and a [`RingMember`] is one of those who own them. Shards, one per registered
+//! instance: a [`ShardWorker`] is told which ones to work on. Both stop by themselves when their
+//! [`Lease`] is not safe any more, before the cluster gives their work to others.
+//!
+//! Calls go one way: `watch`, `keep_alive` and `history` use `call`; `ring_member` and `shard_worker`
+//! use `keep_alive`. `revisions` decides, without a socket or a clock, what a watch gives out and from
+//! where it resumes; in the same way `standing` decides on which keys a member may start, and `work` what a
+//! worker starts, stops and lets go.
 
 mod call;
 mod endpoints;
@@ -30,11 +38,18 @@ mod event;
 mod history;
 mod instance;
 mod keep_alive;
+mod lease;
 mod lines;
 mod patience;
 mod pauses;
 mod revisions;
+mod ring;
+mod ring_member;
+mod shard_worker;
+mod shards;
+mod standing;
 mod watch;
+mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +63,13 @@ pub use event::{Action, Event};
 pub use history::{Events, EventsRequest, Order, Page};
 pub use instance::{Registered, Registration};
 pub use keep_alive::{Ended, KeepAlive, Status};
+pub use lease::Lease;
+pub use ring::RingFollower;
+pub use ring_member::{RingMember, RingWork};
 pub use roster_storage::names::{Incarnation, Revision};
+pub use roster_storage::ring::{Description as RingDescription, View as RingView};
+pub use shard_worker::{ShardWork, ShardWorker, ShardWorkerSettings};
+pub use shards::{Grant, Released, WorkerShard, WorkerView};
 pub use watch::{Item, Watch, WatchRequest};
 
 /// How long a connection may take to be made: the nodes are near.

@@ -25,6 +25,8 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// A problem document is short.
 const PROBLEM_BYTES_MAX: usize = 64 * 1024;
 
+pub(super) const MSGPACK: &str = "application/msgpack";
+
 /// What a path segment may hold as it is.
 const IN_SEGMENTS: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -133,6 +135,12 @@ impl Call {
         Ok(self)
     }
 
+    /// Doing it twice is the same as doing it once.
+    pub(super) fn repeatable(mut self) -> Self {
+        self.repeatable = true;
+        self
+    }
+
     /// Doing it twice is not the same as doing it once.
     pub(super) fn not_repeatable(mut self) -> Self {
         self.repeatable = false;
@@ -166,6 +174,7 @@ pub struct Answer {
     pub revision: Option<Revision>,
     /// As it came, at most 256 MiB.
     pub body: Bytes,
+    is_msgpack: bool,
     endpoint: String,
 }
 
@@ -176,6 +185,15 @@ impl Answer {
     /// [`Error::NotRoster`] if it has another shape. A write was done all the same.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
         serde_json::from_slice(&self.body).map_err(|e| self.not_understood(e.to_string()))
+    }
+
+    /// Reads the body, which is JSON or, if the answer says so, MessagePack.
+    pub(super) fn json_or_msgpack<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        match self.is_msgpack {
+            true => rmp_serde::from_slice(&self.body)
+                .map_err(|e| self.not_understood(format!("{e} in its MessagePack"))),
+            false => self.json(),
+        }
     }
 
     pub(super) fn not_understood(&self, detail: String) -> Error {
@@ -245,8 +263,10 @@ impl Client {
             let response = self.open_within(begin, at, call).await?;
             let status = response.status().as_u16();
             let revision = number(response.headers(), "roster-revision").map(Revision);
+            let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+            let is_msgpack = kind.is_some_and(|kind| kind.starts_with(MSGPACK));
             let body = read(endpoint, response, ANSWER_BYTES_MAX).await?;
-            Ok(Answer { status, revision, body, endpoint: endpoint.to_string() })
+            Ok(Answer { status, revision, body, is_msgpack, endpoint: endpoint.to_string() })
         };
         match timeout(limit, answered).await {
             Ok(result) => result,

@@ -90,7 +90,13 @@ pub struct Registered {
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Renewed {
     #[serde(deserialize_with = "span")]
+    pub ttl: Duration,
+    #[serde(deserialize_with = "span")]
     pub heartbeat_every: Duration,
+    /// By app, the newest epoch of its ring that all have adopted; only if the heartbeat told what
+    /// this instance has adopted.
+    #[serde(default)]
+    pub settled: BTreeMap<String, Revision>,
 }
 
 fn instance(app: &str, id: &str) -> Result<String, Error> {
@@ -158,14 +164,20 @@ impl Client {
         }
     }
 
+    /// `adopted` is an epoch of the ring of its app, 0 if it has adopted none.
     pub(super) async fn heartbeat(
         &self,
         registered: &Registered,
+        adopted: Revision,
         limits: Limits,
     ) -> Result<Renewed, Error> {
         let path =
             path(&["v1", "apps", &registered.app, "instances", &registered.id, "heartbeat"])?;
         let call = Call::put(path).query("incarnation", registered.incarnation).within(limits);
+        let call = match adopted {
+            Revision(0) => call,
+            epoch => call.query("adopted", epoch),
+        };
         self.send(call).await?.json()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use roster_storage::names::Incarnation;
+use roster_storage::names::{Incarnation, Revision};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -10,11 +10,16 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Client;
 use super::error::{Error, Outcome};
-use super::instance::{Registered, Registration};
+use super::instance::{Registered, Registration, Renewed};
+use super::lease::{Heard, Lease};
 use super::patience::Limits;
 
 /// Heartbeats are not sent more often than this, whatever a node says.
 const HEARTBEAT_EVERY_MIN: Duration = Duration::from_millis(10);
+
+/// While an epoch that this instance has adopted is not settled, heartbeats are sent so often: each
+/// answer may be the one that says that it is.
+const UNSETTLED_EVERY: Duration = Duration::from_millis(200);
 
 /// What one node gets to answer a heartbeat, at most.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -64,6 +69,8 @@ pub enum Ended {
 pub struct KeepAlive {
     client: Client,
     status: watch::Receiver<Status>,
+    lease: Lease,
+    adopted: watch::Sender<Revision>,
     stop: CancellationToken,
     task: AbortOnDropHandle<Registered>,
 }
@@ -82,8 +89,11 @@ impl Client {
         id: &str,
         registration: Registration,
     ) -> Result<KeepAlive, Error> {
+        let sent = Instant::now();
         let registered = self.register(app, id, &registration).await?;
         let (tell, status) = watch::channel(Status::Alive(registered.clone()));
+        let (hear, heard) = watch::channel(Heard::new(registered.incarnation, sent, registered.ttl));
+        let (adopted, to_adopt) = watch::channel(Revision(0));
         let stop = CancellationToken::new();
         let keeper = Keeper {
             client: self.clone(),
@@ -91,10 +101,13 @@ impl Client {
             registered,
             unclear_until: None,
             tell,
+            hear,
+            adopted: to_adopt,
             stop: stop.clone(),
         };
         let task = AbortOnDropHandle::new(tokio::spawn(keeper.run()));
-        Ok(KeepAlive { client: self.clone(), status, stop, task })
+        let lease = Lease::of(heard);
+        Ok(KeepAlive { client: self.clone(), status, lease, adopted, stop, task })
     }
 }
 
@@ -102,6 +115,17 @@ impl KeepAlive {
     /// How it is now.
     pub fn status(&self) -> Status {
         self.status.borrow().clone()
+    }
+
+    /// Until when this process may act for the instance.
+    pub fn lease(&self) -> Lease {
+        self.lease.clone()
+    }
+
+    /// The next heartbeats tell that work has stopped on every key that the ring of this epoch does
+    /// not give to this instance. The first of them is sent at once.
+    pub(super) fn adopt(&self, epoch: Revision) {
+        self.adopted.send_replace(epoch);
     }
 
     /// Waits for the status to be another one, and gives it. Once it is [`Status::Ended`] it stays
@@ -163,6 +187,9 @@ struct Keeper {
     /// before this. Another process's life does not.
     unclear_until: Option<Instant>,
     tell: watch::Sender<Status>,
+    hear: watch::Sender<Heard>,
+    /// The newest epoch of its app's ring that it has adopted, 0 if none.
+    adopted: watch::Receiver<Revision>,
     stop: CancellationToken,
 }
 
@@ -174,18 +201,24 @@ impl Keeper {
             tokio::select! {
                 () = self.stop.cancelled() => break Ended::Left,
                 () = sleep_until(beat_at) => {}
+                Ok(()) = self.adopted.changed() => {}
             }
             if let Err(why) = self.beat().await {
                 break why;
             }
         };
+        if !matches!(why, Ended::Left) {
+            self.lost();
+        }
         self.tell.send_replace(Status::Ended(why));
         self.registered
     }
 
     /// A little earlier than asked for, so that many that began together spread out.
     fn every(&self) -> Duration {
-        let every = self.registered.heartbeat_every.max(HEARTBEAT_EVERY_MIN);
+        let unsettled = *self.adopted.borrow() > self.hear.borrow().settled;
+        let most = if unsettled { UNSETTLED_EVERY } else { Duration::MAX };
+        let every = self.registered.heartbeat_every.min(most).max(HEARTBEAT_EVERY_MIN);
         every.mul_f64(0.9 + fastrand::f64() / 10.0)
     }
 
@@ -198,21 +231,42 @@ impl Keeper {
         // Half of the time for one node leaves time for another one before the TTL is over.
         let each = (every / 2).min(ANSWER_MAX).max(self.client.options.heartbeat_timeout_min);
         let limits = Limits { share: each, each, all: every };
-        match self.client.heartbeat(&self.registered, limits).await {
+        let adopted = *self.adopted.borrow_and_update();
+        let sent = Instant::now();
+        match self.client.heartbeat(&self.registered, adopted, limits).await {
             Ok(renewed) => {
-                self.registered.heartbeat_every = renewed.heartbeat_every;
-                self.tell_alive();
+                self.renewed(sent, &renewed);
                 Ok(())
             }
-            Err(error) if is_gone(&error) => self.register_again().await,
+            Err(error) if is_gone(&error) => {
+                self.lost();
+                self.register_again().await
+            }
             Err(error) => self.not_renewed(error),
         }
     }
 
+    fn renewed(&mut self, sent: Instant, renewed: &Renewed) {
+        let Registered { app, incarnation, .. } = &self.registered;
+        // What was settled once stays so: a new leader may only not know of it yet.
+        let settled = renewed.settled.get(app).copied().unwrap_or_default();
+        let settled = settled.max(self.hear.borrow().settled);
+        self.hear.send_replace(Heard { settled, ..Heard::new(*incarnation, sent, renewed.ttl) });
+        self.registered.heartbeat_every = renewed.heartbeat_every;
+        self.tell_alive();
+    }
+
+    /// The cluster has ended this life: nothing is its own any more.
+    fn lost(&self) {
+        self.hear.send_modify(|heard| heard.safe_until = Instant::now());
+    }
+
     async fn register_again(&mut self) -> Result<(), Ended> {
         let Registered { app, id, .. } = &self.registered;
+        let sent = Instant::now();
         match self.client.register_if_absent(app, id, &self.again).await {
             Ok(registered) => {
+                self.hear.send_replace(Heard::new(registered.incarnation, sent, registered.ttl));
                 self.registered = registered;
                 self.unclear_until = None;
                 self.tell_alive();
