@@ -7,7 +7,7 @@ use cluster_tests::churn::{APPS, Churn};
 use cluster_tests::client::{Client, instance};
 use cluster_tests::cluster::{Cluster, READY_WITHIN};
 use cluster_tests::history::History;
-use cluster_tests::rings::{RingBook, RingReaders, computed_from, epoch_of, ring};
+use cluster_tests::rings::{RingBook, RingReaders, epoch_of, ring};
 use cluster_tests::seed::Seed;
 use cluster_tests::wait::until;
 use cluster_tests::watch::{Chronicle, Form, Interest, Listener, Run, Stream};

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::switch_on;
-use crate::{endpoints, three_nodes};
+use crate::three_nodes;
 
 const APP: &str = "pollers";
 const MEMBERS: usize = 3;
@@ -83,7 +83,7 @@ struct Polling(JoinHandle<()>);
 
 impl Polling {
     async fn start(cluster: &Cluster, board: &Board, number: usize) -> Self {
-        let client = Member::new(&endpoints(cluster, number)).expect("a client");
+        let client = Member::new(&cluster.endpoints(number)).expect("a client");
         let registration = Registration {
             ip: "192.0.2.1".into(),
             port: 1,
