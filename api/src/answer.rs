@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::conventions::{CONSISTENCY, REVISION};
 use crate::error::ApiError;
+use crate::extract::Encoding;
 use crate::registry::Consistency;
 use crate::wire::event::Format;
 
@@ -38,6 +39,14 @@ impl Answer {
 
     pub fn msgpack(value: &impl Serialize) -> Self {
         Self::new(MSGPACK, Body::from(rmp_serde::to_vec_named(value).unwrap_or_default()))
+    }
+
+    /// 200 as it was asked for.
+    pub fn encoded(encoding: Encoding, value: &impl Serialize) -> Self {
+        match encoding {
+            Encoding::Json => Self::json(value),
+            Encoding::Msgpack => Self::msgpack(value),
+        }
     }
 
     /// A body without an end, that nobody on the way may keep or hold back.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use roster_storage::command::{Outcome, Refusal, Reply};
-use roster_storage::names::{Incarnation, InvalidName, Revision};
+use roster_storage::names::{Incarnation, InvalidName, Revision, ShardSetName};
 use serde::Serialize;
 
 use crate::answer::Answer;
@@ -31,6 +31,8 @@ struct Problem {
     revision: Option<Revision>,
     /// The life that took over (invariant S12: a refusal says the current one).
     incarnation: Option<Incarnation>,
+    /// The ring's epoch, where the request named another one.
+    epoch: Option<Revision>,
     /// From where to list again.
     restart_from: Option<Revision>,
     fields: Vec<FieldError>,
@@ -81,6 +83,7 @@ impl ApiError {
             unknown: false,
             revision: None,
             incarnation: None,
+            epoch: None,
             restart_from: None,
             fields: Vec::new(),
         }))
@@ -132,6 +135,21 @@ impl ApiError {
 
     pub fn unknown_override() -> Self {
         Self::new(StatusCode::NOT_FOUND, "unknown-override", "no override is set for this instance")
+    }
+
+    /// The owners of keys were asked for under an epoch that is not the ring's.
+    pub fn stale_epoch(asked: Revision, current: Revision) -> Self {
+        let detail = format!("the ring is at epoch {current}, not {asked}; fetch it and ask again");
+        Self::new(StatusCode::CONFLICT, "stale-epoch", detail).with(|p| p.epoch = Some(current))
+    }
+
+    /// Nobody said how many workers there should be.
+    pub fn no_scaling(set: &ShardSetName) -> Self {
+        let detail = format!(
+            "shard set \"{set}\" has no scaling; switch it on with PUT /v1/shard-sets/{{set}} and \
+             \"scaling\":{{\"shards_per_worker\":…,\"max\":…}}"
+        );
+        Self::new(StatusCode::NOT_FOUND, "no-scaling", detail)
     }
 
     /// The pinned revision of a cursor is gone, or never was on this node.
@@ -232,6 +250,7 @@ impl ApiError {
             revision: p.revision.unwrap_or(glance.applied).0,
             request_id,
             incarnation: p.incarnation.map(|i| i.0),
+            epoch: p.epoch.map(|epoch| epoch.0),
             restart_from: p.restart_from.map(|r| r.0),
             errors: &p.fields,
         };
@@ -255,6 +274,8 @@ struct Document<'a> {
     request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     incarnation: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     restart_from: Option<u64>,
     errors: &'a [FieldError],

@@ -11,7 +11,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::{CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
+use http::header::{ACCEPT, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
 use http::request::Parts;
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -20,6 +20,7 @@ use roster_storage::command::{Condition, Request as Once};
 use roster_storage::limits::DOCUMENT_BYTES_MAX;
 use roster_storage::names::{
     AppName, DocumentName, IdempotencyKey, InstanceId, InstanceKey, Revision, SessionId,
+    ShardSetName,
 };
 use serde::de::DeserializeOwned;
 use smol_str::{SmolStr, ToSmolStr};
@@ -46,6 +47,15 @@ pub(crate) struct DocumentKey {
 
 /// `{session}` of the path.
 pub(crate) struct Session(pub SessionId);
+
+/// `{set}` of the path.
+pub(crate) struct Set(pub ShardSetName);
+
+/// `{set}` and `{id}` of the path: a worker of a shard set.
+pub(crate) struct SetWorker {
+    pub set: ShardSetName,
+    pub worker: InstanceId,
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for App {
     type Rejection = ApiError;
@@ -93,6 +103,29 @@ impl<S: Send + Sync> FromRequestParts<S> for Session {
     }
 }
 
+impl<S: Send + Sync> FromRequestParts<S> for Set {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(set) =
+            Path::<SmolStr>::from_request_parts(parts, state).await.map_err(bad_path)?;
+        Ok(Self(ShardSetName::new(set).map_err(Invalid::name("set"))?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for SetWorker {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path((set, worker)) =
+            Path::<(SmolStr, SmolStr)>::from_request_parts(parts, state).await.map_err(bad_path)?;
+        Ok(Self {
+            set: ShardSetName::new(set).map_err(Invalid::name("set"))?,
+            worker: InstanceId::new(worker).map_err(Invalid::name("id"))?,
+        })
+    }
+}
+
 fn bad_path(rejection: PathRejection) -> ApiError {
     if let PathRejection::FailedToDeserializePathParams(failed) = &rejection
         && let ErrorKind::InvalidUtf8InPathParam { key } = failed.kind()
@@ -107,11 +140,16 @@ fn bad_path(rejection: PathRejection) -> ApiError {
 pub(crate) struct Params {
     /// What nobody took yet.
     left: Vec<(String, String)>,
+    /// The same for those whose value may be any bytes.
+    left_bytes: Vec<(String, Vec<u8>)>,
     taken: Vec<String>,
 }
 
 /// Parameters of which a list may come, where a handler takes one; others are there once.
 const REPEATABLE: [&str; 2] = ["app", "kind"];
+
+/// Parameters whose value need not be text: the keys that a ring spreads.
+const OF_BYTES: [&str; 1] = ["key"];
 
 impl<S: Send + Sync> FromRequestParts<S> for Params {
     type Rejection = ApiError;
@@ -124,9 +162,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 impl Params {
     fn parse(query: &str) -> Result<Self, ApiError> {
         let mut left: Vec<(String, String)> = Vec::new();
+        let mut left_bytes: Vec<(String, Vec<u8>)> = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = form_text(name).ok_or_else(|| Invalid::new("query", "is not UTF-8"))?;
+            if OF_BYTES.contains(&&*name) {
+                left_bytes.push((name.into_owned(), form_bytes(value.as_bytes())));
+                continue;
+            }
             let Some(value) = form_text(value) else {
                 return Err(Invalid::new(name.into_owned(), "is not UTF-8").into());
             };
@@ -136,7 +179,15 @@ impl Params {
             }
             left.push((name.into_owned(), value.into_owned()));
         }
-        Ok(Self { left, taken: Vec::new() })
+        Ok(Self { left, left_bytes, taken: Vec::new() })
+    }
+
+    /// The bytes of a parameter that need not be text.
+    pub fn bytes(&mut self, name: &str) -> Option<Vec<u8>> {
+        let at = self.left_bytes.iter().position(|(known, _)| known == name)?;
+        let (name, value) = self.left_bytes.remove(at);
+        self.taken.push(name);
+        Some(value)
     }
 
     pub fn text(&mut self, name: &str) -> Option<String> {
@@ -190,12 +241,14 @@ impl Params {
 
     /// All parameters must have been taken.
     pub fn end(self) -> Result<(), ApiError> {
-        match self.left.into_iter().next() {
+        let names = self.left.into_iter().map(|(name, _)| name);
+        let mut names = names.chain(self.left_bytes.into_iter().map(|(name, _)| name));
+        match names.next() {
             None => Ok(()),
-            Some((name, _)) if self.taken.contains(&name) => {
+            Some(name) if self.taken.contains(&name) => {
                 Err(Invalid::new(name, "is there twice").into())
             }
-            Some((name, _)) => Err(ApiError::unknown_parameter(name)),
+            Some(name) => Err(ApiError::unknown_parameter(name)),
         }
     }
 }
@@ -235,13 +288,16 @@ pub(crate) fn form_text(raw: &str) -> Option<Cow<'_, str>> {
     percent_decode_str(&spaced).decode_utf8().ok().map(|text| Cow::Owned(text.into_owned()))
 }
 
+/// Bytes as forms and queries write them: `+` is a space.
+fn form_bytes(raw: &[u8]) -> Vec<u8> {
+    let spaced: Vec<u8> = raw.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
+    percent_decode(&spaced).collect()
+}
+
 /// The pairs of a form or a query, as forgiving as a servlet container: what is not UTF-8 is
 /// replaced.
 pub(crate) fn form_pairs(raw: &[u8]) -> impl Iterator<Item = (String, String)> + '_ {
-    let text = |part: &[u8]| {
-        let spaced: Vec<u8> = part.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
-        percent_decode(&spaced).decode_utf8_lossy().into_owned()
-    };
+    let text = |part: &[u8]| String::from_utf8_lossy(&form_bytes(part)).into_owned();
     raw.split(|b| *b == b'&').filter(|pair| !pair.is_empty()).map(move |pair| {
         let end = pair.iter().position(|b| *b == b'=').unwrap_or(pair.len());
         (text(&pair[..end]), text(pair.get(end + 1..).unwrap_or_default()))
@@ -292,6 +348,33 @@ impl<S: Send + Sync> FromRequestParts<S> for Unconditional {
     }
 }
 
+/// How an answer is to be written, where it can be either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Json,
+    Msgpack,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Encoding {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(encoding(&parts.headers))
+    }
+}
+
+/// As `Accept` names it, else like the body.
+fn encoding(headers: &HeaderMap) -> Encoding {
+    let accepts = |wanted: fn(&str) -> bool| {
+        let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|value| wanted(essence(value)))
+    };
+    match (accepts(is_msgpack), accepts(is_json), kind_of(headers)) {
+        (true, ..) | (false, false, Kind::Msgpack) => Encoding::Msgpack,
+        (false, true, _) | (false, false, Kind::Json | Kind::Form | Kind::Other) => Encoding::Json,
+    }
+}
+
 /// A request's body, within the limit, with what tells how to read it.
 pub(crate) struct Content {
     pub bytes: Bytes,
@@ -338,21 +421,32 @@ async fn read(body: axum::body::Body, limit: usize) -> Result<Bytes, ApiError> {
 
 fn kind_of(headers: &HeaderMap) -> Kind {
     let Some(value) = headers.get(CONTENT_TYPE) else { return Kind::Json };
-    let essence = value.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json")
-        || essence.to_ascii_lowercase().ends_with("+json")
-    {
+    let essence = essence(value.to_str().unwrap_or("?"));
+    if is_json(essence) {
         Kind::Json
-    } else if ["application/msgpack", "application/x-msgpack", "application/vnd.msgpack"]
-        .iter()
-        .any(|known| essence.eq_ignore_ascii_case(known))
-    {
+    } else if is_msgpack(essence) {
         Kind::Msgpack
     } else if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
         Kind::Form
     } else {
         Kind::Other
     }
+}
+
+/// A media type without its parameters.
+fn essence(value: &str) -> &str {
+    value.split(';').next().unwrap_or_default().trim()
+}
+
+fn is_json(essence: &str) -> bool {
+    essence.eq_ignore_ascii_case("application/json")
+        || essence.to_ascii_lowercase().ends_with("+json")
+}
+
+fn is_msgpack(essence: &str) -> bool {
+    ["application/msgpack", "application/x-msgpack", "application/vnd.msgpack"]
+        .iter()
+        .any(|known| essence.eq_ignore_ascii_case(known))
 }
 
 impl Content {
@@ -405,6 +499,11 @@ impl Content {
                 Err(ApiError::content_type("application/json or application/msgpack"))
             }
         }
+    }
+
+    /// As [`Content::json_or_msgpack`], but nothing at all is the default.
+    pub fn json_or_msgpack_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, ApiError> {
+        if self.is_empty() { Ok(T::default()) } else { self.json_or_msgpack() }
     }
 
     /// What makes this POST happen at most once, if its sender asked for that.
@@ -494,13 +593,13 @@ fn quoted_after(text: &str, before: &str) -> Option<String> {
     rest.split_once('`').map(|(name, _)| name.to_owned())
 }
 
-/// The outermost field for maps of free keys (`metadata`), else the innermost.
+/// The outermost field where what is in it is told by its name (`metadata`), else the innermost.
 fn last_name(path: &serde_path_to_error::Path) -> Option<String> {
     let mut name = None;
     for segment in path.iter() {
         if let serde_path_to_error::Segment::Map { key } = segment {
             name = Some(key.clone());
-            if key == "metadata" || key == "adopted" {
+            if ["metadata", "adopted", "scaling"].contains(&key.as_str()) {
                 break;
             }
         }

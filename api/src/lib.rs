@@ -15,6 +15,7 @@ mod extract;
 mod filter;
 mod lists;
 pub mod options;
+mod pace;
 mod poll;
 pub mod registry;
 mod routes;

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use parking_lot::{Mutex, RwLock};
 use roster_storage::catalog::{App, Catalog, Instance};
-use roster_storage::names::{AppName, InstanceId, InstanceKey, NodeId, Revision};
+use roster_storage::names::{AppName, InstanceId, InstanceKey, NodeId, Revision, ShardSetName};
 use roster_storage::version::Version;
 
 use crate::Api;
@@ -54,11 +54,16 @@ pub(crate) struct Listed {
     pub app: Option<AppName>,
     pub filter: Option<String>,
     pub search: Option<String>,
+    pub set: Option<ShardSetName>,
+    pub worker: Option<InstanceId>,
+    /// Deleted shards too.
+    pub gone: bool,
 }
 
 impl Listed {
     pub fn new(kind: &'static str, app: Option<AppName>) -> Self {
-        Self { kind, app, filter: None, search: None }
+        let (filter, search) = (None, None);
+        Self { kind, app, filter, search, set: None, worker: None, gone: false }
     }
 }
 
@@ -86,8 +91,17 @@ impl Paging {
 
 impl Params {
     pub fn paging(&mut self) -> Result<Paging, Invalid> {
+        self.paging_by(LIMIT_DEFAULT)
+    }
+
+    /// For lists that are mostly wanted whole.
+    pub fn paging_by_most(&mut self) -> Result<Paging, Invalid> {
+        self.paging_by(LIMIT_MAX)
+    }
+
+    fn paging_by(&mut self, default: usize) -> Result<Paging, Invalid> {
         let limit = match self.number("limit")? {
-            None => LIMIT_DEFAULT,
+            None => default,
             Some(limit) => usize::try_from(limit)
                 .ok()
                 .filter(|limit| (1..=LIMIT_MAX).contains(limit))

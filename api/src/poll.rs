@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use roster_storage::events::{Event, Interest, Kind};
-use roster_storage::names::{AppName, DocumentName, InstanceKey, Revision, SessionId};
+use roster_storage::names::{
+    AppName, DocumentName, InstanceId, InstanceKey, Revision, SessionId, ShardSetName,
+};
 use roster_storage::version::Version;
 
 use crate::Api;
@@ -223,6 +225,62 @@ pub(crate) fn of_instance(key: &InstanceKey) -> Interest {
         kinds: [Kind::Instance].into_iter().collect(),
         id: Some(key.id.as_str().into()),
         ..Interest::default()
+    }
+}
+
+/// A ring's last change. One that is not there may have been there.
+pub(crate) fn ring_changed(version: &Version, app: &AppName) -> LastChange {
+    version.catalog.ring_changed(app).map_or(LastChange::Unknown, LastChange::At)
+}
+
+/// What changes a ring's own answer.
+pub(crate) fn of_ring(app: &AppName) -> Interest {
+    let kinds = [Kind::Ring].into_iter().collect();
+    Interest { apps: Some([app.clone()].into()), kinds, ..Interest::default() }
+}
+
+/// The last change of what a worker of a set holds, as far as the state knows it: whatever changed
+/// in the set may have been of others, and a worker that is not there may have been there.
+pub(crate) fn worker_changed(
+    version: &Version,
+    set: &ShardSetName,
+    worker: &InstanceId,
+    index: Revision,
+) -> LastChange {
+    let group = version.catalog.shard_set(set).map(|set| &set.group);
+    match group.filter(|group| group.worker(worker).is_some()).map(|group| group.epoch()) {
+        Some(epoch) if epoch <= index => LastChange::At(epoch),
+        Some(_) | None => LastChange::Unknown,
+    }
+}
+
+/// What may change the answer about a worker, of the app that gives the workers.
+pub(crate) fn of_worker(app: &AppName, worker: &InstanceId) -> Interest {
+    Interest {
+        apps: Some([app.clone()].into()),
+        kinds: [Kind::Worker, Kind::Instance].into_iter().collect(),
+        id: Some(worker.as_str().into()),
+        ..Interest::default()
+    }
+}
+
+/// Whether an event changes the answer about a worker of this set: what it holds there, or that it is
+/// there.
+pub(crate) fn changes_worker(event: &Event, set: &ShardSetName) -> bool {
+    match event {
+        Event::WorkPut { set: of, .. } | Event::WorkEnded { set: of, .. } => of == set,
+        Event::InstancePut { before, .. } => before.is_none(),
+        Event::InstanceDeleted { .. } => true,
+        Event::AppPut { .. }
+        | Event::AppDeleted { .. }
+        | Event::ShardPut { .. }
+        | Event::ShardDeleted { .. }
+        | Event::DocumentPut { .. }
+        | Event::DocumentDeleted { .. }
+        | Event::RingPut { .. }
+        | Event::RingDeleted { .. }
+        | Event::SessionPut { .. }
+        | Event::SessionEnded { .. } => false,
     }
 }
 

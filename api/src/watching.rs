@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use roster_storage::catalog::{App, Catalog};
-use roster_storage::events::{Change, Interest, Kind, Seen};
-use roster_storage::names::{AppName, DocumentName, InstanceId, InstanceKey, Revision};
+use roster_storage::events::{Change, Event, Interest, Kind, Seen};
+use roster_storage::names::{
+    AppName, DocumentName, InstanceId, InstanceKey, Revision, ShardId, ShardSetName,
+};
 use roster_storage::version::Version;
 use tokio::task::yield_now;
 
@@ -35,6 +37,8 @@ const LOOKED_AT_ONCE: usize = 500;
 pub(crate) struct Asked {
     pub interest: Interest,
     pub wanted: Wanted,
+    /// Of what workers hold, only what they hold in this set.
+    pub set: Option<ShardSetName>,
     pub format: Format,
     /// All after this; without it a snapshot comes first.
     pub from: Option<Revision>,
@@ -44,6 +48,28 @@ pub(crate) struct Asked {
     pub reading: Reading,
     /// How long this node may take to reach `from`.
     pub patience: Duration,
+}
+
+impl Asked {
+    /// Where a set is named, nothing but work is watched.
+    fn is_of_set(&self, event: &Event) -> bool {
+        let Some(wanted) = &self.set else { return true };
+        match event {
+            Event::WorkPut { set, .. } | Event::WorkEnded { set, .. } => set == wanted,
+            Event::AppPut { .. }
+            | Event::AppDeleted { .. }
+            | Event::InstancePut { .. }
+            | Event::InstanceDeleted { .. }
+            | Event::ShardPut { .. }
+            | Event::ShardDeleted { .. }
+            | Event::DocumentPut { .. }
+            | Event::DocumentDeleted { .. }
+            | Event::RingPut { .. }
+            | Event::RingDeleted { .. }
+            | Event::SessionPut { .. }
+            | Event::SessionEnded { .. } => false,
+        }
+    }
 }
 
 pub(crate) struct Watching {
@@ -79,8 +105,21 @@ impl Following {
 #[derive(Default)]
 struct Place {
     app: Option<AppName>,
+    ring: bool,
     id: Option<InstanceId>,
     document: Option<DocumentName>,
+    work: Work,
+}
+
+/// How far the work of an app's instances was sent: this set up to this worker.
+#[derive(Default)]
+struct Work {
+    set: Option<ShardSetName>,
+    /// Those of the set that come after `worker`.
+    workers: VecDeque<InstanceId>,
+    worker: Option<InstanceId>,
+    /// What `worker` holds and was not sent.
+    shards: VecDeque<ShardId>,
 }
 
 impl Watching {
@@ -202,8 +241,10 @@ async fn stand(asked: &Asked, catalog: &Catalog, place: &mut Place, frames: &mut
         if looked_at % LOOKED_AT_ONCE == 0 {
             yield_now().await;
         }
-        let written = instance_stands(asked, catalog, place, frames)
+        let written = ring_stands(asked, catalog, place, frames)
+            || instance_stands(asked, catalog, place, frames)
             || document_stands(asked, catalog, place, frames)
+            || work_stands(asked, catalog, place, frames)
             || app_stands(asked, catalog, place, frames);
         if !written {
             return true;
@@ -235,6 +276,16 @@ fn app_stands(asked: &Asked, catalog: &Catalog, place: &mut Place, frames: &mut 
     true
 }
 
+/// Writes the ring of the app; returns whether there was one that was not written.
+fn ring_stands(asked: &Asked, catalog: &Catalog, place: &mut Place, frames: &mut Frames) -> bool {
+    let current = place.app.as_ref().filter(|_| asked.interest.kinds.has(Kind::Ring));
+    let Some(name) = current.filter(|_| !place.ring) else { return false };
+    let Some(ring) = catalog.ring(name) else { return false };
+    frames.standing(&snapshot::ring(name, ring));
+    place.ring = true;
+    true
+}
+
 /// Writes the next instance of the app, and its shard; returns whether there was one.
 fn instance_stands(
     asked: &Asked,
@@ -248,7 +299,10 @@ fn instance_stands(
     let wanted = kinds.has(Kind::Instance) || kinds.has(Kind::Shard);
     let Some((name, app)) = current.filter(|_| wanted) else { return false };
     let from = place.id.clone().map_or(Unbounded, Excluded);
-    let next = app.instances.range::<_, InstanceId>((from, Unbounded)).next();
+    let next = match &asked.interest.id {
+        None => app.instances.range::<_, InstanceId>((from, Unbounded)).next(),
+        Some(id) => app.instances.get_key_value(id.as_str()).filter(|_| place.id.is_none()),
+    };
     let Some((id, instance)) = next else { return false };
     let key = InstanceKey::new(name.clone(), id.clone());
     let state = catalog.state_of(&key);
@@ -275,12 +329,62 @@ fn document_stands(
     let current = place.app.as_ref().and_then(|name| catalog.app_entry(name));
     let wanted = asked.interest.kinds.has(Kind::Document);
     let Some((app_name, app)) = current.filter(|_| wanted) else { return false };
-    let Some((name, document)) = app.documents_after(place.document.as_ref()).next() else {
-        return false;
+    let next = match &asked.interest.id {
+        None => app.documents_after(place.document.as_ref()).next(),
+        Some(id) => app.documents.get_key_value(id.as_str()).filter(|_| place.document.is_none()),
     };
+    let Some((name, document)) = next else { return false };
     frames.standing(&snapshot::document(app_name, name, document));
     place.document = Some(name.clone());
     true
+}
+
+/// Writes the next shard that an instance of the app holds as a worker; returns whether there was
+/// one.
+fn work_stands(asked: &Asked, catalog: &Catalog, place: &mut Place, frames: &mut Frames) -> bool {
+    let current = place.app.as_ref().filter(|_| asked.interest.kinds.has(Kind::Worker));
+    let Some(app) = current else { return false };
+    let work = &mut place.work;
+    loop {
+        let set = work.set.as_ref().and_then(|name| Some((name, catalog.shard_set(name)?)));
+        if let (Some((name, set)), Some(worker), Some(shard)) =
+            (set, &work.worker, work.shards.pop_front())
+        {
+            let Some(value) = set.group.shard(&shard) else { continue };
+            frames.standing(&snapshot::work(app, name, worker, &shard, value));
+            return true;
+        }
+        if !work.go_on(asked, catalog, app) {
+            return false;
+        }
+    }
+}
+
+impl Work {
+    /// Goes on to the next worker, of the next set if there is none in this one; returns whether
+    /// there was one.
+    fn go_on(&mut self, asked: &Asked, catalog: &Catalog, app: &AppName) -> bool {
+        let set = self.set.as_ref().and_then(|name| catalog.shard_set(name));
+        if let (Some(set), Some(worker)) = (set, self.workers.pop_front()) {
+            self.shards = set.group.of_worker(&worker).into_iter().cloned().collect();
+            self.worker = Some(worker);
+            return true;
+        }
+        let wanted = |name: &ShardSetName| {
+            asked.set.as_ref().is_none_or(|set| set == name)
+                && self.set.as_ref().is_none_or(|last| name > last)
+        };
+        let mut sets = catalog.shard_sets();
+        let next = sets.find(|(name, set)| set.record.config.workers == *app && wanted(name));
+        let Some((name, set)) = next else { return false };
+        let asked_for = |worker: &&InstanceId| {
+            asked.interest.id.as_ref().is_none_or(|id| *id == worker.as_str())
+        };
+        let workers = set.group.workers().map(|(worker, _)| worker);
+        self.workers = workers.filter(asked_for).cloned().collect();
+        self.set = Some(name.clone());
+        true
+    }
 }
 
 impl Following {
@@ -324,7 +428,7 @@ impl Following {
 async fn picked(change: Arc<Change>, asked: &Asked) -> Picked {
     let mut picks = Vec::new();
     for (looked_at, (place, event)) in change.told().enumerate() {
-        if asked.interest.wants(event) {
+        if asked.interest.wants(event) && asked.is_of_set(event) {
             picks.extend(pick(event, place, &asked.wanted));
         }
         if looked_at % LOOKED_AT_ONCE == LOOKED_AT_ONCE - 1 {

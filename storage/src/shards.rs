@@ -100,6 +100,19 @@ pub struct Counts {
     pub available_workers: usize,
 }
 
+/// How many shards one worker has to do with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Held, those that it has to let go too.
+    pub held: usize,
+    /// Of these, those that it has to let go: for another worker, or because they are deleted.
+    pub releasing: usize,
+    /// Those that it gets when their holders let go.
+    pub incoming: usize,
+    /// Those that are planned on it: what it holds and keeps, and what it is to get.
+    pub planned: usize,
+}
+
 /// Why a rebalance should follow, the least pressing first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unplanned {
@@ -414,6 +427,16 @@ impl Group {
     /// How many shards are planned on a worker: what it holds and keeps, and what it is to get.
     pub fn load(&self, worker: &InstanceId) -> usize {
         self.index.hand(worker).map_or(0, index::Hand::planned)
+    }
+
+    /// What a worker has to do with, in numbers; all 0 where it is not here.
+    pub fn share(&self, worker: &InstanceId) -> Share {
+        self.index.hand(worker).map_or_else(Share::default, |hand| Share {
+            held: hand.held_count(),
+            releasing: hand.leaving.len() + hand.gone.len(),
+            incoming: hand.awaited.len(),
+            planned: hand.planned(),
+        })
     }
 
     /// How far what is *held* is from a balanced plan: the most shards that any worker the plan

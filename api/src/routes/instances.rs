@@ -144,7 +144,7 @@ fn asked(mut params: Params, app: Option<AppName>) -> Result<Asked, ApiError> {
     let (filter, search) = (params.text("filter"), params.text("q"));
     params.end()?;
     let wanted = Wanted::new(filter.as_deref(), search.as_deref())?;
-    let listed = Listed { kind: "instances", app, filter, search };
+    let listed = Listed { filter, search, ..Listed::new("instances", app) };
     Ok(Asked { reading, paging, heartbeats, listed, wanted })
 }
 

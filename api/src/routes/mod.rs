@@ -9,10 +9,13 @@ mod events;
 mod heartbeats;
 mod instances;
 mod overrides;
+mod rings;
 mod sentinel;
 mod sessions;
+mod shard_sets;
 mod shards;
 mod watch;
+mod work;
 
 use std::sync::Arc;
 
@@ -44,6 +47,10 @@ pub(crate) fn all() -> Router<Arc<Api>> {
             "/v1/apps/{app}/documents/{name}",
             get(documents::read).put(documents::put).delete(documents::delete),
         )
+        .route("/v1/apps/{app}/ring", get(rings::read).put(rings::put).delete(rings::delete))
+        .route("/v1/apps/{app}/ring/compact", post(rings::compact))
+        .route("/v1/apps/{app}/ring/owners", get(rings::owners).post(rings::owners_of_many))
+        .route("/v1/apps/{app}/ring/simulate", post(rings::simulate))
         .route("/v1/instances", get(instances::search))
         .route("/v1/instances:batch", post(batch::batch))
         .route("/v1/heartbeats", post(heartbeats::many))
@@ -51,6 +58,18 @@ pub(crate) fn all() -> Router<Arc<Api>> {
         .route("/v1/sessions/{session}", get(sessions::read).delete(sessions::close))
         .route("/v1/sessions/{session}/heartbeat", put(heartbeats::session))
         .route("/v1/shards", get(shards::list))
+        .route("/v1/shard-sets", get(shard_sets::list))
+        .route(
+            "/v1/shard-sets/{set}",
+            get(shard_sets::read).put(shard_sets::put).delete(shard_sets::delete),
+        )
+        .route("/v1/shard-sets/{set}/scaling", get(shard_sets::scaling))
+        .route("/v1/shard-sets/{set}/plan", post(shard_sets::plan))
+        .route("/v1/shard-sets/{set}/shards", get(work::shards))
+        .route("/v1/shard-sets/{set}/release", post(work::release_by_operator))
+        .route("/v1/shard-sets/{set}/workers", get(work::workers))
+        .route("/v1/shard-sets/{set}/workers/{id}", get(work::worker))
+        .route("/v1/shard-sets/{set}/workers/{id}/release", post(work::release_by_worker))
         .route("/v1/changes", get(changes::changes))
         .route("/v1/events", get(events::events))
         .route("/v1/watch", get(watch::watch))

@@ -10,7 +10,7 @@ use futures::stream::unfold;
 use http::HeaderMap;
 use http::header::ACCEPT;
 use roster_storage::events::{Interest, Kind, Kinds};
-use roster_storage::names::{AppName, Revision};
+use roster_storage::names::{AppName, InstanceId, Revision, ShardSetName};
 
 use crate::Shared;
 use crate::answer::{Answer, Answered};
@@ -58,11 +58,24 @@ fn asked(params: &mut Params, headers: &HeaderMap) -> Result<Asked, ApiError> {
     let filter = params.text("filter");
     let mut interest = params.interest()?;
     if filter.is_some() {
-        interest.kinds = filtered_kinds(interest.kinds)?;
+        let why = "is over the fields of instances; watch kind=instance with it";
+        interest.kinds = this_kind_alone(interest.kinds, Kind::Instance, "filter", why)?;
+    }
+    let set = params.text("set").map(ShardSetName::new).transpose();
+    let set = set.map_err(Invalid::name("set"))?;
+    if set.is_some() {
+        let why = "is of what workers hold; watch kind=worker with it";
+        interest.kinds = this_kind_alone(interest.kinds, Kind::Worker, "set", why)?;
+    }
+    if let Some(id) = params.text("id") {
+        // All ids keep the same rules.
+        interest.id = Some(InstanceId::new(id).map_err(Invalid::name("id"))?.into());
+        interest.kinds = kinds_with_ids(interest.kinds)?;
     }
     Ok(Asked {
         interest,
         wanted: Wanted::new(filter.as_deref(), None)?,
+        set,
         format: format(headers),
         from,
         restart: restart(params)?,
@@ -71,13 +84,30 @@ fn asked(params: &mut Params, headers: &HeaderMap) -> Result<Asked, ApiError> {
     })
 }
 
-/// A filter is over an instance's fields, so it is for instances alone.
-fn filtered_kinds(kinds: Kinds) -> Result<Kinds, Invalid> {
-    let instances = [Kind::Instance].into_iter().collect();
-    if kinds == Kinds::told() || kinds == instances {
-        return Ok(instances);
+/// For a parameter that makes sense for one kind alone, `why` telling so.
+fn this_kind_alone(
+    kinds: Kinds,
+    kind: Kind,
+    parameter: &'static str,
+    why: &str,
+) -> Result<Kinds, Invalid> {
+    let alone = [kind].into_iter().collect();
+    if kinds == Kinds::told() || kinds == alone {
+        return Ok(alone);
     }
-    Err(Invalid::new("filter", "is over the fields of instances; watch kind=instance with it"))
+    Err(Invalid::new(parameter, why))
+}
+
+/// Of the kinds, those of which an app has several, each with an id.
+fn kinds_with_ids(kinds: Kinds) -> Result<Kinds, Invalid> {
+    let with_ids = [Kind::Instance, Kind::Shard, Kind::Document, Kind::Worker].into_iter();
+    let kinds: Kinds = with_ids.filter(|kind| kinds.has(*kind)).collect();
+    if kinds.is_empty() {
+        let why =
+            "is of an instance, a shard's instance, a document or a worker; watch those with it";
+        return Err(Invalid::new("id", why));
+    }
+    Ok(kinds)
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<Revision>, Invalid> {

@@ -55,6 +55,11 @@ impl Hand {
         self.firm.iter().chain(&self.leaving).chain(&self.gone)
     }
 
+    /// How many it holds, whatever is to become of them.
+    pub(super) fn held_count(&self) -> usize {
+        self.firm.len() + self.leaving.len() + self.gone.len()
+    }
+
     /// How many of the shards that are not deleted it holds.
     pub(super) fn load(&self) -> usize {
         self.firm.len() + self.leaving.len()

@@ -1,0 +1,42 @@
+//! Long computations in handlers: others run in between, and they have an end.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::yield_now;
+
+/// How long a computation goes on before it lets others run.
+const STEP: Duration = Duration::from_millis(5);
+
+/// How long one may take altogether.
+const ALTOGETHER: Duration = Duration::from_secs(5);
+
+/// Beyond [`ALTOGETHER`].
+pub(crate) struct TookTooLong;
+
+/// The time that a computation takes. One that waits for others is not charged for them: only its
+/// own steps count.
+pub(crate) struct Pace {
+    step: Instant,
+    taken: Duration,
+}
+
+impl Pace {
+    pub fn new() -> Self {
+        Self { step: Instant::now(), taken: Duration::ZERO }
+    }
+
+    /// To be called between small pieces of work.
+    pub async fn keep(&mut self) -> Result<(), TookTooLong> {
+        let step = self.step.elapsed();
+        if step < STEP {
+            return Ok(());
+        }
+        self.taken += step;
+        if self.taken > ALTOGETHER {
+            return Err(TookTooLong);
+        }
+        yield_now().await;
+        self.step = Instant::now();
+        Ok(())
+    }
+}
