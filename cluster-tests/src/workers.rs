@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::ledger::{Entry, Life};
 use crate::locks::now_us;
@@ -86,9 +86,12 @@ impl Worker {
         self.signal(Signal::TERM);
     }
 
-    /// SIGSTOP
+    /// SIGSTOP, and wait until it stands still.
     pub fn freeze(&mut self) {
         self.signal(Signal::STOP);
+        let pid = Pid::from_child(&self.process);
+        let stands = waitpid(Some(pid), WaitOptions::UNTRACED).expect("the state of a child");
+        assert!(stands.is_some_and(|(_, status)| status.stopped()), "{} ended: {stands:?}", self.id);
         self.frozen_us = Some(now_us());
     }
 

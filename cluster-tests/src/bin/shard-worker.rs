@@ -17,7 +17,7 @@ use cluster_tests::locks::{Locks, Mark, Taken, now_us};
 use cluster_tests::workers::TTL;
 use roster::client::{Client, Grant, Registration, ShardWork, ShardWorker, ShardWorkerSettings};
 use rustix::process::{Signal, set_parent_process_death_signal};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as Told, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 /// How often it does a piece of work on each of its shards.
@@ -36,6 +36,7 @@ async fn main() -> ExitCode {
         eprintln!("usage: shard-worker NODES SET APP ID ZONE FOLDER LOG");
         return ExitCode::from(2);
     };
+    let told = signal(SignalKind::terminate()).expect("signals");
     let log = OpenOptions::new().create(true).append(true).open(log).expect("a log");
     let work = Arc::new(Work {
         locks: Locks::in_folder(Path::new(folder)),
@@ -53,14 +54,13 @@ async fn main() -> ExitCode {
         ShardWorkerSettings { set: set.clone(), app: app.clone(), id: id.clone(), registration };
     let client = Client::new(nodes).expect("a client");
     let worker = client.work_on_shards(settings, work.clone()).await.expect("registered");
-    works(&worker, &work).await;
+    works(&worker, &work, told).await;
     worker.leave().await.expect("it leaves");
     ExitCode::SUCCESS
 }
 
 /// Until it is told to stop.
-async fn works(worker: &ShardWorker, work: &Work) {
-    let mut told = signal(SignalKind::terminate()).expect("signals");
+async fn works(worker: &ShardWorker, work: &Work, mut told: Told) {
     let mut pieces = interval(WORKS_EVERY);
     pieces.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

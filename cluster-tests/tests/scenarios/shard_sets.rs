@@ -2,6 +2,7 @@
 
 mod handoff;
 mod mass;
+mod story;
 
 
 use std::collections::BTreeMap;

@@ -75,7 +75,7 @@ async fn register_transports(at: &At<'_>) {
                        "port": 8719, "session": session})
             })
             .collect();
-        let batch = at.post_once("/v1/instances:batch", &format!("b{first}"), &json!({"items": items}));
-        batch.await.expect("registered");
+        let (key, body) = (format!("b{first}"), json!({"items": items}));
+        at.post_once("/v1/instances:batch", &key, &body).await.expect("registered");
     }
 }
