@@ -89,7 +89,8 @@ pub fn check(lives: &[Life]) -> Checked {
         checked.spans += spans.len();
         checked.pieces += spans.iter().map(|span| span.worked_us.len()).sum::<usize>();
         for (at, span) in spans.iter().enumerate() {
-            checked.frozen += usize::from(is_followed_as_it_should(lives, shard, span, &spans[at + 1..]));
+            checked.frozen +=
+                usize::from(is_followed_as_it_should(lives, shard, span, &spans[at + 1..]));
         }
     }
     checked
@@ -99,7 +100,10 @@ pub fn check(lives: &[Life]) -> Checked {
 fn is_followed_as_it_should(lives: &[Life], shard: &str, span: &Span, later: &[Span]) -> bool {
     let who = &lives[span.life].who;
     for next in later.iter().filter(|next| next.grant == span.grant) {
-        assert_eq!(next.life, span.life, "{who} and another had {shard} under one grant: {span:?} {next:?}");
+        assert_eq!(
+            next.life, span.life,
+            "{who} and another had {shard} under one grant: {span:?} {next:?}"
+        );
         assert!(next.begun_us >= span.ended_us, "{who} worked on {shard} twice: {span:?} {next:?}");
     }
     let newer = later.iter().filter(|next| next.grant > span.grant);
@@ -108,15 +112,19 @@ fn is_followed_as_it_should(lives: &[Life], shard: &str, span: &Span, later: &[S
         return false;
     }
     let successor = &lives[next.life].who;
-    let frozen = lives[span.life].frozen.iter().find(|(from_us, _)| {
-        (span.begun_us..=next.begun_us).contains(from_us)
-    });
+    let frozen = lives[span.life]
+        .frozen
+        .iter()
+        .find(|(from_us, _)| (span.begun_us..=next.begun_us).contains(from_us));
     let Some((_, thawed_us)) = frozen else {
         panic!("{who} and {successor} worked on {shard} at once: {span:?} {next:?}");
     };
     // The piece in the middle of which it was frozen is all that may come.
     let late = span.worked_us.iter().filter(|worked| *worked > thawed_us).count();
-    assert!(late <= 1, "{who} was thawed and went on with {shard} of {successor}: {span:?} {next:?}");
+    assert!(
+        late <= 1,
+        "{who} was thawed and went on with {shard} of {successor}: {span:?} {next:?}"
+    );
     true
 }
 

@@ -85,12 +85,7 @@ impl Locks {
     }
 
     /// Whether there was no file in the way.
-    fn link(
-        &self,
-        shard: &str,
-        mine: Mark,
-        put: impl Fn(&Path, &Path) -> io::Result<()>,
-    ) -> bool {
+    fn link(&self, shard: &str, mine: Mark, put: impl Fn(&Path, &Path) -> io::Result<()>) -> bool {
         // Written aside, so that a lock is never seen without its mark.
         let new = self.0.join(format!("new-{}", mine.pid));
         fs::write(&new, format!("{} {}", mine.pid, mine.grant)).expect("written");

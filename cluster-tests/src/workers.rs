@@ -91,7 +91,11 @@ impl Worker {
         self.signal(Signal::STOP);
         let pid = Pid::from_child(&self.process);
         let stands = waitpid(Some(pid), WaitOptions::UNTRACED).expect("the state of a child");
-        assert!(stands.is_some_and(|(_, status)| status.stopped()), "{} ended: {stands:?}", self.id);
+        assert!(
+            stands.is_some_and(|(_, status)| status.stopped()),
+            "{} ended: {stands:?}",
+            self.id
+        );
         self.frozen_us = Some(now_us());
     }
 

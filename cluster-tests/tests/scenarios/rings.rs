@@ -5,7 +5,11 @@ mod polling;
 mod settling;
 
 use cluster_tests::client::{At, Client};
+use cluster_tests::cluster::READY_WITHIN;
 use cluster_tests::rings::{computed_from, epoch_of, keys, owners, ring};
+use cluster_tests::wait::until;
+use roster::client::{RingDescription, RingView};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Switches an app's ring on.
@@ -14,18 +18,37 @@ async fn switch_on(at: &At<'_>, app: &str) -> u64 {
     epoch_of(&ring.json())
 }
 
-/// The ring that all of these nodes have, with the owners of 1,000 keys.
-async fn same_everywhere(client: &Client, nodes: &[u64], app: &str) -> (Value, Value) {
+/// Waits until no change comes in between, and gives the ring that all of these nodes have: they name
+/// the same owners of 1,000 keys, which are those that follow from its description.
+async fn same_everywhere(client: &Client, nodes: &[u64], app: &str) -> Value {
     let keys = keys(1_000);
-    let mut first = None;
-    for node in nodes {
-        let at = client.at(*node);
-        let description = computed_from(&ring(&at, app).await.expect("a ring"));
-        let owners = owners(&at, app, &keys, Some(3)).await.expect("owners");
-        let here = (description, owners["results"].clone());
-        let (ring, owned) = first.get_or_insert_with(|| here.clone());
-        assert_eq!(here.0, *ring, "the ring of {app} at node {node} is another");
-        assert_eq!(here.1, *owned, "the owners in {app} at node {node} are others");
-    }
-    first.expect("at least one node")
+    until("the ring is asked for at one epoch", READY_WITHIN, async || {
+        let first = ring(&client.at(nodes[0]), app).await.map_err(|e| e.to_string())?;
+        let computed = owners_by(&first, &keys);
+        for node in nodes {
+            let at = client.at(*node);
+            let here = ring(&at, app).await.map_err(|e| e.to_string())?;
+            let named = owners(&at, app, &keys, Some(COPIES)).await.map_err(|e| e.to_string())?;
+            let epochs = [epoch_of(&first), epoch_of(&here), epoch_of(&named)];
+            if epochs.iter().any(|epoch| *epoch != epochs[0]) {
+                return Err(format!("it changes: {epochs:?}"));
+            }
+            let (first, here) = (computed_from(&first), computed_from(&here));
+            assert_eq!(here, first, "the ring of {app} at node {node} is another");
+            assert_eq!(named["results"], computed, "the owners in {app} at node {node} are others");
+        }
+        Ok(first)
+    })
+    .await
+}
+
+/// Copies of a key that are compared.
+const COPIES: u8 = 3;
+
+/// What a client computes: in the shape of a node's answer.
+fn owners_by(description: &Value, keys: &[String]) -> Value {
+    let description = RingDescription::deserialize(description).expect("a description");
+    let view = RingView::try_from(description).expect("a ring");
+    let of = |key: &String| json!({"owners": view.owners(key.as_bytes(), COPIES.into())});
+    keys.iter().map(of).collect()
 }

@@ -4,7 +4,6 @@ mod handoff;
 mod mass;
 mod story;
 
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -17,8 +16,7 @@ const PLANNED_WITHIN: Duration = Duration::from_secs(20);
 
 /// Waits until each shard is held, and nothing is to be moved or let go.
 async fn all_is_held(at: &At<'_>, set: &str, shards: usize, workers: usize) {
-    let wanted =
-        Counts { shards, assigned: shards, pending: 0, orphaned: 0, gone: 0, workers };
+    let wanted = Counts { shards, assigned: shards, pending: 0, orphaned: 0, gone: 0, workers };
     until("all shards are held", PLANNED_WITHIN, async || {
         let now = counts(at, set).await.map_err(|e| e.to_string())?;
         if now == wanted { Ok(()) } else { Err(format!("{now:?}")) }

@@ -179,11 +179,7 @@ async fn is_removed(client: &Client, node: u64, member: usize) -> Instant {
 }
 
 /// The first round of each that began after a moment: together they polled each key once.
-async fn first_rounds_cover_all(
-    board: &Board,
-    members: &BTreeMap<usize, Polling>,
-    after: Instant,
-) {
+async fn first_rounds_cover_all(board: &Board, members: &BTreeMap<usize, Polling>, after: Instant) {
     let rounds = until("each has polled", READY_WITHIN, async || {
         let marks = board.lock();
         let first = |member: &usize| {

@@ -73,7 +73,10 @@ async fn no_shard_is_worked_on_by_two_and_none_is_left_out_whatever_happens() {
     story.each_departed_shard_was_deleted_once().await;
     let checked = ledger::check(&story.ends());
     println!("{checked:?}");
-    assert!(checked.spans > TRANSPORTS && checked.pieces > 1_000, "too little was done: {checked:?}");
+    assert!(
+        checked.spans > TRANSPORTS && checked.pieces > 1_000,
+        "too little was done: {checked:?}"
+    );
 }
 
 fn shuffled(turns: &[Turn], seed: &mut Seed) -> Vec<Turn> {
@@ -326,9 +329,8 @@ impl Story {
         let at = self.client.at(leader);
         until("the shards are at rest", PLANNED_WITHIN * 2, async || {
             let now = shards(&at, SET).await.map_err(|e| e.to_string())?;
-            let rests = |shard: &SetShard| {
-                shard.holder.is_some() && shard.next.is_none() && !shard.gone
-            };
+            let rests =
+                |shard: &SetShard| shard.holder.is_some() && shard.next.is_none() && !shard.gone;
             if now.len() == wanted && now.iter().all(rests) && are_even(&now, workers) {
                 return Ok(());
             }
