@@ -23,14 +23,19 @@ struct Member {
 }
 
 impl Member {
-    async fn joins(client: &Client, node: u64, id: &str) -> Self {
-        let at = client.at(node);
-        let body = json!({"ttl": TTL, "name": id});
-        let opened = at.post_once("/v1/sessions", id, &body).await.expect("opened").json();
+    /// With a session on which nothing is registered.
+    async fn opens(client: &Client, node: u64, id: &str, key: &str) -> Self {
+        let (at, body) = (client.at(node), json!({"ttl": TTL, "name": id}));
+        let opened = at.post_once("/v1/sessions", key, &body).await.expect("opened").json();
         let session = opened["session"].as_str().expect("a session").to_owned();
-        let record = json!({"ip": "192.0.2.1", "port": 1, "session": session});
-        at.put(&instance(APP, id), &record).await.expect("registered");
         Self { id: id.into(), session, settled: 0 }
+    }
+
+    async fn joins(client: &Client, node: u64, id: &str) -> Self {
+        let member = Self::opens(client, node, id, id).await;
+        let record = json!({"ip": "192.0.2.1", "port": 1, "session": member.session});
+        client.at(node).put(&instance(APP, id), &record).await.expect("registered");
+        member
     }
 
     /// Tells what it has adopted, and gives what the answer says is settled.
@@ -142,6 +147,28 @@ async fn who_leaves_or_drains_is_waited_for_no_longer_than_it_works() {
     let left = epoch(&client, leader).await;
     assert!(left > joined);
     c.may_begin(&client, &cluster.ids(), left).await;
+}
+
+#[tokio::test]
+async fn a_takeover_is_a_new_epoch_although_it_moves_no_key() {
+    let cluster = three_nodes().start().await;
+    let client = cluster.client();
+    let (leader, followers) = cluster.leader_and_followers().await;
+    let (mut a, b) = a_settled_pair(&cluster, &client).await;
+    let before = ring(&client.at(leader), APP).await.expect("a ring");
+    let mut successor = Member::opens(&client, followers[0], "b", "b-again").await;
+    let record = json!({"ip": "192.0.2.1", "port": 1, "session": successor.session});
+    let path = format!("{}?takeover=true", instance(APP, "b"));
+    let taken = client.at(followers[1]).put(&path, &record).await.expect("taken over");
+    for node in cluster.ids() {
+        let after = ring(&client.at(node), APP).await.expect("a ring");
+        assert_eq!(epoch_of(&after), taken.revision, "node {node}: work of before is not told apart");
+        assert_eq!(after["slots"], before["slots"], "node {node}");
+    }
+    assert!(b.settled < taken.revision);
+    successor.may_not_begin(&client, &cluster.ids(), taken.revision, "a has not adopted it").await;
+    a.gets_to_tell(&client, leader, taken.revision).await;
+    successor.may_begin(&client, &cluster.ids(), taken.revision).await;
 }
 
 #[tokio::test]
