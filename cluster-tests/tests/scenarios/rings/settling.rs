@@ -162,7 +162,11 @@ async fn a_takeover_is_a_new_epoch_although_it_moves_no_key() {
     let taken = client.at(followers[1]).put(&path, &record).await.expect("taken over");
     for node in cluster.ids() {
         let after = ring(&client.at(node), APP).await.expect("a ring");
-        assert_eq!(epoch_of(&after), taken.revision, "node {node}: work of before is not told apart");
+        assert_eq!(
+            epoch_of(&after),
+            taken.revision,
+            "node {node}: work of before is not told apart"
+        );
         assert_eq!(after["slots"], before["slots"], "node {node}");
     }
     assert!(b.settled < taken.revision);
