@@ -7,7 +7,7 @@ use http::{HeaderValue, Request, Uri};
 use proptest::prelude::*;
 use support::Server;
 
-const PATHS: [&str; 18] = [
+const PATHS: [&str; 30] = [
     "/v1/apps",
     "/v1/apps/{}",
     "/v1/apps/{}/instances",
@@ -16,6 +16,18 @@ const PATHS: [&str; 18] = [
     "/v1/apps/{}/instances/{}/override",
     "/v1/apps/{}/documents",
     "/v1/apps/{}/documents/{}",
+    "/v1/apps/{}/ring",
+    "/v1/apps/{}/ring/compact",
+    "/v1/apps/{}/ring/owners",
+    "/v1/apps/{}/ring/simulate",
+    "/v1/shard-sets",
+    "/v1/shard-sets/{}",
+    "/v1/shard-sets/{}/shards",
+    "/v1/shard-sets/{}/workers",
+    "/v1/shard-sets/{}/workers/{}",
+    "/v1/shard-sets/{}/workers/{}/release",
+    "/v1/shard-sets/{}/plan",
+    "/v1/shard-sets/{}/scaling",
     "/v1/instances",
     "/v1/instances:batch",
     "/v1/heartbeats",
@@ -52,6 +64,13 @@ fn query() -> impl Strategy<Value = String> {
         "verbose",
         "by",
         "create_app",
+        "key",
+        "replicas",
+        "epoch",
+        "adopted",
+        "worker",
+        "gone",
+        "standbys",
         "other",
     ]);
     let value = prop_oneof![
@@ -81,9 +100,27 @@ fn document() -> impl Strategy<Value = Vec<u8>> {
         Just("\"9999-12-31T23:59:59Z\"".to_owned()),
         Just("{\"a\":\"b\",\"c\":null}".to_owned()),
         Just("[{\"op\":\"register\",\"app\":\"a\",\"id\":\"b\"},{\"app\":\"a\"},7]".to_owned()),
+        Just("[\"a\",\"b\",7]".to_owned()),
+        Just("[\"a\"]".to_owned()),
+        Just("\"a\"".to_owned()),
+        Just("[\"*\"]".to_owned()),
+        Just("[{\"id\":\"a\",\"weight\":9},{\"id\":\"b\",\"zone\":\"z\"}]".to_owned()),
+        Just("[{\"shard\":\"a/a\",\"grant\":3},{\"shard\":\"b\",\"grant\":0}]".to_owned()),
+        Just("{\"shards_per_worker\":1,\"max\":4294967295,\"min\":0}".to_owned()),
         any::<i64>().prop_map(|number| number.to_string()),
     ];
     let name = prop::sample::select(vec![
+        "seed",
+        "replicas",
+        "keys",
+        "epoch",
+        "leave",
+        "join",
+        "workers",
+        "apps",
+        "copies",
+        "scaling",
+        "shards",
         "ttl",
         "ttl_min",
         "ttl_max",
@@ -146,6 +183,11 @@ proptest! {
             let server = Server::new();
             server.call("PUT /v1/apps/a/instances/a", "{}").await;
             server.call("PUT /v1/apps/a/documents/a", "{}").await;
+            server.call("PUT /v1/apps/a/ring", "").await;
+            server.call("PUT /v1/apps/b/instances/b", "{}").await;
+            let set = r#"{"workers":"a","apps":["b"],"scaling":{"shards_per_worker":1,"max":9}}"#;
+            server.call("PUT /v1/shard-sets/a", set).await;
+            server.registry.rebalance("a").await;
             server.send(request).await
         });
         prop_assert!(reply.status.as_u16() < 500, "{}: {}", reply.status, reply.text());

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use roster_api::registry::*;
 use roster_api::{ApiOptions, router};
 use roster_storage::catalog::At;
-use roster_storage::command::{Command, EncodedCommand, Outcome, Stamp};
+use roster_storage::command::{Command, EncodedCommand, Outcome, Rebalance, Stamp};
 use roster_storage::events::{Change, EventLog, EventLogLimits, Interest};
 use roster_storage::names::{NodeId, Revision, SessionId};
 use roster_storage::raft_types::LogId;
@@ -34,6 +34,8 @@ pub struct Alone {
     version: Mutex<Arc<Version>>,
     heard: Mutex<BTreeMap<SessionId, Heard>>,
     pub commands: Mutex<Vec<Command>>,
+    /// All that came in.
+    pub beats: Mutex<Vec<Beat>>,
     pub fail: Mutex<Option<Unavailable>>,
     /// Only commands after so many fail.
     pub fail_after: AtomicU64,
@@ -110,6 +112,13 @@ impl Feed for Following {
 }
 
 impl Alone {
+    /// What the leader proposes when what a plan rests on has changed.
+    pub async fn rebalance(&self, set: &str) {
+        let sets = vec![set.parse().expect("a name")];
+        let outcome = self.propose(Command::Rebalance(Rebalance { sets })).await;
+        outcome.expect("an answer").result.expect("a plan");
+    }
+
     fn check(&self) -> Result<(), Unavailable> {
         self.fail.lock().clone().map_or(Ok(()), Err)
     }
@@ -220,7 +229,8 @@ impl Registry for Alone {
         let version = self.version();
         let catalog = &version.catalog;
         let mut each = Vec::new();
-        for Beat { target, mark, adopted: _ } in beats {
+        self.beats.lock().extend(beats.iter().cloned());
+        for Beat { target, mark, adopted } in beats {
             let session = match &target {
                 BeatTarget::Session(session) => Ok(*session),
                 BeatTarget::Instance { key, incarnation } => match catalog.instance(key) {
@@ -233,9 +243,10 @@ impl Registry for Alone {
             };
             each.push(session.and_then(|session| {
                 let known = catalog.session(session).ok_or(BeatRefused::UnknownSession(session))?;
+                // Nobody else is here who could adopt less.
                 let heard = Heard { wall_ms: STARTED_MS + 500, ago_ms: 0, mark };
                 self.heard.lock().insert(session, heard);
-                Ok(Renewed { session, ttl_ms: known.ttl_ms, settled: Vec::new() })
+                Ok(Renewed { session, ttl_ms: known.ttl_ms, settled: adopted.clone() })
             }));
         }
         let revision = Revision(version.revision().0 + self.ahead.load(Ordering::Relaxed));

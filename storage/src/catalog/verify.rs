@@ -74,7 +74,7 @@ impl Catalog {
             let weight = ring.weight_of(id);
             on_ring += usize::from(weight.is_some());
             let full = ring.slots() - ring.vacant() + usize::from(instance.profile.weight)
-                > RING_SLOTS_MAX as usize;
+                > RING_SLOTS_MAX;
             check(weight == Some(instance.profile.weight) || full, || {
                 format!("{name}/{id} has weight {weight:?} on the ring")
             })?;
