@@ -5,6 +5,7 @@
 
 pub mod http;
 mod load;
+mod ring;
 mod watch;
 
 use std::fmt::Write as _;
@@ -44,6 +45,9 @@ pub struct Bench {
     /// Only the loads whose name has this in it
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// Workers of the ring, for the suite of that name
+    #[arg(long, default_value_t = 100, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=ring::WORKERS_MAX))]
+    workers: u16,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -52,6 +56,8 @@ enum Suite {
     Basic,
     /// How changes reach those who watch: 200 at once, 10,000 idle ones, 1,000 of other apps
     Watch,
+    /// Who owns keys of a ring: one and 1,000 per call
+    Ring,
 }
 
 /// Measures and prints. The error is for the terminal.
@@ -60,6 +66,7 @@ pub async fn run(bench: Bench) -> Result<(), String> {
     match bench.suite {
         Suite::Basic => basic(&nodes, &bench).await,
         Suite::Watch => watch::run(&nodes, bench.duration.0, bench.only.as_deref()).await,
+        Suite::Ring => ring::run(&nodes, bench.workers, bench.duration.0, bench.only.as_deref()).await,
     }
 }
 
@@ -194,7 +201,7 @@ struct NodeUsage {
 }
 
 /// The API addresses of all members, as one of the given endpoints tells them.
-async fn find_nodes(endpoints: &str) -> Result<Vec<String>, String> {
+pub(crate) async fn find_nodes(endpoints: &str) -> Result<Vec<String>, String> {
     let mut problem = "--endpoint: the list is empty".to_owned();
     for endpoint in endpoints.split(',').map(|e| e.trim().trim_start_matches("http://")) {
         match ask_cluster(endpoint).await {

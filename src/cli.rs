@@ -1,8 +1,11 @@
-//! The command line: `roster serve`, `roster dev`, `roster bench`; and what asks a running cluster:
-//! `roster watch`, `roster events`.
+//! The command line: `roster serve`, `roster dev`, `roster bench`, `roster demo`; and what asks a
+//! running cluster: `roster watch`, `roster events`, `roster ring`, `roster shards`.
 
-mod asking;
+pub(crate) mod asking;
 mod events;
+pub(crate) mod grid;
+mod ring;
+mod shards;
 mod table;
 mod watch;
 
@@ -12,7 +15,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, Settings};
-use crate::{bench, dev, process, shutdown, start, telemetry};
+use crate::{bench, demo, dev, process, shutdown, start, telemetry};
 
 /// A replicated registry: who is here, and who does what.
 #[derive(Debug, Parser)]
@@ -30,10 +33,16 @@ enum Sub {
     Dev(dev::Dev),
     /// Measure a running cluster
     Bench(bench::Bench),
+    /// Tell a story of workers that share shards, and of what happens when some die
+    Demo(demo::Demo),
     /// Show what is there, then every change as it happens
     Watch(watch::Watch),
     /// Show past changes, with their reasons
     Events(events::Events),
+    /// Show who owns which key of an app's ring; switch rings on and off
+    Ring(ring::Ring),
+    /// Show who works on which shard; make and change shard sets
+    Shards(shards::Shards),
 }
 
 #[derive(Debug, clap::Args)]
@@ -67,6 +76,11 @@ pub fn main() -> ExitCode {
         Sub::Bench(bench) => on_runtime(None, async {
             bench::run(bench).await.map_or_else(|e| fail(FAILED, &e), |()| ExitCode::SUCCESS)
         }),
+        Sub::Demo(demo) => on_runtime(None, async {
+            demo::run(demo).await.map_or_else(|e| fail(FAILED, &e), |()| ExitCode::SUCCESS)
+        }),
+        Sub::Ring(ring) => on_runtime(None, async { asking::exit(ring.run().await) }),
+        Sub::Shards(shards) => on_runtime(None, async { asking::exit(shards.run().await) }),
         Sub::Watch(watch) => on_runtime(None, async { asking::exit(watch.run().await) }),
         Sub::Events(events) => on_runtime(None, async { asking::exit(events.run().await) }),
     }

@@ -71,6 +71,59 @@ pub async fn run(dev: Dev) -> Result<(), String> {
     ready.map(drop)
 }
 
+/// A cluster for another command, on ports that are free, with its data in a temporary folder. Its
+/// nodes tell only what goes wrong. They are killed when this is dropped; [`LocalCluster::stop`]
+/// stops them.
+pub(crate) struct LocalCluster {
+    dev: Dev,
+    nodes: Vec<DevNode>,
+    _folder: Folder,
+}
+
+impl LocalCluster {
+    /// Returns when it serves.
+    pub async fn start() -> Result<Self, String> {
+        const NODES: u16 = 3;
+        let first = free_ports(2 * NODES)?;
+        let dev = Dev {
+            nodes: NODES,
+            data_dir: None,
+            log: "error".into(),
+            api_port: first,
+            peer_port: first + NODES,
+        };
+        let folder = Folder::new(None)?;
+        let mut nodes = Vec::new();
+        for id in 1..=NODES {
+            nodes.push(start_node(&dev, id, folder.path())?);
+        }
+        wait_ready(&dev, &mut nodes).await?;
+        Ok(Self { dev, nodes, _folder: folder })
+    }
+
+    /// The API addresses, separated by commas.
+    pub fn endpoints(&self) -> String {
+        let all = (0..self.nodes.len()).map(|index| address(&self.dev, index));
+        all.collect::<Vec<_>>().join(",")
+    }
+
+    pub async fn stop(self) {
+        stop_all(self.nodes).await;
+    }
+}
+
+/// The first of so many ports in a row on which nobody listens now.
+fn free_ports(count: u16) -> Result<u16, String> {
+    /// Below the ports that systems give to outgoing connections.
+    const RANGE: std::ops::Range<u16> = 20_000..32_000;
+    const TRIES: usize = 100;
+    let is_free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+    (0..TRIES)
+        .map(|_| fastrand::u16(RANGE))
+        .find(|first| (*first..*first + count).all(is_free))
+        .ok_or_else(|| format!("found no {count} free ports in a row between {RANGE:?}"))
+}
+
 /// Where the nodes' data is.
 enum Folder {
     Kept(PathBuf),

@@ -8,10 +8,10 @@ use clap::ValueEnum;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{FAILED, USAGE, fail};
-use crate::client::{Client, Error};
+use crate::client::{Answer, Client, Error};
 
 /// What `roster dev` serves.
-const ENDPOINTS: &str = "127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403";
+pub(crate) const ENDPOINTS: &str = "127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Target {
@@ -43,6 +43,8 @@ pub(super) enum End {
     /// Nobody reads the output any more, as after `| head`: no failure.
     OutputClosed,
     Client(Error),
+    /// Some of what was asked for was not done, since something else is so; the output tells which.
+    NotAll(&'static str),
     Output(io::Error),
     Signals(io::Error),
 }
@@ -69,6 +71,7 @@ pub(super) fn exit(result: Result<(), End>) -> ExitCode {
         Err(End::Client(error)) => {
             fail(code_of(&error), &super::table::escaped(&error.to_string()))
         }
+        Err(End::NotAll(what)) => fail(CONFLICT, &what),
         Err(End::Output(e)) => fail(FAILED, &format!("cannot write the output: {e}")),
         Err(End::Signals(e)) => fail(FAILED, &format!("cannot listen for signals: {e}")),
     }
@@ -103,6 +106,18 @@ pub(super) fn print(line: &str) -> Result<(), End> {
     let mut out = io::stdout().lock();
     writeln!(out, "{line}")?;
     Ok(out.flush()?)
+}
+
+/// Prints an answer: to programs as it came, to people as `text` puts it.
+pub(super) fn print_answer(
+    output: Output,
+    answer: &Answer,
+    text: impl FnOnce() -> Result<String, Error>,
+) -> Result<(), End> {
+    match output {
+        Output::Json => print(&String::from_utf8_lossy(&answer.body)),
+        Output::Table => print(&text()?),
+    }
 }
 
 /// Tells the user, not the output's reader.
