@@ -142,6 +142,14 @@ impl Cluster {
         self.node(id).api
     }
 
+    /// The nodes' addresses as the client takes them, another one first each time.
+    pub fn endpoints(&self, first: usize) -> String {
+        let mut addresses: Vec<_> = self.nodes.iter().map(|node| node.api.to_string()).collect();
+        let count = addresses.len();
+        addresses.rotate_left(first % count);
+        addresses.join(",")
+    }
+
     pub fn data_dir(&self, id: u64) -> &Path {
         &self.node(id).data
     }

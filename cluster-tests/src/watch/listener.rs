@@ -64,7 +64,7 @@ pub struct Snapshot {
 }
 
 /// Takes the lines of one watch, and panics at the first that breaks a promise.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Listener {
     who: String,
     interest: Interest,

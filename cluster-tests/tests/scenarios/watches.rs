@@ -57,7 +57,7 @@ async fn listen_up_to(stream: &mut Stream, listener: &mut Listener, revision: u6
 
 /// A reader of everything that reads all the time, and notes what it is told: the first snapshot
 /// is there when this returns.
-async fn reference(client: &Client, node: u64, chronicle: &Chronicle) -> Reference {
+pub async fn reference(client: &Client, node: u64, chronicle: &Chronicle) -> Reference {
     let (stream, listener) = watch_from_snapshot(client, node).await;
     let upto = watch::Sender::new(u64::MAX);
     let task = tokio::spawn(read_all(stream, listener, chronicle.clone(), upto.subscribe()));
@@ -65,14 +65,14 @@ async fn reference(client: &Client, node: u64, chronicle: &Chronicle) -> Referen
 }
 
 /// A task that reads.
-struct Reference {
+pub struct Reference {
     upto: watch::Sender<u64>,
     task: JoinHandle<()>,
 }
 
 impl Reference {
     /// Lets it read up to this revision.
-    async fn ends_at(self, revision: u64) {
+    pub async fn ends_at(self, revision: u64) {
         self.upto.send_replace(revision);
         self.task.await.expect("the reference did not panic");
     }

@@ -111,8 +111,7 @@ impl Watching {
         let (stop, outcomes) = (Arc::<AtomicBool>::default(), Arc::<Outcomes>::default());
         let mut faithful = JoinSet::new();
         for first in 0..2 {
-            let endpoints = endpoints(cluster, first);
-            let client = Resuming::new(&endpoints).expect("a client");
+            let client = Resuming::new(&cluster.endpoints(first)).expect("a client");
             faithful.spawn(follow(client, stop.clone()));
         }
         let mut others = JoinSet::new();
@@ -145,14 +144,6 @@ impl Watching {
         }
         self.outcomes
     }
-}
-
-/// The nodes' addresses, another one first each time.
-fn endpoints(cluster: &Cluster, first: usize) -> String {
-    let mut ids = cluster.ids();
-    ids.rotate_left(first % cluster.ids().len());
-    let addresses: Vec<_> = ids.into_iter().map(|id| cluster.api(id).to_string()).collect();
-    addresses.join(",")
 }
 
 async fn follow(client: Resuming, stop: Arc<AtomicBool>) -> (Watch, Listener) {
