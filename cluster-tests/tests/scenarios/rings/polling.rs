@@ -26,6 +26,9 @@ const TTL: Duration = Duration::from_secs(2);
 /// Between two rounds of a member.
 const ROUND_EVERY: Duration = Duration::from_millis(100);
 
+/// Much longer than others need to hear of a new ring.
+const STOPPING_TAKES: Duration = Duration::from_millis(300);
+
 /// Who polled what in which round, and who is at work on a key at present.
 #[derive(Clone, Debug, Default)]
 struct Board(Arc<Mutex<Marks>>);
@@ -65,6 +68,7 @@ struct Work {
 #[async_trait]
 impl RingWork for Work {
     async fn stop_lost(&self, _old: &RingView, new: &RingView) {
+        sleep(STOPPING_TAKES).await;
         let id = id_of(self.number);
         self.board.free(self.number, |key| new.owner(key.as_bytes()) != Some(id.as_str()));
     }
