@@ -7,7 +7,7 @@ use http::{HeaderValue, Request, Uri};
 use proptest::prelude::*;
 use support::Server;
 
-const PATHS: [&str; 30] = [
+const PATHS: [&str; 31] = [
     "/v1/apps",
     "/v1/apps/{}",
     "/v1/apps/{}/instances",
@@ -26,6 +26,7 @@ const PATHS: [&str; 30] = [
     "/v1/shard-sets/{}/workers",
     "/v1/shard-sets/{}/workers/{}",
     "/v1/shard-sets/{}/workers/{}/release",
+    "/v1/shard-sets/{}/release",
     "/v1/shard-sets/{}/plan",
     "/v1/shard-sets/{}/scaling",
     "/v1/instances",

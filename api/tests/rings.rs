@@ -2,7 +2,10 @@
 
 mod support;
 
+use std::pin::pin;
+
 use futures::future::join;
+use futures::poll;
 use roster_storage::ring::{Description, View};
 use serde_bytes::Bytes;
 use serde_json::{Value, json};
@@ -327,13 +330,13 @@ async fn a_long_poll_waits_for_the_rings_next_epoch() {
     let unchanged = server.get(&format!("{RING}?index={epoch}&wait=20ms")).await;
     assert_eq!(unchanged.json()["epoch"], epoch);
     let path = format!("{RING}?index={epoch}&wait=10m");
-    let (answer, ()) = join(server.get(&path), async {
-        tokio::task::yield_now().await;
-        server.call("PUT /v1/apps/pay/ring", "").await;
-        server.call("PATCH /v1/apps/fetchers/instances/f1", r#"{"metadata":{"a":"b"}}"#).await;
-        join_ring(&server, "f3").await;
-    })
-    .await;
+    let mut poll = pin!(server.get(&path));
+    assert!(poll!(&mut poll).is_pending());
+    server.call("PUT /v1/apps/pay/ring", "").await;
+    server.call("PATCH /v1/apps/fetchers/instances/f1", r#"{"metadata":{"a":"b"}}"#).await;
+    assert!(poll!(&mut poll).is_pending(), "neither changes this ring");
+    join_ring(&server, "f3").await;
+    let answer = poll.await;
     assert_eq!(answer.json()["workers"].as_array().map(Vec::len), Some(3));
     let at_once = server.get(&path).await;
     assert_eq!(at_once.text(), answer.text());
@@ -347,15 +350,17 @@ async fn who_found_no_slot_left_is_named() {
     let server = Server::new();
     let item =
         |n| json!({"op": "register", "app": "fetchers", "id": format!("f{n:04}"), "weight": 1024});
-    let items: Vec<_> = (0..1025).map(item).collect();
+    let items: Vec<_> = (0..1026).map(item).collect();
     server.call("POST /v1/instances:batch", &json!({"items": items}).to_string()).await;
     server.call(&format!("PUT {RING}"), "").await;
     let ring = server.get(RING).await.json();
-    assert_eq!(ring["left_out"], json!(["f1024"]));
+    assert_eq!(ring["left_out"], json!(["f1024", "f1025"]));
     let path = "/v1/apps/fetchers/instances/f1024/override";
     server.call(&format!("PUT {path}"), r#"{"state":"maintenance"}"#).await;
     let ring = server.get(RING).await.json();
-    assert_eq!(ring.get("left_out"), None, "it would not be on the ring anyway");
+    assert_eq!(ring["left_out"], json!(["f1025"]), "the other would not be on it anyway");
+    server.call("DELETE /v1/apps/fetchers/instances/f1025", "").await;
+    assert_eq!(server.get(RING).await.json().get("left_out"), None);
 }
 
 #[tokio::test]

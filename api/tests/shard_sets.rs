@@ -2,9 +2,11 @@
 
 mod support;
 
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 
 use futures::future::join;
+use futures::poll;
 use roster_api::registry::Unavailable;
 use roster_storage::command::{Command, EncodedCommand};
 use serde_json::{Value, json};
@@ -325,6 +327,13 @@ async fn standbys_are_other_workers_and_told_on_request() {
     }
 }
 
+/// What `f1` holds in another set.
+async fn listed_of(set: &str, server: &Server) -> Vec<String> {
+    let view = server.get(&format!("/v1/shard-sets/{set}/workers/f1")).await.json();
+    let shards = view["shards"].as_array().expect("shards").iter();
+    shards.map(|shard| shard["shard"].as_str().expect("an id").to_owned()).collect()
+}
+
 #[tokio::test]
 async fn a_long_poll_of_a_worker_waits_for_what_it_holds() {
     let server = set_of(2, 2).await;
@@ -332,18 +341,18 @@ async fn a_long_poll_of_a_worker_waits_for_what_it_holds() {
     server.call("PUT /v1/shard-sets/other", body).await;
     let view = server.get(&format!("{SET}/workers/f1")).await.json();
     let path = format!("{SET}/workers/f1?index={}&wait=10m", view["epoch"]);
-    let (answer, ()) = join(server.get(&path), async {
-        tokio::task::yield_now().await;
-        // Another set's work, another worker's, and what is no work at all.
-        register(&server, "cart", "x").await;
-        server.registry.rebalance("other").await;
-        let of_two = held(&server, "f2").await;
-        server.call(&format!("POST {SET}/release"), &releases(&of_two)).await;
-        register(&server, "fetchers", "f1").await;
-        let of_one = held(&server, "f1").await;
-        server.call(&format!("DELETE /v1/apps/pay/instances/{}", &of_one[0].0[4..]), "").await;
-    })
-    .await;
+    let mut poll = pin!(server.get(&path));
+    assert!(poll!(&mut poll).is_pending());
+    register(&server, "cart", "x").await;
+    server.registry.rebalance("other").await;
+    assert_eq!(listed_of("other", &server).await, ["cart/x"], "it holds more, of another set");
+    let of_two = held(&server, "f2").await;
+    server.call(&format!("POST {SET}/release"), &releases(&of_two)).await;
+    register(&server, "fetchers", "f1").await;
+    assert!(poll!(&mut poll).is_pending(), "nothing of this changes what it holds in this set");
+    let of_one = held(&server, "f1").await;
+    server.call(&format!("DELETE /v1/apps/pay/instances/{}", &of_one[0].0[4..]), "").await;
+    let answer = poll.await;
     assert_eq!(answer.json()["shards"][0]["release"], true, "{}", answer.text());
     assert_eq!(server.get(&path).await.text(), answer.text(), "it has changed since: at once");
     let epoch = answer.json()["epoch"].clone();
