@@ -66,7 +66,9 @@ pub async fn run(bench: Bench) -> Result<(), String> {
     match bench.suite {
         Suite::Basic => basic(&nodes, &bench).await,
         Suite::Watch => watch::run(&nodes, bench.duration.0, bench.only.as_deref()).await,
-        Suite::Ring => ring::run(&nodes, bench.workers, bench.duration.0, bench.only.as_deref()).await,
+        Suite::Ring => {
+            ring::run(&nodes, bench.workers, bench.duration.0, bench.only.as_deref()).await
+        }
     }
 }
 

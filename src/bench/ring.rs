@@ -143,9 +143,8 @@ async fn prepare(nodes: &[String], app: &str, workers: u16) -> Result<(), String
 async fn clean_up(nodes: &[String], app: &str) {
     let Some(node) = nodes.first() else { return };
     let path = format!("/v1/apps/{app}?cascade=true");
-    let deleted = async {
-        Connection::open(node).await?.send(Method::DELETE, &path, "", Bytes::new()).await
-    };
+    let deleted =
+        async { Connection::open(node).await?.send(Method::DELETE, &path, "", Bytes::new()).await };
     match deleted.await {
         Ok(answer) if answer.status.is_success() || answer.status == 404 => {}
         Ok(answer) => eprintln!("app {app} is left behind: {answer}"),

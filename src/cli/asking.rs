@@ -31,9 +31,9 @@ impl Target {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Output {
-    /// For people: a line per change
+    /// For people
     Table,
-    /// For programs: a JSON object per line, as the node sent it
+    /// For programs: JSON as the node sent it, an object per line
     Json,
 }
 

@@ -15,7 +15,7 @@ pub(super) struct Events {
     /// Only of this instance
     #[arg(long, value_name = "ID")]
     instance: Option<String>,
-    /// Only this kind: app, instance, shard or document; may be given more than once
+    /// Only this kind: app, instance, shard, document, ring or worker; may be given more than once
     #[arg(long, value_name = "KIND")]
     kind: Vec<String>,
     /// After this revision or time (2026-11-21T20:36:17Z)

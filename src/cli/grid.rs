@@ -60,7 +60,8 @@ mod tests {
         let mut grid = Grid::new(&["WORKER", ">SHARDS", "ZONE"]);
         grid.row(&[&"f1", &7, &"a"]);
         grid.row(&[&"fetcher\u{1b}", &1200, &""]);
-        let lines = ["WORKER         SHARDS  ZONE", "f1                  7  a", r"fetcher\u{1b}    1200"];
+        let lines =
+            ["WORKER         SHARDS  ZONE", "f1                  7  a", r"fetcher\u{1b}    1200"];
         assert_eq!(grid.text(), lines.join("\n"));
     }
 }

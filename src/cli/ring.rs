@@ -17,19 +17,23 @@ pub(super) struct Ring {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Show a ring: its workers and the share of each. Example: roster ring get fetchers
+    /// Show a ring: its workers and the share of each
+    #[command(after_help = "Example: roster ring get fetchers")]
     Get(Get),
-    /// Show who owns keys. Example: roster ring lookup fetchers disk-17 disk-18 --replicas 2
+    /// Show who owns keys
+    #[command(after_help = "Example: roster ring lookup fetchers disk-17 disk-18 --replicas 2")]
     Lookup(Lookup),
-    /// Show what would move if workers left and joined; nothing happens. Example: roster ring
-    /// simulate fetchers --leave f1 --join f9=2
+    /// Show what would move if workers left and joined; nothing happens
+    #[command(after_help = "Example: roster ring simulate fetchers --leave f1 --join f9=2")]
     Simulate(Simulate),
-    /// Switch a ring on, or change its number of replicas. Example: roster ring create fetchers
+    /// Switch a ring on, or change its number of replicas
+    #[command(after_help = "Example: roster ring create fetchers")]
     Create(Create),
-    /// Switch a ring off. Example: roster ring delete fetchers
+    /// Switch a ring off
+    #[command(after_help = "Example: roster ring delete fetchers")]
     Delete(App),
-    /// Close the gaps that departed workers left; moves many keys. Example: roster ring compact
-    /// fetchers
+    /// Close the gaps that departed workers left; moves many keys
+    #[command(after_help = "Example: roster ring compact fetchers")]
     Compact(App),
 }
 
@@ -305,7 +309,8 @@ fn simulated_text(simulated: &Simulated) -> String {
         }
         text += &format!("\n\n{}", grid.text());
     }
-    if *moves_left_off > 0 {
+    // Without keys of the caller's own, none are listed.
+    if !moves.is_empty() && *moves_left_off > 0 {
         text += &format!("\n{moves_left_off} more moves are not listed");
     }
     text

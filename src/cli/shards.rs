@@ -24,25 +24,32 @@ pub(super) struct Shards {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Show the shards of a set and who holds them. Example: roster shards list polling --worker f1
+    /// Show the shards of a set and who holds them
+    #[command(after_help = "Example: roster shards list polling --worker f1")]
     List(List),
-    /// Show the workers of a set and their load. Example: roster shards workers polling
+    /// Show the workers of a set and their load
+    #[command(after_help = "Example: roster shards workers polling")]
     Workers(Set),
-    /// Show what would move if workers joined or left; nothing happens. Example: roster shards plan
-    /// polling --leave f1
+    /// Show what would move if workers joined or left; nothing happens
+    #[command(after_help = "Example: roster shards plan polling --leave f1")]
     Plan(Plan),
     /// Take shards from who holds them, so that they are planned anew; the holder may still be at
-    /// work on them. Example: roster shards release polling pay/10.0.0.1:8719
+    /// work on them
+    #[command(after_help = "Example: roster shards release polling pay/10.0.0.1:8719")]
     Release(Release),
-    /// Show a set and how far its work is shared out. Example: roster shards get polling
+    /// Show a set and how far its work is shared out
+    #[command(after_help = "Example: roster shards get polling")]
     Get(Set),
-    /// Make a shard set, or change it. Example: roster shards create polling --workers fetchers
-    /// --apps pay,cart
+    /// Make a shard set, or change it
+    #[command(
+        after_help = "Example: roster shards create polling --workers fetchers --apps pay,cart"
+    )]
     Create(Create),
-    /// Remove a shard set; its shards and workers stay registered. Example: roster shards delete
-    /// polling
+    /// Remove a shard set; its shards and workers stay registered
+    #[command(after_help = "Example: roster shards delete polling")]
     Delete(Set),
-    /// Show how many workers a set should have, and why. Example: roster shards scaling polling
+    /// Show how many workers a set should have, and why
+    #[command(after_help = "Example: roster shards scaling polling")]
     Scaling(Set),
 }
 
@@ -206,7 +213,14 @@ impl List {
         pages(&self.target, call, grid, |grid, shard| {
             let state = shard_state(shard);
             let (holder, next) = (word(&shard["holder"]), word(&shard["next"]));
-            grid.row(&[&word(&shard["shard"]), &address(shard), &holder, &shard["grant"], &next, &state]);
+            grid.row(&[
+                &word(&shard["shard"]),
+                &address(shard),
+                &holder,
+                &shard["grant"],
+                &next,
+                &state,
+            ]);
         })
         .await
     }
@@ -231,17 +245,31 @@ fn address(item: &Value) -> String {
 impl Set {
     async fn workers(self) -> Result<(), End> {
         let path = set_path(&self.set, &["workers"])?;
-        let columns =
-            ["WORKER", "ADDRESS", "STATE", "ZONE", ">WEIGHT", ">HELD", ">INCOMING", ">RELEASING", ">LOAD"];
+        let columns = [
+            "WORKER",
+            "ADDRESS",
+            "STATE",
+            "ZONE",
+            ">WEIGHT",
+            ">HELD",
+            ">INCOMING",
+            ">RELEASING",
+            ">LOAD",
+        ];
         let grid = Grid::new(&columns);
-        pages(&self.target, || Call::get(path.clone()), grid, |grid, worker| {
-            let (id, state, zone) =
-                (word(&worker["id"]), word(&worker["state"]), word(&worker["zone"]));
-            let numbers = ["weight", "held", "incoming", "releasing", "load"];
-            let [weight, held, incoming, releasing, load] = numbers.map(|name| &worker[name]);
-            let address = address(worker);
-            grid.row(&[&id, &address, &state, &zone, weight, held, incoming, releasing, load]);
-        })
+        pages(
+            &self.target,
+            || Call::get(path.clone()),
+            grid,
+            |grid, worker| {
+                let (id, state, zone) =
+                    (word(&worker["id"]), word(&worker["state"]), word(&worker["zone"]));
+                let numbers = ["weight", "held", "incoming", "releasing", "load"];
+                let [weight, held, incoming, releasing, load] = numbers.map(|name| &worker[name]);
+                let address = address(worker);
+                grid.row(&[&id, &address, &state, &zone, weight, held, incoming, releasing, load]);
+            },
+        )
         .await
     }
 
@@ -272,9 +300,19 @@ fn set_text(set: &Value) -> String {
     let name = word(&set["set"]);
     let workers = word(&set["workers"]);
     grid.row(&[&name, &workers, &apps.join(","), &set["copies"], &set["epoch"]]);
-    let columns = [">SHARDS", ">ASSIGNED", ">PENDING", ">ORPHANED", ">GONE", ">WORKERS", ">AVAILABLE", ">IMBALANCE"];
+    let columns = [
+        ">SHARDS",
+        ">ASSIGNED",
+        ">PENDING",
+        ">ORPHANED",
+        ">GONE",
+        ">WORKERS",
+        ">AVAILABLE",
+        ">IMBALANCE",
+    ];
     let mut counted = Grid::new(&columns);
-    let names = ["shards", "assigned", "pending", "orphaned", "gone", "workers", "available_workers"];
+    let names =
+        ["shards", "assigned", "pending", "orphaned", "gone", "workers", "available_workers"];
     let [shards, assigned, pending, orphaned, gone, workers, available] =
         names.map(|name| &counts[name]);
     let imbalance = &set["imbalance"];
@@ -356,7 +394,8 @@ impl Release {
         if grants.is_empty() {
             return Ok(());
         }
-        let call = Call::post(set_path(&self.set, &["release"])?).json(&json!({"shards": grants}))?;
+        let call =
+            Call::post(set_path(&self.set, &["release"])?).json(&json!({"shards": grants}))?;
         let answer = client.send(call).await?;
         let results: Value = answer.json()?;
         print_answer(self.target.output, &answer, || Ok(released_text(&results, &grants)))?;

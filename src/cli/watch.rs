@@ -12,7 +12,7 @@ pub(super) struct Watch {
     /// Only this app; may be given more than once
     #[arg(long, value_name = "APP")]
     app: Vec<String>,
-    /// Only this kind: app, instance, shard or document; may be given more than once
+    /// Only this kind: app, instance, shard, document, ring or worker; may be given more than once
     #[arg(long, value_name = "KIND")]
     kind: Vec<String>,
     /// Only instances for which this CEL expression is true, such as 'zone == "a"'

@@ -18,7 +18,8 @@ use super::patience::Limits;
 const HEARTBEAT_EVERY_MIN: Duration = Duration::from_millis(10);
 
 /// While an epoch that this instance has adopted is not settled, heartbeats are sent so often: each
-/// answer may be the one that says that it is.
+/// answer may be the one that says that it is. But not for longer than somebody who died may be
+/// waited for: who lives and adopts nothing may never do so.
 const UNSETTLED_EVERY: Duration = Duration::from_millis(200);
 
 /// What one node gets to answer a heartbeat, at most.
@@ -92,7 +93,8 @@ impl Client {
         let sent = Instant::now();
         let registered = self.register(app, id, &registration).await?;
         let (tell, status) = watch::channel(Status::Alive(registered.clone()));
-        let (hear, heard) = watch::channel(Heard::new(registered.incarnation, sent, registered.ttl));
+        let (hear, heard) =
+            watch::channel(Heard::new(registered.incarnation, sent, registered.ttl));
         let (adopted, to_adopt) = watch::channel(Revision(0));
         let stop = CancellationToken::new();
         let keeper = Keeper {
@@ -103,6 +105,7 @@ impl Client {
             tell,
             hear,
             adopted: to_adopt,
+            adopted_at: None,
             stop: stop.clone(),
         };
         let task = AbortOnDropHandle::new(tokio::spawn(keeper.run()));
@@ -190,6 +193,7 @@ struct Keeper {
     hear: watch::Sender<Heard>,
     /// The newest epoch of its app's ring that it has adopted, 0 if none.
     adopted: watch::Receiver<Revision>,
+    adopted_at: Option<Instant>,
     stop: CancellationToken,
 }
 
@@ -201,7 +205,7 @@ impl Keeper {
             tokio::select! {
                 () = self.stop.cancelled() => break Ended::Left,
                 () = sleep_until(beat_at) => {}
-                Ok(()) = self.adopted.changed() => {}
+                Ok(()) = self.adopted.changed() => self.adopted_at = Some(Instant::now()),
             }
             if let Err(why) = self.beat().await {
                 break why;
@@ -216,8 +220,11 @@ impl Keeper {
 
     /// A little earlier than asked for, so that many that began together spread out.
     fn every(&self) -> Duration {
-        let unsettled = *self.adopted.borrow() > self.hear.borrow().settled;
-        let most = if unsettled { UNSETTLED_EVERY } else { Duration::MAX };
+        let waits = self.adopted_at.is_some_and(|at| {
+            at.elapsed() < self.registered.ttl * TTLS_UNTIL_GONE
+                && *self.adopted.borrow() > self.hear.borrow().settled
+        });
+        let most = if waits { UNSETTLED_EVERY } else { Duration::MAX };
         let every = self.registered.heartbeat_every.min(most).max(HEARTBEAT_EVERY_MIN);
         every.mul_f64(0.9 + fastrand::f64() / 10.0)
     }

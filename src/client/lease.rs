@@ -95,3 +95,15 @@ impl Lease {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_ends_a_fifth_of_the_ttl_before_the_cluster_may_take_it_away() {
+        let (sent, ttl) = (Instant::now(), Duration::from_secs(15));
+        let heard = Heard::new(Incarnation(7), sent, ttl);
+        assert_eq!(sent + ttl - heard.safe_until, Duration::from_secs(3));
+    }
+}

@@ -71,7 +71,8 @@ fn reading(app: &str) -> Result<Call, Error> {
 fn view_of(answer: &Answer, app: &str) -> Result<View, Error> {
     let description: Description = answer.json_or_msgpack()?;
     if description.group != app {
-        let detail = format!("the ring of {:?} where that of {app:?} was asked for", description.group);
+        let detail =
+            format!("the ring of {:?} where that of {app:?} was asked for", description.group);
         return Err(answer.not_understood(detail));
     }
     View::try_from(description).map_err(|why| answer.not_understood(why.to_string()))
@@ -173,5 +174,31 @@ fn older(client: &Client, epoch: Revision, newest: Revision) -> Error {
         endpoint,
         detail: format!("a ring of epoch {epoch}, but epoch {newest} was seen before"),
         outcome: super::Outcome::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(epoch: u64) -> View {
+        let text = format!(
+            r#"{{"v":1,"kind":"jump-probe-1","group":"a","epoch":{epoch},"seed":0,"replicas":1,
+                "workers":[],"slots":[]}}"#
+        );
+        let description: Description = serde_json::from_str(&text).expect("a description");
+        View::try_from(description).expect("a ring")
+    }
+
+    #[test]
+    fn of_two_rings_that_cross_the_newer_one_stays() {
+        let shared = Shared {
+            view: ArcSwap::from_pointee(view(5)),
+            news: watch::Sender::new(Revision(5)),
+            error: watch::Sender::new(None),
+        };
+        shared.offer(view(9));
+        shared.offer(view(7));
+        assert_eq!(shared.view.load().epoch(), Revision(9));
     }
 }

@@ -114,3 +114,16 @@ impl Client {
         Ok(results)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_that_is_held_under_another_grant_is_let_go_already() {
+        let is_done = |json: &str| serde_json::from_str::<Released>(json).expect(json).is_done();
+        assert!(is_done(r#"{"shard":"a/1"}"#));
+        assert!(is_done(r#"{"shard":"a/1","code":"stale-token","detail":"","outcome":"none"}"#));
+        assert!(!is_done(r#"{"shard":"a/1","code":"timeout","detail":"","outcome":"unknown"}"#));
+    }
+}

@@ -31,7 +31,8 @@ const REASONS_TOLD_MAX: usize = 16;
 pub struct WatchRequest {
     /// Only these apps; all, if there are none.
     pub apps: Vec<String>,
-    /// Only these kinds (`app`, `instance`, `shard`, `document`); all, if there are none.
+    /// Only these kinds (`app`, `instance`, `shard`, `document`, `ring`, `worker`); all, if there are
+    /// none.
     pub kinds: Vec<String>,
     /// Only instances for which this CEL expression is true.
     pub filter: Option<String>,

@@ -29,8 +29,8 @@ pub(super) struct Fleet {
     name: String,
     /// One client per node, which asks that node first.
     pub clients: Vec<Client>,
-    /// The API addresses of the nodes.
-    pub nodes: Vec<String>,
+    /// One client per node, which asks nobody else.
+    pub nodes: Vec<Client>,
     pub floor: Arc<Floor>,
     pub transports: Vec<Transport>,
     pub fetchers: BTreeMap<String, ShardWorker>,
@@ -107,7 +107,7 @@ impl Fleet {
         Ok(Self {
             name: format!("demo-{:08x}", fastrand::u32(..)),
             clients: (0..nodes.len()).map(turned).collect::<Result<_, _>>()?,
-            nodes: nodes.to_vec(),
+            nodes: nodes.iter().map(|node| Client::new(node)).collect::<Result<_, _>>()?,
             floor: Arc::default(),
             transports: Vec::new(),
             fetchers: BTreeMap::new(),
@@ -227,14 +227,13 @@ impl Fleet {
         Ok((holders, pending))
     }
 
-    /// The shards of all transports that one node knows, asked from nobody else.
-    pub async fn known_at(&self, node: &str) -> Result<BTreeSet<String>, Error> {
-        let client = Client::new(node)?;
+    /// The shards of all transports that one node knows.
+    pub async fn known_at(&self, node: &Client) -> Result<BTreeSet<String>, Error> {
         let mut known = BTreeSet::new();
         for app in self.services() {
             let call = Call::get(path(&["v1", "apps", &app, "instances"])?);
             let call = call.query("consistency", "stale").query("limit", 10_000);
-            let list: Value = client.send(call).await?.json()?;
+            let list: Value = node.send(call).await?.json()?;
             let ids = list["instances"].as_array().into_iter().flatten();
             known.extend(ids.filter_map(|one| Some(format!("{app}/{}", one["id"].as_str()?))));
         }

@@ -115,6 +115,10 @@ impl<'a> Story<'a> {
         for (shard, holder) in holders {
             of_each.entry(holder).or_default().push(shard);
         }
+        for shards in of_each.values_mut() {
+            // By instance, so that the dead are of different apps.
+            shards.sort_by_key(|shard| shard.split('/').next_back());
+        }
         let longest = of_each.values().map(Vec::len).max().unwrap_or(0);
         let in_turn = (0..longest)
             .flat_map(|turn| of_each.values().filter_map(move |shards| shards.get(turn)));
@@ -186,12 +190,7 @@ impl<'a> Story<'a> {
     }
 
     /// Whether all was as promised.
-    fn judge(
-        &self,
-        before: &Holders,
-        after: &After,
-        transports: &[String],
-    ) -> Result<(), String> {
+    fn judge(&self, before: &Holders, after: &After, transports: &[String]) -> Result<(), String> {
         let alive: Vec<String> = self.fleet.fetchers.keys().cloned().collect();
         let ledger = Ledger { before, after: &after.holders };
         let (moved, fewest) = (ledger.moved(), ledger.fewest(&alive));

@@ -65,7 +65,7 @@ impl Running {
     }
 }
 
-async fn output(arguments: &[&str], nodes: &[&Scripted]) -> (Option<i32>, String, String) {
+pub async fn output(arguments: &[&str], nodes: &[&Scripted]) -> (Option<i32>, String, String) {
     let run = roster(arguments, nodes).output();
     let Output { status, stdout, stderr } = within("its end", run).await.expect("it starts");
     let text = |bytes| String::from_utf8(bytes).expect("text");

@@ -2,7 +2,11 @@
 
 mod calls;
 mod commands;
+mod demo;
 mod history;
 mod keep_alive;
+mod rings;
 mod scripted;
+mod shards;
 mod watch;
+mod who_does_what;

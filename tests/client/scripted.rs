@@ -36,6 +36,8 @@ pub enum Act {
     Silence,
     /// The act, once this is notified.
     After(Arc<Notify>, Box<Act>),
+    /// What this makes, for this request and all further ones.
+    Always(Box<dyn Fn() -> Act + Send>),
 }
 
 pub enum Then {
@@ -74,8 +76,31 @@ pub struct Asked {
 
 struct Stage {
     script: Mutex<VecDeque<Act>>,
+    /// Requests whose line has this text in it have a script of their own. Where that is over they
+    /// wait for more of it.
+    topics: Mutex<Vec<(&'static str, VecDeque<Act>)>>,
     asked: Mutex<Vec<Asked>>,
     heard: Notify,
+    more: Notify,
+}
+
+impl Stage {
+    /// The next act of the first topic that the line has in it.
+    async fn of_topic(&self, line: &str) -> Option<Act> {
+        loop {
+            let more = self.more.notified();
+            {
+                let mut topics = self.topics.lock();
+                let (_, acts) = topics.iter_mut().find(|(topic, _)| line.contains(topic))?;
+                match acts.front() {
+                    Some(Act::Always(make)) => return Some(make()),
+                    Some(_) => return acts.pop_front(),
+                    None => {}
+                }
+            }
+            more.await;
+        }
+    }
 }
 
 /// A node that plays its script, and answers 503 when that is over.
@@ -86,12 +111,28 @@ pub struct Scripted {
 
 impl Scripted {
     pub async fn start(script: impl IntoIterator<Item = Act>) -> Self {
+        Self::with_topics(script, []).await
+    }
+
+    /// A node that answers requests by what they are about. Those whose line has a topic in it get
+    /// the next act of the first such topic, and wait for one where there is none.
+    pub async fn on(topics: impl IntoIterator<Item = (&'static str, Vec<Act>)>) -> Self {
+        Self::with_topics([], topics).await
+    }
+
+    async fn with_topics(
+        script: impl IntoIterator<Item = Act>,
+        topics: impl IntoIterator<Item = (&'static str, Vec<Act>)>,
+    ) -> Self {
+        let topics = topics.into_iter().map(|(topic, acts)| (topic, acts.into()));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
         let stage = Arc::new(Stage {
             script: Mutex::new(script.into_iter().collect()),
+            topics: Mutex::new(topics.collect()),
             asked: Mutex::new(Vec::new()),
             heard: Notify::new(),
+            more: Notify::new(),
         });
         let routes = Router::new()
             .fallback(play)
@@ -99,6 +140,33 @@ impl Scripted {
             .into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async move { axum::serve(listener, routes).await });
         Self { address, stage }
+    }
+
+    /// Adds an act to the end of a topic's script.
+    pub fn then(&self, topic: &'static str, act: Act) {
+        let mut topics = self.stage.topics.lock();
+        let known = topics.iter_mut().find(|(known, _)| *known == topic);
+        known.expect("a topic of this node").1.push_back(act);
+        self.stage.more.notify_waiters();
+    }
+
+    /// What was asked so far of what has this text in its line.
+    pub fn asked_with(&self, text: &str) -> Vec<Asked> {
+        self.asked().into_iter().filter(|asked| asked.line.contains(text)).collect()
+    }
+
+    /// Waits until so many requests have arrived that have this text in their line.
+    pub async fn asked_with_times(&self, text: &str, count: usize) {
+        let enough = async {
+            loop {
+                let heard = self.stage.heard.notified();
+                if self.asked_with(text).len() >= count {
+                    return;
+                }
+                heard.await;
+            }
+        };
+        within(&format!("{count} requests with {text:?}, of {:?}", self.lines()), enough).await;
     }
 
     /// What was asked so far.
@@ -139,9 +207,13 @@ async fn play(
         headers: parts.headers,
         body: String::from_utf8(body.to_vec()).expect("text"),
     };
+    let line = asked.line.clone();
     stage.asked.lock().push(asked);
     stage.heard.notify_waiters();
-    let act = stage.script.lock().pop_front();
+    let act = match stage.of_topic(&line).await {
+        Some(act) => Some(act),
+        None => stage.script.lock().pop_front(),
+    };
     let mut act = act.unwrap_or_else(|| problem(503, "not-ready", "none"));
     while let Act::After(gate, then) = act {
         gate.notified().await;
@@ -154,6 +226,7 @@ async fn play(
         Act::Broken => answer(200, "application/json", broken(String::new())),
         Act::Silence => std::future::pending().await,
         Act::After(..) => unreachable!("waited for above"),
+        Act::Always(..) => unreachable!("made by its topic"),
     })
 }
 
