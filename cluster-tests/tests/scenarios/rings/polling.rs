@@ -101,7 +101,7 @@ impl Polling {
     }
 
     /// Its heartbeats end, and whatever it did; it lets nobody know.
-    async fn is_killed(self, number: usize, board: &Board) {
+    async fn dies(self, number: usize, board: &Board) {
         self.0.abort();
         assert!(self.0.await.is_err_and(|why| why.is_cancelled()), "it ended by itself");
         board.free(number, |_| true);
@@ -152,7 +152,7 @@ async fn every_key_is_polled_by_one_member_from_the_first_round_after_a_death() 
     all_is_worked_on(&board, &members).await;
 
     let killed = seed.below(MEMBERS);
-    members.remove(&killed).expect("it is there").is_killed(killed, &board).await;
+    members.remove(&killed).expect("it is there").dies(killed, &board).await;
     let removed = is_removed(&client, leader, killed).await;
     first_rounds_cover_all(&board, &members, removed).await;
     all_is_worked_on(&board, &members).await;
@@ -166,7 +166,7 @@ async fn every_key_is_polled_by_one_member_from_the_first_round_after_a_death() 
     all_is_worked_on(&board, &members).await;
     each_epoch_gave_a_key_to_one(&board);
     for (number, member) in members {
-        member.is_killed(number, &board).await;
+        member.dies(number, &board).await;
     }
 }
 
