@@ -2,8 +2,12 @@
 //!
 //! [`cluster`] starts and ends nodes, [`client`] speaks to them, [`load`] keeps them busy,
 //! [`history`] remembers what was acknowledged and checks that the cluster kept it, [`churn`] makes
-//! changes of every kind, [`watch`] listens to them and checks that all tell the same, [`faults`]
-//! breaks files and disks, [`wait`] waits for conditions. The scenarios themselves are in `tests/`.
+//! changes of every kind, [`watch`] listens to them and checks that all tell the same, [`rings`] holds
+//! what is told of rings to one assignment per epoch, [`sets`] reads shard sets, [`faults`]
+//! breaks files and disks, [`wait`] waits for conditions. Workers of shard sets are programs of their
+//! own (`bin/shard-worker.rs`): [`workers`] starts, kills and freezes them, [`locks`] is how two that are at
+//! work on one shard meet, [`ledger`] holds what they wrote down against each other. The scenarios
+//! themselves are in `tests/`.
 //!
 //! Nothing here knows how the registry works inside: what is checked is what a client can see, and
 //! the nodes' own log lines of departures.

@@ -270,6 +270,8 @@ impl Hands {
     }
 
     fn start(&mut self, grants: &[Grant]) {
+        // Who was frozen may see an old view before it sees that its lease is over.
+        let grants = if self.lease.is_safe() { grants } else { &[] };
         for grant in grants {
             self.work.start(grant);
             self.state.started(grant);

@@ -26,6 +26,9 @@ const TTL: Duration = Duration::from_secs(2);
 /// Between two rounds of a member.
 const ROUND_EVERY: Duration = Duration::from_millis(100);
 
+/// Much longer than others need to hear of a new ring.
+const STOPPING_TAKES: Duration = Duration::from_millis(300);
+
 /// Who polled what in which round, and who is at work on a key at present.
 #[derive(Clone, Debug, Default)]
 struct Board(Arc<Mutex<Marks>>);
@@ -65,6 +68,7 @@ struct Work {
 #[async_trait]
 impl RingWork for Work {
     async fn stop_lost(&self, _old: &RingView, new: &RingView) {
+        sleep(STOPPING_TAKES).await;
         let id = id_of(self.number);
         self.board.free(self.number, |key| new.owner(key.as_bytes()) != Some(id.as_str()));
     }
@@ -97,7 +101,7 @@ impl Polling {
     }
 
     /// Its heartbeats end, and whatever it did; it lets nobody know.
-    async fn is_killed(self, number: usize, board: &Board) {
+    async fn dies(self, number: usize, board: &Board) {
         self.0.abort();
         assert!(self.0.await.is_err_and(|why| why.is_cancelled()), "it ended by itself");
         board.free(number, |_| true);
@@ -148,7 +152,7 @@ async fn every_key_is_polled_by_one_member_from_the_first_round_after_a_death() 
     all_is_worked_on(&board, &members).await;
 
     let killed = seed.below(MEMBERS);
-    members.remove(&killed).expect("it is there").is_killed(killed, &board).await;
+    members.remove(&killed).expect("it is there").dies(killed, &board).await;
     let removed = is_removed(&client, leader, killed).await;
     first_rounds_cover_all(&board, &members, removed).await;
     all_is_worked_on(&board, &members).await;
@@ -162,7 +166,7 @@ async fn every_key_is_polled_by_one_member_from_the_first_round_after_a_death() 
     all_is_worked_on(&board, &members).await;
     each_epoch_gave_a_key_to_one(&board);
     for (number, member) in members {
-        member.is_killed(number, &board).await;
+        member.dies(number, &board).await;
     }
 }
 

@@ -210,7 +210,8 @@ impl Story {
         let at_work = at_work(&worker.entries());
         worker.thaw();
         until("the thawed worker has stopped all that it did", READY_WITHIN, async || {
-            let since = worker.entries();
+            let (ended, since) = (worker.ended(), worker.entries());
+            assert_eq!(ended, None, "{id} was thawed and ended:\n{}", worker.said());
             let left: Vec<_> = at_work.iter().filter(|held| !has_ended(&since, held)).collect();
             if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
         })
