@@ -464,7 +464,7 @@ async fn scaling_tells_how_many_workers_and_whom_to_stop() {
     let body = r#"{"workers":"fetchers","apps":["pay"],
         "scaling":{"shards_per_worker":2,"min":1,"max":5,"cooldown":"0s"}}"#;
     put_set(&server, body).await;
-    insta::assert_snapshot!(server.get(&path).await.text(), @r#"{"desired":3,"current":4,"min":1,"max":5,"reason":"6 shards at 2 per worker need 3; 3 are wanted","victims":["f3"],"shards":6}"#);
+    insta::assert_snapshot!(server.get(&path).await.text(), @r#"{"desired":3,"current":4,"min":1,"max":5,"reason":"6 shards at 2 per worker need 3; as many are wanted","victims":["f3"],"shards":6}"#);
     // One that drains is none of those that are too many.
     let drained = "PUT /v1/apps/fetchers/instances/f1/override";
     server.call(drained, r#"{"state":"draining"}"#).await;

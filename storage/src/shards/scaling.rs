@@ -126,7 +126,7 @@ fn what_follows(policy: &ScalingPolicy, state: &ScalingState, shards: u64, now_m
     }
     match policy.unbounded(shards).cmp(&u64::from(desired)) {
         Ordering::Greater => format!("{desired} is the maximum"),
-        Ordering::Equal => format!("{desired} is right"),
+        Ordering::Equal => "as many are wanted".into(),
         Ordering::Less if desired == policy.min => format!("{desired} is the minimum"),
         Ordering::Less => {
             format!("{desired} stay, since {HEADROOM_PERCENT} % more shards would need them")

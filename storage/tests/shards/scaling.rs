@@ -177,7 +177,7 @@ fn reasons_are_in_plain_words() {
         let state = next(&policy, Some(&next(&policy, None, first, 0)), shards, 0);
         reason(&policy, &state, shards, now_ms)
     };
-    assert_eq!(told(950, 950, 0), "950 shards at 100 per worker need 10; 10 is right");
+    assert_eq!(told(950, 950, 0), "950 shards at 100 per worker need 10; as many are wanted");
     assert_eq!(
         told(1_400, 1_150, 60_000),
         "1150 shards at 100 per worker need 12; going from 14 to 13 waits another 240 s of the 300 s cool-down"
