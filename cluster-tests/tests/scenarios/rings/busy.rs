@@ -1,11 +1,13 @@
 //! Members come, go, drain, expire and change their weight while nodes die and come back.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use cluster_tests::churn::{APPS, Churn};
 use cluster_tests::client::{At, Client, instance};
 use cluster_tests::cluster::{Cluster, READY_WITHIN};
+use cluster_tests::faults::files_in;
 use cluster_tests::history::History;
 use cluster_tests::rings::{RingBook, RingReaders, epoch_of};
 use cluster_tests::seed::Seed;
@@ -25,6 +27,12 @@ const QUIET: &str = "quiet";
 /// Epochs that must come between two faults.
 const EPOCHS_BETWEEN: usize = 12;
 
+/// Entries between two checkpoints, and at least so many go from a log at once.
+const CHECKPOINT_EVERY: u64 = 20;
+
+/// Entries that a node keeps of its log behind a checkpoint.
+const LOG_KEPT: u64 = 5;
+
 /// What the wandering watch takes from one node before it goes to the next.
 const LINES_BEFORE_A_HOP: usize = 7;
 const HOPS_WITHOUT_A_LINE_FOR: Duration = Duration::from_millis(100);
@@ -35,7 +43,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ring_is_one_assignment_per_epoch_for_all_nodes_and_clients_whatever_dies() {
     let mut seed = Seed::of_this_run("a_ring_is_one_assignment_per_epoch");
-    let plan = three_nodes().set("--checkpoint-every", 25).set("--log-keep", 5);
+    let plan =
+        three_nodes().set("--checkpoint-every", CHECKPOINT_EVERY).set("--log-keep", LOG_KEPT);
     let mut cluster = plan.start().await;
     let client = cluster.client();
     let (chronicle, book) = (Chronicle::new(), RingBook::new());
@@ -58,10 +67,9 @@ async fn a_ring_is_one_assignment_per_epoch_for_all_nodes_and_clients_whatever_d
     cluster.start(leader, &[]);
     cluster.ready().await;
     assert!(has_checkpoint(&cluster.data_dir(leader).join("checkpoints")), "it began with the log");
-    // This one misses more than the others keep of their logs.
     cluster.kill(behind);
     epochs_go_on(&book).await;
-    epochs_go_on(&book).await;
+    the_log_is_cut(&cluster, &[leader, steady]).await;
     cluster.start(behind, &[]);
     gets_a_checkpoint(&mut cluster, behind).await;
     epochs_go_on(&book).await;
@@ -88,6 +96,31 @@ async fn epochs_go_on(book: &RingBook) {
         if seen >= wanted { Ok(()) } else { Err(format!("{seen} of {wanted} epochs")) }
     })
     .await;
+}
+
+/// Waits until these nodes keep nothing in their logs that is older than now.
+async fn the_log_is_cut(cluster: &Cluster, nodes: &[u64]) {
+    let client = cluster.client();
+    for node in nodes {
+        let now = client.at(*node).node().await.expect("it answers").applied;
+        let folder = cluster.data_dir(*node).join("checkpoints");
+        until("it has a newer checkpoint", READY_WITHIN, async || {
+            let newest = files_in(&folder).iter().filter_map(|file| index_of(file)).max();
+            if newest > Some(now + LOG_KEPT + CHECKPOINT_EVERY) {
+                Ok(())
+            } else {
+                Err(format!("{newest:?}"))
+            }
+        })
+        .await;
+    }
+}
+
+/// The index of a whole checkpoint.
+fn index_of(file: &Path) -> Option<u64> {
+    let name = file.file_name()?.to_str()?;
+    let digits = name.trim_matches(|c: char| !c.is_ascii_digit());
+    digits.parse().ok().filter(|_| file.extension().is_none_or(|extension| extension != "tmp"))
 }
 
 async fn gets_a_checkpoint(cluster: &mut Cluster, node: u64) {
