@@ -372,10 +372,7 @@ impl Settings {
                 self.election_timeout_min,
                 self.election_timeout_max,
             )?,
-            rebalance: Delays {
-                after_loss: self.rebalance_after_loss.map_or(AFTER_LOSS, |span| span.0),
-                after_gain: self.rebalance_after_gain.map_or(AFTER_GAIN, |span| span.0),
-            },
+            rebalance: rebalance(self.rebalance_after_loss, self.rebalance_after_gain)?,
             lease_reads: self.lease_reads.unwrap_or(true),
             checkpoint_every: at_least("--checkpoint-every", self.checkpoint_every, 100_000, 10)?,
             checkpoint_every_bytes: at_least(
@@ -467,6 +464,15 @@ fn timings(
         return Err(wrong("--election-timeout-max", "must be above --election-timeout-min"));
     }
     Ok(timings)
+}
+
+fn rebalance(loss: Option<Span>, gain: Option<Span>) -> Result<Delays, ConfigError> {
+    let after_gain = gain.map_or(AFTER_GAIN, |span| span.0);
+    let after_loss = loss.map_or(AFTER_LOSS.min(after_gain), |span| span.0);
+    if after_loss > after_gain {
+        return Err(wrong("--rebalance-after-loss", "must not be above --rebalance-after-gain"));
+    }
+    Ok(Delays { after_loss, after_gain })
 }
 
 fn request_timeout(given: Option<Span>) -> Result<Duration, ConfigError> {

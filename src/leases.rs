@@ -22,7 +22,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use roster_api::registry::Beat;
+use roster_api::registry::{Beat, BeatTarget};
 use roster_storage::catalog::Catalog;
 use roster_storage::events::{Change, Event};
 use roster_storage::names::{AppName, Revision, SessionId};
@@ -87,7 +87,8 @@ impl Leases {
         *self.adoptions.lock() = None;
     }
 
-    /// Takes up what a beat tells of adopted epochs; returns what is settled of those rings.
+    /// Takes up what a beat tells of adopted epochs: an instance's own speaks for that one alone, a
+    /// session's for all that hang off it. Returns what is settled of those rings.
     pub fn adopt(
         &self,
         catalog: &Catalog,
@@ -98,8 +99,11 @@ impl Leases {
         let Some(adoptions) = adoptions.as_mut() else { return Vec::new() };
         let mut settled = Vec::with_capacity(beat.adopted.len());
         for (app, epoch) in &beat.adopted {
-            for key in catalog.held_by(session).filter(|key| key.app == *app) {
-                adoptions.adopt(app, &key.id, *epoch);
+            match &beat.target {
+                BeatTarget::Instance { key, .. } => adoptions.adopt(&key.app, &key.id, *epoch),
+                BeatTarget::Session(_) => catalog
+                    .held_in(session, app)
+                    .for_each(|key| adoptions.adopt(app, &key.id, *epoch)),
             }
             settled.extend(adoptions.settled(app).map(|epoch| (app.clone(), epoch)));
         }
@@ -189,5 +193,67 @@ impl Rate {
             let counted = self.current.swap(0, Ordering::Relaxed);
             *seconds = (now, if seconds.0 + 1 == now { counted } else { 0 });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use roster_storage::catalog::At;
+    use roster_storage::command::{
+        Command, Condition, OpenSession, Profile, PutRing, Register, Stamp,
+    };
+    use roster_storage::names::{InstanceId, InstanceKey};
+
+    use super::*;
+
+    fn key(id: &str) -> InstanceKey {
+        let app = AppName::new("fetchers").expect("a name");
+        InstanceKey::new(app, InstanceId::new(id).expect("an id"))
+    }
+
+    /// A ring of two on one session.
+    fn two_on_one_session() -> (Catalog, SessionId, Revision) {
+        let mut catalog = Catalog::default();
+        let session = SessionId(1);
+        let register = |id| {
+            Command::Register(Register {
+                key: key(id),
+                profile: Profile { weight: 1, ..Profile::default() },
+                session: Some(session),
+                ttl_ms: None,
+                takeover: false,
+                create_app: Some(0),
+                condition: Condition::Any,
+            })
+        };
+        let open = OpenSession { ttl_ms: None, name: "both".into(), request: None };
+        let condition = Condition::Any;
+        let ring = PutRing { app: key("a").app, seed: 0, replicas: 1, condition };
+        let commands =
+            [Command::OpenSession(open), register("a"), register("b"), Command::PutRing(ring)];
+        for (revision, command) in (1..).zip(&commands) {
+            let at = At { revision: Revision(revision), term: 1, stamp: Stamp::default() };
+            let (outcome, _) = catalog.apply(at, command);
+            outcome.result.expect("not refused");
+        }
+        (catalog, session, Revision(commands.len() as u64))
+    }
+
+    #[test]
+    fn an_instances_beat_adopts_for_itself_and_a_sessions_for_all_on_it() {
+        let (catalog, session, epoch) = two_on_one_session();
+        let leases = Leases::new();
+        *leases.adoptions.lock() = Some(Adoptions::open(&catalog));
+        let app = key("a").app;
+        let settled = |target| {
+            let beat = Beat { adopted: vec![(app.clone(), epoch)], ..Beat::of(target) };
+            leases.adopt(&catalog, &beat, session)
+        };
+        let own = |id| BeatTarget::Instance { key: key(id), incarnation: None };
+        let not_yet = [(app.clone(), Revision(0))];
+        assert_eq!(settled(own("a")), not_yet, "b is at work still");
+        assert_eq!(settled(own("b")), [(app.clone(), epoch)]);
+        *leases.adoptions.lock() = Some(Adoptions::open(&catalog));
+        assert_eq!(settled(BeatTarget::Session(session)), [(app.clone(), epoch)]);
     }
 }

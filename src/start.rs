@@ -22,7 +22,6 @@ use crate::config::{Config, ConfigError};
 use crate::departures::Departures;
 use crate::disk_guard::DiskGuard;
 use crate::forward::Forward;
-
 use crate::housekeeping::{hand_over, keep_house, keep_members, watch_service};
 use crate::identity::{DataDir, IdentityError};
 use crate::leading::Leading;

@@ -230,7 +230,7 @@ pub(crate) fn of_instance(key: &InstanceKey) -> Interest {
 
 /// A ring's last change. One that is not there may have been there.
 pub(crate) fn ring_changed(version: &Version, app: &AppName) -> LastChange {
-    version.catalog.ring_changed(app).map_or(LastChange::Unknown, LastChange::At)
+    version.catalog.ring(app).map_or(LastChange::Unknown, |ring| LastChange::At(ring.epoch()))
 }
 
 /// What changes a ring's own answer.

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
 use std::pin::pin;
 
 use futures::future::join;
@@ -381,10 +383,15 @@ async fn heartbeats_tell_what_was_adopted_and_are_told_what_is_settled() {
     };
     assert_eq!(adopted(0), ["fetchers 3"], "an instance adopts for the ring of its own app");
     assert_eq!((adopted(1), adopted(2)), (vec![], vec!["fetchers 3".into(), "pay 9".into()]));
+    let many = r#"{"instances":[{"app":"fetchers","id":"f1","adopted":3}]}"#;
+    let beat = server.call("POST /v1/heartbeats", many).await;
+    assert_eq!(beat.json()["settled"], json!({"fetchers": 3}));
+    let too_many: BTreeMap<_, _> = (0..=100).map(|n| (format!("app-{n}"), 1)).collect();
     for (line, body) in [
         ("PUT /v1/apps/fetchers/instances/f1/heartbeat?adopted=x", ""),
         (path.as_str(), r#"{"adopted":{"fetchers":-1}}"#),
         (&path, r#"{"adopted":[1]}"#),
+        (&path, &json!({"adopted": too_many}).to_string()),
     ] {
         assert_eq!(server.call(line, body).await.problem(), (400, "invalid-adopted".into()));
     }

@@ -6,7 +6,7 @@
 //! newest*. The smallest adopted epoch would not do: a worker that goes from epoch 1 to 3 and owns a key
 //! under both works on through 2, in which the key was another's.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use roster_storage::catalog::Catalog;
 use roster_storage::events::{Change, Event};
@@ -55,21 +55,23 @@ impl Adoptions {
 
     /// Takes up what an entry changed. Calls come in log order.
     pub fn take(&mut self, change: &Change, catalog: &Catalog) {
-        let mut began = BTreeSet::new();
+        let mut began: BTreeMap<&AppName, BTreeSet<&InstanceId>> = BTreeMap::new();
         for event in &change.events {
             match event {
                 Event::InstancePut { key, before: None, .. } => {
-                    began.insert(key);
+                    began.entry(&key.app).or_default().insert(&key.id);
                 }
                 Event::InstanceDeleted { key, .. } => {
-                    began.remove(key);
+                    if let Some(ids) = began.get_mut(&key.app) {
+                        ids.remove(&key.id);
+                    }
                     if let Some(adoption) = self.rings.get_mut(&key.app) {
                         adoption.remove(&key.id);
                     }
                 }
                 Event::RingPut { app, ring } => {
-                    let fresh =
-                        |id: &InstanceId| began.iter().any(|key| key.app == *app && key.id == *id);
+                    let ids = began.get(app);
+                    let fresh = |id: &InstanceId| ids.is_some_and(|ids| ids.contains(id));
                     let known = self
                         .rings
                         .entry(app.clone())

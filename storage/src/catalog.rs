@@ -21,7 +21,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet, Vector};
 
 pub use records::{
-    App, AppRecord, Clock, Document, Instance, Kept, Override, Record, Session, ShardSet,
+    App, AppRecord, Clock, Document, Instance, Kept, Override, Record, Rules, Session, ShardSet,
     ShardSetRecord, State, StateHash, recomputed_hash,
 };
 pub use store::{CatalogBuilder, Inconsistent};
@@ -235,6 +235,18 @@ impl Catalog {
         self.held
             .range((session, lowest_key())..)
             .take_while(move |(s, _)| *s == session)
+            .map(|(_, key)| key)
+    }
+
+    /// Those of one app that hang off a session, in order.
+    pub fn held_in<'a>(
+        &'a self,
+        session: SessionId,
+        app: &'a AppName,
+    ) -> impl Iterator<Item = &'a InstanceKey> + 'a {
+        self.held
+            .range((session, InstanceKey::new(app.clone(), lowest_id()))..)
+            .take_while(move |(s, key)| *s == session && key.app == *app)
             .map(|(_, key)| key)
     }
 

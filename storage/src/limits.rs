@@ -78,7 +78,7 @@ pub const IDEMPOTENCY_ENTRIES_MAX: usize = 262_144;
 /// 429 `rate-limited`.
 pub const IDEMPOTENCY_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// Timed things (kept answers, overrides, empty apps) that one entry clears away; the rest waits
+/// Timed things (kept answers, overrides, empty apps, cool-downs) that one entry clears away; the rest waits
 /// for the next entry, so that no entry takes long.
 pub const DUE_PER_ENTRY_MAX: usize = 1_000;
 
@@ -109,6 +109,9 @@ pub const RING_SLOTS_MAX: usize = 1 << 20;
 /// `invalid-seed`.
 pub const RING_SEED_MAX: u64 = (1 << 53) - 1;
 
+/// Rings of which one heartbeat tells an adopted epoch. Beyond: `invalid-adopted`.
+pub const ADOPTED_MAX: usize = 100;
+
 // Shard sets.
 
 /// A shard's id: an app of which each byte may be escaped to three, a `/`, and an instance.
@@ -126,7 +129,8 @@ pub const SHARD_SET_APPS_MAX: usize = 1_000;
 /// Shards of one release. Beyond: `too-large`.
 pub const RELEASES_MAX: usize = 10_000;
 
-/// How many tokens (as many as the sum of the workers' weights, for each shard) one plan looks at to
-/// give loose shards to their standbys. It is made inside apply, so it must not take long; beyond, shards
-/// go to whoever has room. A loss of 1,000 shards among 10,000 workers stays within.
+/// What one plan spends on giving loose shards to their standbys: for each of them the sum of the
+/// workers' weights, and the workers times the square of the standbys. A plan is made inside apply, so it
+/// must not take long; beyond, shards go to whoever has room. A loss of 500 shards among 10,000
+/// workers stays within. Part of the plan: nodes with another number would come to other states.
 pub const STANDBY_LOOKS_MAX: u64 = 10_000_000;

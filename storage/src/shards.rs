@@ -676,7 +676,6 @@ impl StandbyRanking<'_> {
         let count = usize::from(self.group.copies).saturating_sub(1);
         self.ranking
             .best(hash(self.group.seed, shard.as_str()), owner, zone, count)
-            .into_iter()
             .map(|worker| self.ids[worker].clone())
             .collect()
     }

@@ -231,12 +231,12 @@ fn the_bytes_of_rings_and_shard_sets_and_their_hash() {
     let lines: Vec<_> = records.map(|r| bytes(r).escape_ascii().to_string()).collect();
     insta::assert_snapshot!(lines.join("\n"), @r#"
     \x81\xa4Ring\x82\xa3app\xa3pay\xa5value\x86\xa4seed\x07\xa8replicas\x02\xa5epoch\n\xa7workers\x91\x92\xa3a:1\x02\xa5slots\x93\x00\x00\xff\xa5holes\x91\x92\x02\xa3b:1
-    \x81\xa8ShardSet\x82\xa3set\xa7metrics\xa5value\x84\xa6config\x84\xa7workers\xa3pay\xa4apps\x81\xa4Apps\x91\xa3pay\xa6copies\x02\xa7scaling\x84\xb1shards_per_worker\xcd\x01,\xa3min\x01\xa3max\t\xabcooldown_ms\xcd\xea`\xa8revision\x0b\xa5epoch\x0c\xa7scaling\x84\xa7desired\x01\xaelower_since_ms\xc0\xaalower_need\x01\xadchanged_at_ms\xcd\x03\xe8
+    \x81\xa8ShardSet\x82\xa3set\xa7metrics\xa5value\x85\xa6config\x84\xa7workers\xa3pay\xa4apps\x81\xa4Apps\x91\xa3pay\xa6copies\x02\xa7scaling\x84\xb1shards_per_worker\xcd\x01,\xa3min\x01\xa3max\t\xabcooldown_ms\xcd\xea`\xa8revision\x0b\xa5epoch\x0c\xa7scaling\x84\xa7desired\x01\xaelower_since_ms\xc0\xaalower_need\x01\xadchanged_at_ms\xcd\x03\xe8\xa5rules\xa2V1
     \x81\xa5Shard\x83\xa3set\xa7metrics\xa5shard\xa7pay/a:1\xa5value\x84\xa6holder\xa3a:1\xa5grant\x0c\xa4next\xc0\xa4gone\xc2
     "#);
     assert_eq!(
         catalog.state_hash(),
-        9_614_381_428_010_608_301,
+        12_394_759_670_984_800_704,
         "equal states of two versions must have equal hashes"
     );
 }

@@ -1,13 +1,15 @@
 //! Heartbeats: of one instance, of one session, of many.
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use roster_storage::command::Condition;
-use roster_storage::limits::HEARTBEATS_MAX;
+use roster_storage::limits::{ADOPTED_MAX, HEARTBEATS_MAX};
 use roster_storage::names::{Incarnation, Revision};
 
 use super::instances;
 use crate::answer::{Answer, Answered};
-use crate::error::ApiError;
+use crate::error::{ApiError, Invalid};
 use crate::extract::{Content, Key, Params, Session};
 use crate::registry::{Beat, BeatRefused, BeatTarget, Renewed};
 use crate::wire::heartbeat::{FailedBeat, HeartbeatsBody, HeartbeatsView, RenewedView};
@@ -51,6 +53,10 @@ pub(super) async fn session(
     params.end()?;
     let body: SessionBeatBody = content.json_or_default()?;
     let adopts = body.adopted.is_some();
+    if body.adopted.as_ref().is_some_and(|adopted| adopted.len() > ADOPTED_MAX) {
+        let problem = format!("must not name more than {ADOPTED_MAX} apps");
+        return Err(Invalid::new("adopted", problem).into());
+    }
     let adopted = body.adopted.into_iter().flatten();
     let adopted = adopted.map(|(app, epoch)| (app, Revision(epoch))).collect();
     let sign = Beat { adopted, ..Beat::of(BeatTarget::Session(session)) };
@@ -89,15 +95,17 @@ pub(super) async fn many(State(api): Shared, params: Params, content: Content) -
 fn summary(beats: Vec<Beat>, answers: Vec<Result<Renewed, BeatRefused>>) -> HeartbeatsView {
     let mut renewed = 0;
     let mut shortest_ms = None::<u64>;
+    let mut settled = BTreeMap::new();
     let mut failed = Vec::new();
     for (beat, answer) in beats.into_iter().zip(answers) {
         match answer {
-            Ok(Renewed { ttl_ms, .. }) => {
+            Ok(Renewed { ttl_ms, settled: told, .. }) => {
+                settled.extend(told.into_iter().map(|(app, epoch)| (app, epoch.0)));
                 renewed += 1;
                 shortest_ms = Some(shortest_ms.map_or(ttl_ms, |shortest| shortest.min(ttl_ms)));
             }
             Err(why) => failed.push(FailedBeat::new(beat.target, why)),
         }
     }
-    HeartbeatsView { renewed, heartbeat_every: shortest_ms.map(heartbeat_every), failed }
+    HeartbeatsView { renewed, heartbeat_every: shortest_ms.map(heartbeat_every), settled, failed }
 }

@@ -49,6 +49,8 @@ struct InstanceBeat {
     app: AppName,
     id: InstanceId,
     incarnation: Option<u64>,
+    /// Of its own app's ring.
+    adopted: Option<u64>,
 }
 
 impl HeartbeatsBody {
@@ -62,10 +64,11 @@ impl HeartbeatsBody {
         for session in &self.sessions {
             beats.push(Beat::of(BeatTarget::Session(session_id(session)?)));
         }
-        for InstanceBeat { app, id, incarnation } in self.instances {
+        for InstanceBeat { app, id, incarnation, adopted } in self.instances {
             let incarnation = incarnation.map(Incarnation);
-            let key = InstanceKey::new(app, id);
-            beats.push(Beat::of(BeatTarget::Instance { key, incarnation }));
+            let adopted = adopted.map(|epoch| (app.clone(), Revision(epoch)));
+            let target = BeatTarget::Instance { key: InstanceKey::new(app, id), incarnation };
+            beats.push(Beat { adopted: adopted.into_iter().collect(), ..Beat::of(target) });
         }
         Ok(beats)
     }
@@ -76,6 +79,9 @@ pub(crate) struct HeartbeatsView {
     pub renewed: u64,
     /// The shortest of all that were renewed.
     pub heartbeat_every: Option<Millis>,
+    /// Of the rings of which instances told what they adopted.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub settled: BTreeMap<AppName, u64>,
     pub failed: Vec<FailedBeat>,
 }
 

@@ -24,10 +24,6 @@ const COOLDOWN: Millis = Millis(5 * 60 * 1000);
 /// Moves of a dry run that are told one by one; all are counted.
 const MOVES_MAX: usize = 10_000;
 
-/// Draws that a dry run may take to rank workers for shards, which it does where there are copies:
-/// shards times weights. A draw takes about a nanosecond. Beyond: `too-large`.
-const DRAWS_MAX: u64 = 2_000_000_000;
-
 /// What `PUT` takes; what is left out is the default again.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -259,10 +255,6 @@ impl PlanBody {
         }
         let join = self.join.into_iter().map(JoiningWorker::into_worker);
         let join = join.collect::<Result<Vec<_>, _>>()?;
-        if draws(group, &join) > DRAWS_MAX {
-            let detail = "so many shards with standbys take too long to plan for so heavy workers";
-            return Err(ApiError::too_large(detail));
-        }
         Ok(group.simulate(&join, &self.leave))
     }
 }
@@ -272,16 +264,6 @@ impl JoiningWorker {
         let zone = short_text("zone", self.zone)?;
         Ok((self.id, Worker { weight: weight(self.weight)?, zone, available: true }))
     }
-}
-
-/// At most so many are taken.
-fn draws(group: &Group, join: &[(InstanceId, Worker)]) -> u64 {
-    if group.copies() <= 1 {
-        return 0;
-    }
-    let weights = group.workers().chain(join.iter().map(|(id, worker)| (id, worker)));
-    let weights: u64 = weights.map(|(_, worker)| u64::from(worker.weight)).sum();
-    weights.saturating_mul(group.counts().shards as u64)
 }
 
 /// What would move.

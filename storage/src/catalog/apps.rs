@@ -46,12 +46,13 @@ impl Catalog {
             return Err(Refusal::AppNotEmpty { app: c.app.clone(), instances, documents });
         }
         let ids: Vec<_> = app.instances.keys().cloned().collect();
+        // First, or each of them would be taken off it one by one.
+        self.drop_ring(&c.app, &Reason::Operator, events);
         for id in ids {
             let key = InstanceKey::new(c.app.clone(), id);
             self.depart(at, &key, &Reason::Operator, events);
         }
         self.drop_documents(at, &c.app, events);
-        self.drop_ring(&c.app, &Reason::Operator, events);
         self.forget_overrides(&c.app);
         self.remove_app(&c.app);
         events.push(Event::AppDeleted { app: c.app.clone(), reason: Reason::Operator });

@@ -121,6 +121,18 @@ pub struct ShardSetRecord {
     pub epoch: Revision,
     /// How many workers there should be, if the configuration asks for that.
     pub scaling: Option<ScalingState>,
+    /// By which rules it is planned and scaled. A set keeps the ones that it was made under, so that
+    /// nodes of different versions come to the same state.
+    #[serde(default)]
+    pub rules: Rules,
+}
+
+/// The rules of plans and of the wanted number of workers, with all their constants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rules {
+    /// As `docs/shards.md` tells them.
+    #[default]
+    V1,
 }
 
 impl ShardSetRecord {
@@ -130,7 +142,7 @@ impl ShardSetRecord {
         set: &ShardSetName,
         mut each: impl FnMut(u8, &ShardSetName, Part<'_>),
     ) {
-        each(kind::SHARD_SET, set, Part::Set(&self.config, self.revision));
+        each(kind::SHARD_SET, set, Part::Set(&self.config, self.revision, self.rules));
         each(kind::SHARD_SET_EPOCH, set, Part::Epoch(self.epoch, self.scaling.as_ref()));
     }
 }
@@ -139,7 +151,7 @@ impl ShardSetRecord {
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(super) enum Part<'a> {
-    Set(&'a ShardSetConfig, Revision),
+    Set(&'a ShardSetConfig, Revision, Rules),
     Epoch(Revision, Option<&'a ScalingState>),
 }
 

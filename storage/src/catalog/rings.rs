@@ -7,7 +7,7 @@ use super::{Applied, At, Catalog, State};
 use crate::command::{CompactRing, DeleteRing, PutRing, Refusal, Reply};
 use crate::events::{Event, Reason};
 use crate::limits::{RING_SLOTS_MAX, WEIGHT_MAX};
-use crate::names::{AppName, InstanceKey, Revision};
+use crate::names::{AppName, InstanceKey};
 use crate::ring::{Joined, Ring};
 
 impl Catalog {
@@ -107,11 +107,6 @@ impl Catalog {
 
     fn known_ring(&self, app: &AppName) -> Result<&Arc<Ring>, Refusal> {
         self.known_app(app)?.ring.as_ref().ok_or_else(|| Refusal::NoRing(app.clone()))
-    }
-
-    /// The epoch of a ring that is there, and the revision to wait for where it is not.
-    pub fn ring_changed(&self, app: &AppName) -> Option<Revision> {
-        self.ring(app).map(|ring| ring.epoch())
     }
 }
 

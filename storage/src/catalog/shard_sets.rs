@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::apps::check;
-use super::{Applied, At, Catalog, Instance, ShardSet, ShardSetRecord, State};
+use super::{Applied, At, Catalog, Instance, Rules, ShardSet, ShardSetRecord, State};
 use crate::command::{
     Command, Covered, DeleteShardSet, PutShardSet, Rebalance, Refusal, Release, ReleasedBy, Reply,
     ShardSetConfig,
@@ -39,6 +39,7 @@ impl Catalog {
                 // Not 0: a set of this name may have been here, and its epoch never goes back.
                 epoch: at.revision,
                 scaling: None,
+                rules: Rules::V1,
             };
             let group = self.group_of(&record);
             self.insert_shard_set(c.set.clone(), record, group);
@@ -62,6 +63,7 @@ impl Catalog {
         let revision = self.known_shard_set(&c.set)?.record.revision;
         check(c.condition, Some(revision), || Refusal::ShardSetExists(c.set.clone()))?;
         self.touched.shard_sets.remove(&c.set);
+        // Nothing of the entry so far has touched a record, so all of them are counted as they are.
         let Some(gone) = self.remove_shard_set(&c.set) else { return Ok(Reply::ShardSetDeleted) };
         for (shard, value) in gone.group.shards() {
             if let Some(worker) = &value.holder {
@@ -104,7 +106,12 @@ impl Catalog {
     pub(super) fn rebalance(&mut self, at: At, c: &Rebalance) -> Reply {
         let mut changed = 0;
         for set in &c.sets {
-            self.change_group(set, |group| changed += u64::from(group.rebalance(at.revision)));
+            match self.shard_sets.get(set).map(|set| set.record.rules) {
+                Some(Rules::V1) => self.change_group(set, |group| {
+                    changed += u64::from(group.rebalance(at.revision));
+                }),
+                None => {}
+            }
         }
         Reply::Rebalanced { changed }
     }

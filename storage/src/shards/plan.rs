@@ -75,7 +75,6 @@ pub fn standbys(input: &Input, shard: &ShardId, owner: Option<&InstanceId>) -> V
     let count = usize::from(input.copies).saturating_sub(1);
     ranking(&seats)
         .best(hash(input.seed, shard.as_str()), owner, zone, count)
-        .into_iter()
         .map(|seat| seats[seat].id.clone())
         .collect()
 }
@@ -226,14 +225,15 @@ fn place(
 ) -> Vec<(Place, InstanceId)> {
     let mut placed = Vec::with_capacity(loose.len());
     let loose = if copies > 1 && !loose.is_empty() {
-        let ranking = ranking(seats);
+        let standbys = usize::from(copies) - 1;
         let weights: u64 = seats.iter().map(|seat| u64::from(seat.weight)).sum();
-        let ranked = (STANDBY_LOOKS_MAX / weights) as usize;
+        let ranked = STANDBY_LOOKS_MAX / (weights + (seats.len() * standbys * standbys) as u64);
+        let ranking = ranking(if ranked == 0 { &[] } else { seats });
         let mut loose = loose.into_iter();
         let mut left = Vec::new();
-        for place in loose.by_ref().take(ranked) {
-            let preferred = ranking.best(place.hash, None, None, usize::from(copies) - 1);
-            match preferred.into_iter().find(|seat| room[*seat] > 0) {
+        for place in loose.by_ref().take(ranked as usize) {
+            let mut preferred = ranking.best(place.hash, None, None, standbys);
+            match preferred.find(|seat| room[*seat] > 0) {
                 Some(seat) => {
                     room[seat] -= 1;
                     placed.push((place, seats[seat].id.clone()));

@@ -52,32 +52,32 @@ impl<'a> Ranking<'a> {
     }
 
     /// The `count` best workers for the shard with this hash, `owner` left out: first the best of
-    /// zones not used yet, `owner_zone` counted as used, then the best of the others.
+    /// zones not used yet, `owner_zone` counted as used, then the best of the others. Each is looked
+    /// for when it is asked for.
     pub(super) fn best(
         &self,
         shard_hash: u64,
         owner: Option<usize>,
         owner_zone: Option<&str>,
         count: usize,
-    ) -> Vec<usize> {
+    ) -> impl Iterator<Item = usize> {
         let scores: Vec<u64> =
             self.candidates.iter().map(|candidate| candidate.score(shard_hash)).collect();
-        let zone = |worker: usize| self.candidates[worker].zone;
         let mut chosen: Vec<usize> = Vec::with_capacity(count);
         let mut used: Vec<usize> =
             owner_zone.and_then(|zone| self.zones.get(zone)).copied().into_iter().collect();
-        while chosen.len() < count {
+        std::iter::from_fn(move || {
+            if chosen.len() == count {
+                return None;
+            }
+            let zone = |worker: usize| self.candidates[worker].zone;
             let free = |worker: &usize| Some(*worker) != owner && !chosen.contains(worker);
-            let Some(next) =
-                highest(&scores, |worker| free(worker) && !used.contains(&zone(*worker)))
-                    .or_else(|| highest(&scores, free))
-            else {
-                break;
-            };
+            let next = highest(&scores, |worker| free(worker) && !used.contains(&zone(*worker)))
+                .or_else(|| highest(&scores, free))?;
             used.push(zone(next));
             chosen.push(next);
-        }
-        chosen
+            Some(next)
+        })
     }
 }
 
