@@ -3,7 +3,6 @@
 mod support;
 
 use std::collections::BTreeMap;
-
 use std::pin::pin;
 
 use futures::future::join;
