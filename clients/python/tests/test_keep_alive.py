@@ -6,7 +6,7 @@ from typing import Any, Iterator, List
 
 import pytest
 
-from roster_client import Client, Ended, KeepAlive, Registration
+from roster_client import Client, Ended, InvalidRequest, KeepAlive, Registration
 from roster_client import keep_alive as module
 
 from .scripted_server import (
@@ -46,14 +46,11 @@ class App:
     def __init__(self, every: str = "10ms") -> None:
         self.register: Any = Reply({**REGISTERED, "heartbeat_every": every}, 201)
         self.heartbeat: Any = Reply({**RENEWED, "heartbeat_every": every})
-        self.session_heartbeat: Any = Reply({**RENEWED, "settled": {"pay": 41}})
         self.delete: Any = Reply({})
 
     def __call__(self, request: Request) -> Any:
         if request.method == "DELETE":
             return self.delete
-        if request.path.startswith("/v1/sessions/"):
-            return self.session_heartbeat
         return self.heartbeat if request.path.endswith("/heartbeat") else self.register
 
 
@@ -114,8 +111,9 @@ def test_a_lease_counts_from_when_the_answered_heartbeat_was_sent(clock: Clock) 
         sent_at = clock.now
         keep = kept(node)
         wait_until(lambda: keep.error is not None, "a heartbeat without an answer")
-        assert keep.safe_for() == pytest.approx(sent_at + 15 - 1.5 - clock.now)
-        clock.now = sent_at + 13.6
+        # A fifth of the TTL is the margin.
+        assert keep.safe_for() == pytest.approx(sent_at + 15 - 3 - clock.now)
+        clock.now = sent_at + 12.1
         assert not keep.is_safe()
         node.script = app
         wait_until(keep.is_safe, "a lease that is safe again")
@@ -209,15 +207,104 @@ def test_who_leaves_removes_its_own_life_only() -> None:
     assert [request.one("incarnation") for request in node.asked("DELETE")] == ["7"] * 3
 
 
-def test_what_was_adopted_is_told_with_each_heartbeat_and_what_is_settled_is_kept() -> None:
-    with ScriptedServer(App()) as node:
+def adoptions(node: ScriptedServer) -> List[str]:
+    """The epochs that heartbeats have told, in their order."""
+    told = (request.one("adopted") for request in heartbeats(node))
+    return [epoch for epoch in told if epoch is not None]
+
+
+def test_what_was_adopted_is_told_by_the_heartbeats_of_this_instance_alone() -> None:
+    app = App()
+    app.heartbeat = Reply({**RENEWED, "settled": {"pay": 41}})
+    with ScriptedServer(app) as node:
         keep = kept(node)
         keep.adopt("pay", 42)
         keep.adopt("pay", 40)
-        wait_until(lambda: keep.settled == {"pay": 41}, "the settled epoch")
+        wait_until(lambda: len(adoptions(node)) >= 3 and keep.settled, "the settled epoch")
         keep.stop()
-    told = node.asked("PUT", "/v1/sessions/3/heartbeat")
-    assert all(request.body == {"adopted": {"pay": 42}} for request in told[1:])
+    assert keep.settled == {"pay": 41}
+    assert set(adoptions(node)) == {"42"}
+    # A session's heartbeat would speak for all that hangs off the session.
+    assert not node.asked("PUT", "/v1/sessions/3/heartbeat")
+
+
+def test_nothing_is_adopted_unless_it_was_said() -> None:
+    with ScriptedServer(App()) as node:
+        keep = kept(node)
+        wait_until(lambda: len(heartbeats(node)) >= 3, "the third heartbeat")
+        keep.stop()
+    assert (adoptions(node), keep.settled) == ([], {})
+
+
+def test_an_instance_adopts_no_ring_that_it_is_not_on() -> None:
+    with ScriptedServer(App(every="1h")) as node:
+        keep = kept(node)
+        with pytest.raises(InvalidRequest, match="'fetchers'"):
+            keep.adopt("fetchers", 42)
+        keep.stop()
+    assert heartbeats(node) == []
+
+
+def test_what_is_adopted_is_told_at_once_and_asked_for_until_it_is_settled() -> None:
+    app = App(every="1h")
+    app.heartbeat = Reply({**app.heartbeat.body, "settled": {"pay": 41}})
+    with ScriptedServer(app) as node:
+        keep = kept(node)
+        keep.adopt("pay", 42)
+        wait_until(lambda: len(adoptions(node)) >= 3, "the third heartbeat in an hour")
+        app.heartbeat = Reply({**app.heartbeat.body, "settled": {"pay": 42}})
+        wait_until(lambda: keep.settled == {"pay": 42}, "the settled epoch")
+        assert keep._every() == 3_600, "nothing is waited for any more"
+        keep.adopt("pay", 43)
+        wait_until(lambda: "43" in adoptions(node), "the next epoch")
+        keep.stop()
+
+
+def test_an_epoch_that_is_never_settled_is_asked_for_during_two_ttls_only(clock: Clock) -> None:
+    with ScriptedServer(App(every="1h")) as node:
+        keep = kept(node)
+        keep.adopt("pay", 42)
+        assert keep._every() == pytest.approx(0.2)
+        clock.now += 2 * 15 - 0.1
+        assert keep._every() == pytest.approx(0.2)
+        clock.now += 0.2
+        assert keep._every() == 3_600
+        keep.stop()
+
+
+def test_what_was_settled_stays_so_when_a_new_leader_does_not_know_of_it_yet() -> None:
+    app = App()
+    app.heartbeat = Reply({**RENEWED, "settled": {"pay": 42}})
+    with ScriptedServer(app) as node:
+        keep = kept(node)
+        keep.adopt("pay", 42)
+        wait_until(lambda: keep.settled == {"pay": 42}, "the settled epoch")
+        app.heartbeat = Reply({**RENEWED, "settled": {"pay": 0}})
+        seen = len(heartbeats(node))
+        wait_until(lambda: len(heartbeats(node)) >= seen + 3, "more heartbeats")
+        assert keep.settled == {"pay": 42}
+        keep.stop()
+
+
+def test_an_adoption_is_not_lost_while_the_next_life_is_registered() -> None:
+    app = App()
+    with ScriptedServer(app) as node:
+        keep = kept(node)
+
+        def slow(request: Request) -> Any:
+            if request.path.endswith("/instances/a"):
+                # The new ring was seen, and adopted, before the answer came.
+                keep.adopt("pay", 42)
+                app.heartbeat = Reply(RENEWED)
+                return Reply({**REGISTERED, "incarnation": 9, "heartbeat_every": "10ms"}, 201)
+            return app(request)
+
+        node.script = slow
+        app.heartbeat = problem(404, "unknown-instance")
+        wait_until(lambda: "42" in adoptions(node), "the adoption")
+        keep.stop()
+    told = [request for request in heartbeats(node) if request.one("adopted")]
+    assert {request.one("incarnation") for request in told} == {"9"}
 
 
 def test_an_answer_on_its_way_does_not_make_a_stopped_lease_safe() -> None:

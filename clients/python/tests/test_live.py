@@ -198,6 +198,50 @@ def test_an_epoch_is_settled_when_all_workers_have_adopted_it(client: Client, ap
     second.leave()
 
 
+def test_an_adoption_is_settled_long_before_the_next_heartbeat_is_due(
+    client: Client, app: str
+) -> None:
+    # Heartbeats are due each 20 minutes.
+    first = client.keep_alive(app, "w1", at(1, ttl=3_600))
+    client.put_ring(app)
+    second = client.keep_alive(app, "w2", at(2, ttl=3_600))
+    epoch = client.ring(app).epoch
+    first.adopt(app, epoch)
+    wait_until(lambda: first.settled.get(app) == epoch, "the second joined with this epoch")
+    client.register(app, "w3", at(3, ttl=3_600))
+    epoch = client.ring(app).epoch
+    second.adopt(app, epoch)
+    wait_until(lambda: app in second.settled, "an answer")
+    assert second.settled[app] < epoch
+    first.adopt(app, epoch)
+    wait_until(lambda: first.settled.get(app) == epoch, "the settled epoch")
+    wait_until(lambda: second.settled.get(app) == epoch, "the settled epoch, for who was earlier")
+    first.leave()
+    second.leave()
+
+
+def test_instances_of_one_session_adopt_each_by_itself_or_all_at_once(
+    client: Client, app: str
+) -> None:
+    session = client.open_session(ttl=60).session
+    hung = Registration(ip="10.0.0.1", port=1, session=session)
+    first = client.keep_alive(app, "w1", hung)
+    second = client.keep_alive(app, "w2", hung)
+    client.put_ring(app)
+    epoch = client.ring(app).epoch
+    first.adopt(app, epoch)
+    second.adopt(app, epoch)
+    wait_until(lambda: first.settled.get(app) == epoch, "the settled epoch")
+    wait_until(lambda: second.settled.get(app) == epoch, "the settled epoch, for the second")
+    told = client.heartbeat(app, "w1", incarnation=first.registered.incarnation, adopted=epoch)
+    assert told.settled == {app: epoch}
+    # What the session says counts for both.
+    client.register(app, "w3", at(3, ttl=600))
+    epoch = client.ring(app).epoch
+    assert client.session_heartbeat(session, {app: epoch}).settled == {app: epoch}
+    client.close_session(session)
+
+
 class Work:
     """Who works on what; two at once on one shard is a failure."""
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
+import time
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 import pytest
@@ -34,6 +37,8 @@ class Shards:
         self.held: Dict[str, Tuple[int, bool]] = {}
         self.changed = threading.Condition()
         self.refuse_releases = False
+        # Shards whose release gets no answer from the log.
+        self.in_doubt: Set[str] = set()
 
     def set(self, **held: Tuple[int, bool]) -> None:
         """Shard to its grant and whether it must go."""
@@ -59,8 +64,12 @@ class Shards:
         if self.refuse_releases:
             return problem(503, "no-leader")
         results: List[Dict[str, Any]] = []
+        if len(request.body["shards"]) > 10_000:
+            return problem(413, "too-large")
         for item in request.body["shards"]:
-            if self.held.get(item["shard"], (None, False))[0] == item["grant"]:
+            if item["shard"] in self.in_doubt:
+                results.append({"shard": item["shard"], "code": "timeout", "detail": "no answer"})
+            elif self.held.get(item["shard"], (None, False))[0] == item["grant"]:
                 del self.held[item["shard"]]
                 results.append({"shard": item["shard"]})
             else:
@@ -74,6 +83,7 @@ class Work:
 
     def __init__(self) -> None:
         self.acts: List[str] = []
+        self.acted_at: List[float] = []
         self.broken: Set[str] = set()
         self.on_start: Callable[[], None] = lambda: None
 
@@ -85,6 +95,7 @@ class Work:
         self._act(f"stop {shard}")
 
     def _act(self, act: str) -> None:
+        self.acted_at.append(time.monotonic())
         self.acts.append(act)
         if act in self.broken:
             raise RuntimeError(f"cannot {act}")
@@ -126,6 +137,7 @@ def scene() -> Iterator[Scene]:
 def test_what_must_go_is_stopped_and_then_let_go_in_one_call(scene: Scene) -> None:
     scene.shards.set(s1=(5, True), s2=(5, True), s3=(6, False), s4=(12, False))
     scene.runs(s3=6, s4=12)
+    wait_until(lambda: scene.shards.held.keys() == {"s3", "s4"}, "the release")
     assert scene.releases() == [[{"shard": "s1", "grant": 5}, {"shard": "s2", "grant": 5}]]
     assert scene.work.acts[3:] == ["stop s1", "stop s2", "start s4 12"]
 
@@ -261,3 +273,119 @@ def test_what_was_let_go_is_not_begun_again_under_the_same_grant(scene: Scene) -
     wait_until(lambda: "s1" not in scene.shards.held, "the release")
     scene.shards.set(s1=(15, False), s2=(5, False), s3=(6, False))
     scene.runs(s1=15, s2=5, s3=6)
+
+
+def test_more_than_one_release_takes_are_let_go_in_several() -> None:
+    shards = Shards()
+    shards.set(**{f"s{number}": (5, True) for number in range(10_001)})
+    with ScriptedServer(shards) as node:
+        scene = Scene(node, shards, FakeLease())
+        wait_until(lambda: not shards.held, "the releases")
+        scene.worker.stop()
+        assert [len(release) for release in scene.releases()] == [10_000, 1]
+        assert scene.worker.error is None
+
+
+def test_a_failing_release_keeps_nothing_from_being_started(scene: Scene) -> None:
+    scene.shards.refuse_releases = True
+    scene.shards.set(s1=(5, True), s2=(5, False), s3=(6, False), s4=(12, False))
+    scene.runs(s2=5, s3=6, s4=12)
+    wait_until(lambda: scene.worker.error is not None, "a refused release")
+    scene.shards.refuse_releases = False
+    wait_until(lambda: "s1" not in scene.shards.held, "the release")
+
+
+def test_a_shard_whose_release_is_in_doubt_is_let_go_again(scene: Scene) -> None:
+    scene.shards.in_doubt.add("s1")
+    scene.shards.set(s1=(5, True), s2=(5, True), s3=(6, False), s4=(12, False))
+    scene.runs(s3=6, s4=12)
+    again = [{"shard": "s1", "grant": 5}]
+    wait_until(lambda: again in scene.releases(), "the second release, of what is left")
+    wait_until(lambda: scene.worker.error is not None, "the reason")
+    error = scene.worker.error
+    assert error is not None and (error.code, "s1" in error.detail) == ("timeout", True)
+    scene.shards.in_doubt.clear()
+    wait_until(lambda: "s1" not in scene.shards.held, "the release")
+    wait_until(lambda: scene.worker.error is None, "a good round")
+
+
+def test_a_stop_that_raises_while_the_lease_is_over_is_tried_again_after_pauses(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.work.broken.add("stop s1")
+    scene.lease.life = None
+    scene.runs(s1=5)
+    wait_until(lambda: scene.work.acts.count("stop s1") >= 4, "the fourth try")
+    at = [at for act, at in zip(scene.work.acts, scene.work.acted_at) if act == "stop s1"]
+    # 0.2 s, 0.4 s, 0.8 s: never less, however slow the machine is.
+    assert at[3] - at[0] >= 1.4
+    [raised] = [record for record in caplog.records if record.exc_info]
+    assert "shard s1 could not be stopped" in raised.getMessage()
+    warned = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warned) == 1, "that the lease is over is told once"
+    scene.work.broken.clear()
+    scene.runs()
+
+
+def test_who_is_put_off_does_not_put_off_what_was_started_since(scene: Scene) -> None:
+    """The guard waits to stop one shard again, while another lease begins and is over."""
+    scene.work.broken.add("stop s1")
+    scene.lease.life = None
+    scene.runs(s1=5)
+    with scene.worker._lock:
+        trouble = scene.worker._troubles["s1"]
+        trouble.stop_again_at = math.inf
+        scene.worker._running["s9"] = 30
+    wait_until(lambda: "stop s9" in scene.work.acts, "the stop of what was started since")
+    scene.work.broken.clear()
+    scene.lease.life = 7
+    wait_until(lambda: trouble.stop_again_at == 0.0, "a lease after which nothing is put off")
+    scene.lease.life = None
+    scene.runs()
+
+
+def test_another_kind_of_error_is_logged_and_the_same_one_is_not(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.work.broken.add("start s4 12")
+    scene.shards.set(s4=(12, False))
+    wait_until(lambda: scene.work.acts.count("start s4 12") >= 2, "another try")
+
+    def fail() -> None:
+        raise KeyError("another kind")
+
+    def kinds() -> List[Any]:
+        return [record.exc_info[0] for record in caplog.records if record.exc_info]
+
+    # Between two tries.
+    with scene.worker._lock:
+        scene.work.on_start = fail
+        scene.work.broken.clear()
+    wait_until(lambda: KeyError in kinds(), "the other kind")
+    assert kinds() == [RuntimeError, KeyError]
+    scene.work.on_start = lambda: None
+    scene.runs(s4=12)
+
+
+def test_a_view_from_before_the_last_one_of_the_same_life_is_not_acted_on(scene: Scene) -> None:
+    scene.shards.set(s2=(5, False))
+    scene.runs(s2=5)
+    acts = len(scene.work.acts)
+    asked = len(scene.node.requests)
+    with scene.shards.changed:
+        scene.shards.revision = 3
+        scene.shards.held = {"s1": (2, False), "s2": (5, True)}
+        scene.shards.changed.notify_all()
+    wait_until(lambda: len(scene.node.requests) >= asked + 3, "more questions")
+    assert (scene.work.acts[acts:], scene.releases()) == ([], [])
+    with scene.shards.changed:
+        scene.shards.revision = 50
+    scene.shards.set(s2=(5, False), s5=(49, False))
+    scene.runs(s2=5, s5=49)
+    # Another life begins with what it is told.
+    with scene.shards.changed:
+        scene.shards.revision = 4
+        scene.shards.held = {"s1": (4, False)}
+        scene.lease.life = 60
+        scene.shards.changed.notify_all()
+    scene.runs(s1=4)

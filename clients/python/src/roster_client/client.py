@@ -95,17 +95,22 @@ class Client:
         instance: str,
         *,
         incarnation: Optional[int] = None,
+        adopted: Optional[int] = None,
         patience: Optional[float] = None,
         share_min: float = 0.25,
     ) -> Renewed:
         """Renews an instance's session. ``unknown-instance`` (:class:`NotFound`) means that it is to
         be registered again; with ``incarnation``, ``stale-incarnation`` (:class:`Conflict`) that
         somebody took over. ``patience`` is for all nodes together, ``share_min`` what one gets at
-        least."""
+        least.
+
+        ``adopted`` says up to which epoch of its app's ring this instance has stopped work on the
+        keys that it lost, and speaks for this instance alone; the answer's ``settled`` says up to
+        which epoch all workers have, so that gained keys can be begun."""
         call = Call(
             "PUT",
             _instance(app, instance) + "/heartbeat",
-            query=_given(incarnation=incarnation),
+            query=_given(incarnation=incarnation, adopted=adopted),
             patience=patience,
             share_min=share_min,
         )
@@ -174,9 +179,10 @@ class Client:
         patience: Optional[float] = None,
         share_min: float = 0.25,
     ) -> Renewed:
-        """Renews a session. ``adopted`` says for each app up to which epoch of its ring this process
-        has stopped work on the keys that it lost; the answer's ``settled`` says up to which epoch
-        all workers have, so that gained keys can be begun."""
+        """Renews a session. ``adopted`` says for each app up to which epoch of its ring work has
+        stopped on the keys that were lost, for *all* instances of that app that hang off the session:
+        only who knows of all of them may say so. :meth:`heartbeat` speaks for one alone. The answer's
+        ``settled`` says up to which epoch all workers have, so that gained keys can be begun."""
         call = Call(
             "PUT",
             path("v1", "sessions", session) + "/heartbeat",
@@ -282,8 +288,9 @@ class Client:
     def release(
         self, name: str, worker: str, shards: Iterable[Tuple[str, int]]
     ) -> Tuple[Released, ...]:
-        """Lets shards go, each with its grant, in one call. A grant names one holder for ever, so
-        that this may be sent twice; what is not held under its grant is answered ``stale-token``."""
+        """Lets shards go, each with its grant, at most 10,000 in one call (:class:`TooLarge`). A
+        grant names one holder for ever, so that this may be sent twice; what is not held under its
+        grant is answered ``stale-token``."""
         listed = [{"shard": shard, "grant": grant} for shard, grant in shards]
         call = Call(
             "POST",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import enum
+import math
 import random
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Dict, Mapping, NamedTuple, Optional
+from typing import TYPE_CHECKING, Mapping, NamedTuple, Optional
 
 from .clock import lease_now
-from .errors import Outcome, RosterError
+from .errors import InvalidRequest, Outcome, RosterError
 from .shapes import Registered, Registration
 
 if TYPE_CHECKING:
@@ -18,12 +19,18 @@ if TYPE_CHECKING:
 # Heartbeats are not sent more often than this, whatever a node says.
 _HEARTBEAT_SECONDS_MIN = 0.01
 
+# While an adopted epoch is not settled, heartbeats are sent so often: each answer may be the one that
+# says that it is. But not for longer than somebody who died may be waited for: who lives and adopts
+# nothing may never do so.
+_UNSETTLED_SECONDS = 0.2
+_TTLS_UNSETTLED = 2
+
 # What one node gets to answer a heartbeat, at most and at least.
 _ANSWER_SECONDS_MAX = 5.0
 _ANSWER_SECONDS_MIN = 0.25
 
 # Of the TTL: so much earlier than the cluster may a worker have to think that its lease is over.
-_MARGIN = 0.1
+_MARGIN = 0.2
 
 # A life that nobody beats for is gone after so many TTLs: one, and another one if the leader changes
 # meanwhile; and after this many seconds, for a new leader must be found first.
@@ -45,6 +52,13 @@ class Ended(enum.Enum):
     """The cluster does not take this instance any more; see :attr:`KeepAlive.error`."""
 
 
+class _Adopted(NamedTuple):
+    """Swapped whole, so that readers take no lock."""
+
+    epoch: int
+    told_at: float
+
+
 class _Lease(NamedTuple):
     """Swapped whole, so that readers take no lock."""
 
@@ -61,9 +75,13 @@ class KeepAlive:
     - ``stale-incarnation`` ends the heartbeats for good: somebody took over.
 
     **Exclusive work** may be done while :meth:`is_safe`: the last answered heartbeat, counted from
-    when it was *sent*, is younger than the TTL less ``margin`` (seconds; a tenth of the TTL, if not
+    when it was *sent*, is younger than the TTL less ``margin`` (seconds; a fifth of the TTL, if not
     given). The margin is the time to stop all work in, and covers clocks of different rates. Work is
     of one life: who finds another :meth:`safe_incarnation` than it began with stops it too.
+
+    **A member of its app's ring** has more to do, and none of it is done here: stop the work on the
+    keys that a new ring takes away, then :meth:`adopt` its epoch, and begin on the keys that it gives
+    once :attr:`settled` has reached that epoch.
     """
 
     def __init__(
@@ -80,12 +98,14 @@ class KeepAlive:
         self._registration = registration
         self._margin = margin
         self._lock = threading.Lock()
-        self._adopted: Dict[str, int] = {}
+        self._adopted: Optional[_Adopted] = None
         self._settled: Mapping[str, int] = {}
         self._error: Optional[RosterError] = None
         self._ended: Optional[Ended] = None
         self._unclear_until: Optional[float] = None
         self._stop = threading.Event()
+        # Set with a stop, and with an adoption, which is told at once.
+        self._wake = threading.Event()
         self._over = threading.Event()
         sent_at = lease_now()
         registered = client.register(app, instance, registration, takeover=takeover)
@@ -113,14 +133,30 @@ class KeepAlive:
 
     @property
     def settled(self) -> Mapping[str, int]:
-        """App to the epoch that all live workers of its ring have adopted, as last heard."""
+        """The instance's app to the newest epoch that all live workers of its ring are known to have
+        adopted. Empty until something was adopted here and a heartbeat was answered; it never goes
+        back."""
         return self._settled
 
     def adopt(self, app: str, epoch: int) -> None:
-        """Says with every heartbeat from the next one on that this process has stopped work on all
-        keys that it does not own under this epoch of the app's ring."""
+        """Says that this instance has stopped work on all keys that it does not own under this epoch
+        of its app's ring: at once, and with every heartbeat from then on. Until it is
+        :attr:`settled`, heartbeats are sent each 200 ms, but for two TTLs at most.
+
+        It speaks for this instance alone, also where others hang off the same session: each has a
+        :class:`KeepAlive` and an adoption of its own. Raises :class:`InvalidRequest` for another app:
+        no instance is on the ring of an app that is not its own."""
+        own = self._registered.app
+        if app != own:
+            raise InvalidRequest(
+                f"an instance of {own!r} cannot adopt a ring of {app!r}: it is not on it; "
+                "adopt with what keeps the instance of that app alive"
+            )
         with self._lock:
-            self._adopted[app] = max(epoch, self._adopted.get(app, 0))
+            if self._adopted is not None and epoch <= self._adopted.epoch:
+                return
+            self._adopted = _Adopted(epoch, lease_now())
+        self._wake.set()
 
     def is_safe(self) -> bool:
         """Whether the cluster cannot have given this instance's work to somebody else."""
@@ -143,6 +179,7 @@ class KeepAlive:
     def stop(self) -> None:
         """Ends the heartbeats, so that the instance expires. Returns when no more are on the way."""
         self._stop.set()
+        self._wake.set()
         self._set_lease(self._lease)
         if threading.current_thread() is not self._thread:
             self._thread.join()
@@ -181,15 +218,29 @@ class KeepAlive:
         begun_at = lease_now()
         while True:
             # A little earlier than asked for, so that many that began together spread out.
-            every = max(self._registered.heartbeat_every, _HEARTBEAT_SECONDS_MIN)
-            due_at = begun_at + every * random.uniform(0.9, 1.0)
+            due_at = begun_at + self._every() * random.uniform(0.9, 1.0)
             # At least a moment, also where the last one took all of its time.
-            if self._stop.wait(max(due_at - lease_now(), _HEARTBEAT_SECONDS_MIN)):
+            self._wake.wait(max(due_at - lease_now(), _HEARTBEAT_SECONDS_MIN))
+            # Before it is looked at what there is to do: who sets it later wakes the next wait.
+            self._wake.clear()
+            if self._stop.is_set():
                 return Ended.STOPPED
             begun_at = lease_now()
             ended = self._beat(begun_at)
             if ended is not None:
                 return ended
+
+    def _every(self) -> float:
+        """After how many seconds the next heartbeat follows."""
+        most = _UNSETTLED_SECONDS if self._waits_for_others() else math.inf
+        return max(min(self._registered.heartbeat_every, most), _HEARTBEAT_SECONDS_MIN)
+
+    def _waits_for_others(self) -> bool:
+        """Whether an adopted epoch may yet be settled."""
+        known, adopted = self._registered, self._adopted
+        if adopted is None or adopted.epoch <= self._settled.get(known.app, 0):
+            return False
+        return lease_now() - adopted.told_at < known.ttl * _TTLS_UNSETTLED
 
     def _beat(self, sent_at: float) -> Optional[Ended]:
         """One heartbeat, and what follows from its answer. Tries on several nodes count as sent when
@@ -200,11 +251,13 @@ class KeepAlive:
         every = max(known.heartbeat_every, _HEARTBEAT_SECONDS_MIN)
         # Half of the time for one node leaves time for another one before the TTL is over.
         share = max(min(every / 2, _ANSWER_SECONDS_MAX), _ANSWER_SECONDS_MIN)
+        adopted = self._adopted
         try:
             renewed = self._client.heartbeat(
                 known.app,
                 known.id,
                 incarnation=known.incarnation,
+                adopted=None if adopted is None else adopted.epoch,
                 patience=max(every, share),
                 share_min=share,
             )
@@ -217,7 +270,8 @@ class KeepAlive:
             return self._register_again()
         self._set_lease(_Lease(known.incarnation, self._safe_until(sent_at, renewed.ttl)))
         self._registered = replace(known, ttl=renewed.ttl, heartbeat_every=renewed.heartbeat_every)
-        self._error = self._tell_adopted(max(every, share), share)
+        self._settle(renewed.settled)
+        self._error = None
         return None
 
     def _set_lease(self, lease: _Lease) -> None:
@@ -226,20 +280,11 @@ class KeepAlive:
             over = self._stop.is_set()
             self._lease = lease._replace(safe_until=0.0) if over else lease
 
-    def _tell_adopted(self, patience: float, share: float) -> Optional[RosterError]:
-        """Gives back why it could not be told: the next heartbeat tells it again."""
-        with self._lock:
-            adopted = dict(self._adopted)
-        if not adopted:
-            return None
-        try:
-            renewed = self._client.session_heartbeat(
-                self._registered.session, adopted, patience=patience, share_min=share
-            )
-        except RosterError as error:
-            return error
-        self._settled = renewed.settled
-        return None
+    def _settle(self, settled: Mapping[str, int]) -> None:
+        """What was settled once stays so: a new leader may only not know of it yet."""
+        known = self._settled
+        newer = {app: max(epoch, known.get(app, 0)) for app, epoch in settled.items()}
+        self._settled = {**known, **newer}
 
     def _register_again(self) -> Optional[Ended]:
         known = self._registered
@@ -259,9 +304,9 @@ class KeepAlive:
         self._registered = registered
         self._set_lease(self._lease_of(registered, sent_at))
         self._error = None
-        # A fresh life has nothing to stop: it counts as having adopted the epoch of its join.
-        with self._lock:
-            self._adopted.clear()
+        # What was adopted stays: it may have been told while the answer was on its way, of the ring
+        # that this life is on. An epoch of an earlier life is not the ring's newest any more, and
+        # the cluster takes up no other.
         return None
 
     def _somebody_is_there(self, error: RosterError) -> Optional[Ended]:

@@ -71,8 +71,8 @@ class Renewed:
     heartbeat_every: float
     revision: int
     settled: Mapping[str, int] = field(default_factory=dict)
-    """App to the epoch that all live workers of its ring have adopted; only to a session's heartbeat
-    that says what it has adopted."""
+    """App to the epoch that all live workers of its ring have adopted; only to a heartbeat that says
+    what was adopted."""
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Protocol, Tuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Protocol, Sequence, Set, Tuple
 
-from .errors import RosterError
-from .shapes import WorkerView
+from .errors import Outcome, RosterError, Unavailable
+from .shapes import Released, WorkerView
 from .transport import Pauses
 
 if TYPE_CHECKING:
@@ -26,6 +27,14 @@ _UNSAFE_SECONDS = 0.1
 # A node may answer a long poll at once where it cannot know; then so long is waited for the next.
 _EARLY_SECONDS = 1.0
 
+# Nodes take no longer releases.
+_RELEASES_MAX = 10_000
+
+# A stop that raises while the lease is over is tried again after so long, then after twice as long
+# each time, up to the largest.
+_STOP_AGAIN_SECONDS_MIN = 0.2
+_STOP_AGAIN_SECONDS_MAX = 5.0
+
 
 class Lease(Protocol):
     """What makes work exclusive; a :class:`KeepAlive` is one."""
@@ -35,6 +44,28 @@ class Lease(Protocol):
 
     def safe_for(self) -> float:
         """For how many seconds it is; 0 if it is not."""
+
+
+@dataclass
+class _Trouble:
+    """What ``start`` and ``stop`` have raised for a shard since one of them last went well."""
+
+    told: Set[Tuple[str, str]] = field(default_factory=set)
+    """What was logged: the act, and the kind of error."""
+    pause: float = 0.0
+    stop_again_at: float = 0.0
+    """When the guard may try again, by the monotonic clock."""
+
+    def is_new(self, act: str, error: Exception) -> bool:
+        kind = (act, type(error).__qualname__)
+        if kind in self.told:
+            return False
+        self.told.add(kind)
+        return True
+
+    def put_off(self) -> None:
+        self.pause = min(max(self.pause * 2, _STOP_AGAIN_SECONDS_MIN), _STOP_AGAIN_SECONDS_MAX)
+        self.stop_again_at = time.monotonic() + self.pause
 
 
 class ShardWorker:
@@ -47,8 +78,9 @@ class ShardWorker:
     to each outside effect.
 
     All work stops when the lease is not safe any more, or is of another life than the one that was
-    granted the shards. What ``start`` or ``stop`` raises is logged; the shard counts as not started, or
-    as still running and not to be let go, and is tried again.
+    granted the shards. What ``start`` or ``stop`` raises is logged, once per shard and kind of error
+    until it goes well; the shard counts as not started, or as still running and not to be let go, and
+    is tried again.
     """
 
     def __init__(
@@ -77,6 +109,9 @@ class ShardWorker:
         self._life: Optional[int] = None
         # What was let go, with the grant: it is not begun again under that one.
         self._let_go: Dict[str, int] = {}
+        self._troubles: Dict[str, _Trouble] = {}
+        # The life and the epoch of the newest view that was acted on.
+        self._seen: Optional[Tuple[int, int]] = None
         self._stopped = threading.Event()
         self._threads = [
             threading.Thread(target=run, name=f"roster-shards-{role}-{name}", daemon=True)
@@ -102,11 +137,26 @@ class ShardWorker:
         """Stops everything when the lease is over, whatever the other thread waits for."""
         while not self._stopped.is_set():
             with self._lock:
-                if self._running and self._lease.safe_incarnation() != self._life:
-                    _log.warning("the lease of %s is over: stopping all shards", self._worker)
-                    self._stop_all()
+                if self._lease.safe_incarnation() == self._life:
+                    # The next time that it is over, nothing is put off.
+                    for trouble in self._troubles.values():
+                        trouble.pause = trouble.stop_again_at = 0.0
+                else:
+                    self._stop_what_is_due()
             pause = min(max(self._lease.safe_for(), _LOOK_SECONDS_MIN), _LOOK_SECONDS_MAX)
             self._stopped.wait(pause)
+
+    def _stop_what_is_due(self) -> None:
+        """Stops what runs; a shard whose ``stop`` has raised is put off for a while, and no other one
+        is: it may have been started since."""
+        now = time.monotonic()
+        put_off = {s for s, trouble in self._troubles.items() if trouble.stop_again_at > now}
+        due = [shard for shard in self._running if shard not in put_off]
+        if any(shard not in self._troubles for shard in due):
+            _log.warning("the lease of %s is over: stopping all shards", self._worker)
+        for shard in due:
+            if not self._stop_one(shard):
+                self._troubles[shard].put_off()
 
     def _follow(self) -> None:
         pauses = Pauses(1)
@@ -145,10 +195,27 @@ class ShardWorker:
         return self._client.worker_view(self._name, self._worker, index=known, wait=self._wait)
 
     def _carry_out(self, view: WorkerView, life: int) -> bool:
-        """Does what a view asks for; gives whether all of it was done."""
+        """Does what a view asks for; gives whether all of it was done.
+
+        Raises why not all that must be let go was: all else has been done by then."""
+        if self._seen is not None and self._seen[0] == life and view.epoch < self._seen[1]:
+            # From before what is known: it may list what others hold by now.
+            return False
+        self._seen = (life, view.epoch)
+        self._forget(view)
         stopped = self._stop_what_goes(view, life)
+        # Before the release, which may take long and fail.
+        started = self._start_what_came(view, life)
         self._release(view)
-        return self._start_what_came(view, life) and stopped
+        return started and stopped
+
+    def _forget(self, view: WorkerView) -> None:
+        """What is not shown any more need not be remembered."""
+        with self._lock:
+            shown = {held.shard: held.grant for held in view.shards}
+            self._let_go = {s: g for s, g in self._let_go.items() if shown.get(s) == g}
+            known = shown.keys() | self._running.keys()
+            self._troubles = {s: t for s, t in self._troubles.items() if s in known}
 
     def _stop_what_goes(self, view: WorkerView, life: int) -> bool:
         with self._lock:
@@ -163,21 +230,21 @@ class ShardWorker:
         return all([self._stop_one(shard) for shard in going])
 
     def _release(self, view: WorkerView) -> None:
-        """Lets go, in one call, all that must go and is not worked on; again what was let go and is
-        shown still: the move may have been called off while the release was on its way, which
-        counts all the same whenever it arrives."""
+        """Lets go, in as few calls as may be, all that must go and is not worked on; again what was
+        let go and is shown still: the move may have been called off while the release was on its
+        way, which counts all the same whenever it arrives."""
         with self._lock:
-            shown = {held.shard: held.grant for held in view.shards}
-            self._let_go = {s: g for s, g in self._let_go.items() if shown.get(s) == g}
             going: List[Tuple[str, int]] = [
                 (held.shard, held.grant)
                 for held in view.shards
                 if (held.release or held.shard in self._let_go) and held.shard not in self._running
             ]
             self._let_go.update(going)
-        if going:
-            # What is answered stale-token is not held any more: that is what was wanted.
-            self._client.release(self._name, self._worker, going)
+        results: List[Released] = []
+        for first in range(0, len(going), _RELEASES_MAX):
+            piece = going[first : first + _RELEASES_MAX]
+            results += self._client.release(self._name, self._worker, piece)
+        _check_released(going, results)
 
     def _start_what_came(self, view: WorkerView, life: int) -> bool:
         with self._lock:
@@ -197,10 +264,11 @@ class ShardWorker:
             self._running[shard] = grant
             try:
                 self._start_shard(shard, grant)
-            except Exception:
-                _log.exception("shard %s could not be started; it is tried again", shard)
+            except Exception as error:
+                self._log_once("started", shard, error)
                 self._running.pop(shard, None)
                 return False
+            self._troubles.pop(shard, None)
             return True
 
     def _stop_one(self, shard: str) -> bool:
@@ -209,12 +277,30 @@ class ShardWorker:
                 return True
             try:
                 self._stop_shard(shard)
-            except Exception:
-                _log.exception("shard %s could not be stopped; it is tried again", shard)
+            except Exception as error:
+                self._log_once("stopped", shard, error)
                 return False
             del self._running[shard]
+            self._troubles.pop(shard, None)
             return True
+
+    def _log_once(self, act: str, shard: str, error: Exception) -> None:
+        if self._troubles.setdefault(shard, _Trouble()).is_new(act, error):
+            message = "shard %s could not be %s; it is tried again, the same error not logged again"
+            _log.error(message, shard, act, exc_info=error)
 
     def _stop_all(self) -> None:
         for shard in list(self._running):
             self._stop_one(shard)
+
+
+def _check_released(asked: Sequence[Tuple[str, int]], results: Sequence[Released]) -> None:
+    """Raises if a shard may still be held: it is to be let go again."""
+    answers = {result.shard: result for result in results}
+    for shard, _ in asked:
+        answer = answers.get(shard)
+        # What is answered stale-token is not held any more: that is what was wanted.
+        if answer is None or answer.code not in ("", "stale-token"):
+            code, why = (answer.code, answer.detail) if answer else ("", "the answer leaves it out")
+            detail = f"shard {shard} was not let go: {why}"
+            raise Unavailable(detail, code=code, outcome=Outcome.UNKNOWN, retryable=True)
