@@ -37,6 +37,7 @@ class Shards:
         self.held: Dict[str, Tuple[int, bool]] = {}
         self.changed = threading.Condition()
         self.refuse_releases = False
+        self.deleted = False
         # Shards whose release gets no answer from the log.
         self.in_doubt: Set[str] = set()
 
@@ -49,6 +50,8 @@ class Shards:
 
     def __call__(self, request: Request) -> Reply:
         with self.changed:
+            if self.deleted:
+                return problem(404, "unknown-shard-set")
             if request.path.endswith("/release"):
                 return self._release(request)
             if request.one("index") == str(self.revision):
@@ -389,3 +392,13 @@ def test_a_view_from_before_the_last_one_of_the_same_life_is_not_acted_on(scene:
         scene.lease.life = 60
         scene.shards.changed.notify_all()
     scene.runs(s1=4)
+
+
+def test_work_stops_when_there_is_no_such_set_any_more(scene: Scene) -> None:
+    scene.shards.deleted = True
+    scene.shards.set(s1=(5, False))
+    scene.runs()
+    # Made again: nothing of before counts.
+    scene.shards.deleted = False
+    scene.shards.set(s1=(40, False))
+    scene.runs(s1=40)

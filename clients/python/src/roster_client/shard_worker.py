@@ -36,6 +36,10 @@ _STOP_AGAIN_SECONDS_MIN = 0.2
 _STOP_AGAIN_SECONDS_MAX = 5.0
 
 
+# Answers that say that there is nothing to work on: what runs may be granted to others by now.
+_HOLDS_NOTHING = ("unknown-shard-set", "unknown-instance", "unknown-app")
+
+
 class Lease(Protocol):
     """What makes work exclusive; a :class:`KeepAlive` is one."""
 
@@ -176,6 +180,8 @@ class ShardWorker:
             except RosterError as error:
                 self.error = error
                 known = None
+                if error.code in _HOLDS_NOTHING:
+                    self._stop_what_goes(WorkerView(0, self._worker, (), 0), life)
                 self._stopped.wait(pauses.after_failure(error.retry_after))
                 continue
             if not done:
