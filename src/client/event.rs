@@ -80,7 +80,7 @@ impl Event {
         // Between tokens a line break means nothing, and within texts there is none.
         let line = json.replace(['\n', '\r'], " ");
         match Message::parse(line)? {
-            Message::Change(event) => Ok(event),
+            Message::Change(event) => Ok(*event),
             Message::SnapshotBegin { .. }
             | Message::SnapshotEnd { .. }
             | Message::Bookmark { .. }
@@ -103,7 +103,7 @@ pub(super) enum Message {
         revision: Revision,
         line: Box<str>,
     },
-    Change(Event),
+    Change(Box<Event>),
     Bookmark {
         revision: Revision,
         line: Box<str>,
@@ -159,8 +159,8 @@ impl Message {
         let at = wire.revision.ok_or_else(|| format!("a {:?} without a revision", wire.event));
         let detail = wire.detail.clone().unwrap_or_default();
         Ok(match wire.event.as_str() {
-            "put" => Self::Change(wire.into_event(Action::Put, at?, line)),
-            "delete" => Self::Change(wire.into_event(Action::Delete, at?, line)),
+            "put" => Self::Change(wire.into_event(Action::Put, at?, line).into()),
+            "delete" => Self::Change(wire.into_event(Action::Delete, at?, line).into()),
             "snapshot-begin" => Self::SnapshotBegin { revision: at?, line },
             "snapshot-end" => Self::SnapshotEnd { revision: at?, line },
             "bookmark" => Self::Bookmark { revision: at?, line },
