@@ -59,7 +59,7 @@ use patience::Limits;
 
 pub use call::{Answer, Call, path};
 pub use error::{Error, Outcome, Problem};
-pub use event::{Action, Event};
+pub use event::{Action, Event, HeldIn};
 pub use history::{Events, EventsRequest, Order, Page};
 pub use instance::{Registered, Registration};
 pub use keep_alive::{Ended, KeepAlive, Status};

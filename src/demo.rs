@@ -9,13 +9,15 @@ mod fleet;
 mod ledger;
 mod story;
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::bench::find_nodes;
 use crate::bench::http::Connection;
-use crate::cli::asking::ENDPOINTS;
+use crate::cli::asking::{ENDPOINTS, write_line};
 use crate::client::Client;
 use crate::dev::LocalCluster;
 use crate::shutdown;
@@ -25,13 +27,16 @@ use story::Story;
 /// A node of a running cluster that does not answer within this is none.
 const FIND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Shows what Roster is for, against a running cluster or one of its own, within 30 seconds
+/// Tell a story of workers that share shards, and of what happens when some die
 #[derive(Debug, clap::Args)]
 pub struct Demo {
     /// API addresses of the nodes, HOST:PORT,…; without it what `roster dev` serves, or else a
     /// cluster of its own in a temporary folder
     #[arg(long, env = "ROSTER_ENDPOINT", value_name = "LIST")]
     endpoint: Option<String>,
+    /// Start a cluster of its own, whether one is named or running or not
+    #[arg(long)]
+    own_cluster: bool,
     /// How many transports register; each is a shard
     #[arg(long, default_value_t = 100, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(10..=5_000))]
     transports: u16,
@@ -40,32 +45,69 @@ pub struct Demo {
     fetchers: u16,
 }
 
-/// Runs to the end or to Ctrl-C. The error is for the terminal; without one all was as promised.
+/// Why the story ended before it was through.
+enum End {
+    /// Nobody reads it any more, as after `| head`: no failure.
+    OutputClosed,
+    /// For the terminal.
+    Failed(String),
+}
+
+impl From<String> for End {
+    fn from(why: String) -> Self {
+        Self::Failed(why)
+    }
+}
+
+/// Prints a part of the story.
+fn say(text: &str) -> Result<(), End> {
+    write_line(text).map_err(|e| match e.kind() {
+        io::ErrorKind::BrokenPipe => End::OutputClosed,
+        _ => End::Failed(format!("cannot write the output: {e}")),
+    })
+}
+
+/// Runs to the end, to Ctrl-C, or until nobody reads the output any more. The error is for the
+/// terminal; without one all was as promised, as far as it was told. Whatever was made is cleared
+/// away.
 pub async fn run(demo: Demo) -> Result<(), String> {
     let stop = shutdown::on_signal().map_err(|e| format!("cannot listen for signals: {e}"))?;
     let begun = Instant::now();
     let cluster = tokio::select! {
-        cluster = Cluster::find_or_start(demo.endpoint.as_deref()) => cluster?,
+        cluster = Cluster::of(&demo) => cluster?,
         () = stop.cancelled() => return Err(INTERRUPTED.into()),
     };
-    println!("{} ({:.1} s)", cluster.welcome(), begun.elapsed().as_secs_f64());
-    let told = match Fleet::new(&cluster.nodes, demo.transports, demo.fetchers) {
-        Ok(mut fleet) => {
-            let told = tokio::select! {
-                told = Story::of(&mut fleet).tell() => told,
-                () = stop.cancelled() => Err(INTERRUPTED.into()),
-            };
-            let cleared = fleet.clear_away().await;
-            told.and(cleared)
-        }
-        Err(e) => Err(e.to_string()),
-    };
+    let told = tell(&cluster, &demo, begun, &stop).await;
     cluster.stop().await;
-    if told.is_ok() {
+    let told = told.and_then(|()| {
         let seconds = begun.elapsed().as_secs_f64();
-        println!("\nAll that was made is deleted. The whole took {seconds:.1} s.");
+        say(&format!("\nAll that was made is deleted. The whole took {seconds:.1} s."))
+    });
+    match told {
+        Ok(()) | Err(End::OutputClosed) => Ok(()),
+        Err(End::Failed(why)) => Err(why),
     }
-    told
+}
+
+/// Tells the story and clears away what it made.
+async fn tell(
+    cluster: &Cluster,
+    demo: &Demo,
+    begun: Instant,
+    stop: &CancellationToken,
+) -> Result<(), End> {
+    say(&format!("{} ({:.1} s)", cluster.welcome(), begun.elapsed().as_secs_f64()))?;
+    let fleet = Fleet::new(&cluster.nodes, demo.transports, demo.fetchers);
+    let mut fleet = fleet.map_err(|e| e.to_string())?;
+    let told = tokio::select! {
+        told = Story::of(&mut fleet).tell() => told,
+        () = stop.cancelled() => Err(End::Failed(INTERRUPTED.into())),
+    };
+    match (told, fleet.clear_away().await) {
+        // What is left behind must be known, even to who reads no further.
+        (Ok(()) | Err(End::OutputClosed), Err(left)) => Err(left.into()),
+        (told, _) => told,
+    }
 }
 
 const INTERRUPTED: &str = "stopped before the end of the story";
@@ -78,6 +120,13 @@ struct Cluster {
 }
 
 impl Cluster {
+    async fn of(demo: &Demo) -> Result<Self, String> {
+        match demo.own_cluster {
+            true => Self::start().await,
+            false => Self::find_or_start(demo.endpoint.as_deref()).await,
+        }
+    }
+
     async fn find_or_start(given: Option<&str>) -> Result<Self, String> {
         if let Some(endpoints) = given {
             // Says what is wrong with the list.
@@ -86,12 +135,14 @@ impl Cluster {
         }
         match timeout(FIND_TIMEOUT, find_ready(ENDPOINTS)).await {
             Ok(Ok(nodes)) => Ok(Self { nodes, own: None }),
-            Ok(Err(_)) | Err(_) => {
-                let own = LocalCluster::start().await?;
-                let nodes = find_nodes(&own.endpoints()).await?;
-                Ok(Self { nodes, own: Some(own) })
-            }
+            Ok(Err(_)) | Err(_) => Self::start().await,
         }
+    }
+
+    async fn start() -> Result<Self, String> {
+        let own = LocalCluster::start().await?;
+        let nodes = find_nodes(&own.endpoints()).await?;
+        Ok(Self { nodes, own: Some(own) })
     }
 
     fn welcome(&self) -> String {

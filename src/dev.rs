@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::bench::http::Connection;
+use crate::cli::asking::write_line;
 use crate::shutdown;
 
 /// The first API port; node 1 has this, node 2 the next.
@@ -259,7 +260,8 @@ fn print_welcome(dev: &Dev, nodes: &[DevNode], folder: &Folder) {
          curl http://{last}/v1/apps/pay/instances\n\n\
          Data: {folder}. Stop with Ctrl-C.\n"
     );
-    println!("{text}");
+    // The cluster serves, whether anybody reads this or not.
+    let _ = write_line(&text);
 }
 
 /// Tells of each node that ends; returns when none is left.

@@ -103,9 +103,14 @@ fn code_of(error: &Error) -> u8 {
 
 /// Prints a line to standard output at once.
 pub(super) fn print(line: &str) -> Result<(), End> {
+    Ok(write_line(line)?)
+}
+
+/// As `print`, for those who end in another way. A reader who is gone is an error, not a panic.
+pub(crate) fn write_line(line: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{line}")?;
-    Ok(out.flush()?)
+    out.flush()
 }
 
 /// Prints an answer: to programs as it came, to people as `text` puts it.

@@ -6,7 +6,7 @@ use super::asking::{End, Output, Target, note, print};
 use super::table::{HEADER, row};
 use crate::client::{EventsRequest, Order, Page, Revision};
 
-/// Shows past changes, with their reasons, from the history that the asked node keeps.
+/// Show past changes, with their reasons, from the history that the asked node keeps.
 #[derive(Debug, clap::Args)]
 pub(super) struct Events {
     /// Only of this app

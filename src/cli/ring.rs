@@ -1,14 +1,15 @@
 //! `roster ring`: who owns which key.
 
+use roster_storage::limits::RING_REPLICAS_MAX;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::asking::{End, Output, Target, print, print_answer};
 use super::grid::Grid;
 use super::table::escaped;
-use crate::client::{Answer, Call, Client, Error, RingDescription, RingView, path};
+use crate::client::{Answer, Call, Client, Error, Revision, RingDescription, RingView, path};
 
-/// Asks who owns which key of an app's ring, and switches rings on and off
+/// Show who owns which key of an app's ring; switch rings on and off
 #[derive(Debug, clap::Args)]
 pub(super) struct Ring {
     #[command(subcommand)]
@@ -26,8 +27,8 @@ enum What {
     /// Show what would move if workers left and joined; nothing happens
     #[command(after_help = "Example: roster ring simulate fetchers --leave f1 --join f9=2")]
     Simulate(Simulate),
-    /// Switch a ring on, or change its number of replicas
-    #[command(after_help = "Example: roster ring create fetchers")]
+    /// Switch a ring on, or change its number of replicas; what is not named stays as it is
+    #[command(after_help = "Example: roster ring create fetchers --replicas 2")]
     Create(Create),
     /// Switch a ring off
     #[command(after_help = "Example: roster ring delete fetchers")]
@@ -60,7 +61,7 @@ struct Lookup {
     keys: Vec<String>,
     /// So many owners of each key; the ring's own number, if not given
     #[arg(long, value_name = "COUNT")]
-    replicas: Option<u16>,
+    replicas: Option<u64>,
     /// Fetch the ring and compute here, as a client does
     #[arg(long)]
     local: bool,
@@ -93,9 +94,9 @@ struct Create {
     /// What keys are hashed with; cannot be changed later
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
-    /// How many workers hold a key
+    /// How many workers hold a key; 1 for a new ring, if not given
     #[arg(long, value_name = "COUNT")]
-    replicas: Option<u16>,
+    replicas: Option<u64>,
     #[command(flatten)]
     target: Target,
 }
@@ -176,11 +177,21 @@ impl Get {
     async fn run(self) -> Result<(), End> {
         let App { app, target } = self.of;
         let answer = target.client()?.send(Call::get(ring_path(&app, &[])?)).await?;
-        print_answer(target.output, &answer, || ring_text(&answer.json()?))
+        print_answer(target.output, &answer, || {
+            let LeftOut { left_out } = answer.json()?;
+            Ok(ring_text(&answer.json()?, &left_out))
+        })
     }
 }
 
-fn ring_text(ring: &RingDescription) -> Result<String, Error> {
+/// Workers that have no place on a ring, since it is full.
+#[derive(Deserialize)]
+struct LeftOut {
+    #[serde(default)]
+    left_out: Vec<String>,
+}
+
+fn ring_text(ring: &RingDescription, left_out: &[String]) -> String {
     let RingDescription { group, epoch, seed, replicas, workers, slots, .. } = ring;
     let vacant = slots.iter().filter(|holder| **holder < 0).count();
     let total: u64 = workers.iter().map(|(_, weight)| weight).sum();
@@ -195,7 +206,12 @@ fn ring_text(ring: &RingDescription) -> Result<String, Error> {
         workers.len(),
         slots.len(),
     );
-    Ok(format!("{summary}\n{}", grid.text()))
+    let mut text = format!("{summary}\n{}", grid.text());
+    if !left_out.is_empty() {
+        let ids = left_out.iter().map(|id| escaped(id)).collect::<Vec<_>>().join(", ");
+        text += &format!("\nleft out, since the ring is full: {ids}");
+    }
+    text
 }
 
 fn percent(part: f64) -> String {
@@ -223,8 +239,9 @@ impl Lookup {
 
     /// The same document, made here.
     async fn compute(&self, client: &Client) -> Result<(), End> {
+        let named = self.replicas.map(replicas_within_limits).transpose()?;
         let view: RingView = client.ring(&self.app).await?;
-        let replicas = self.replicas.map_or(view.replicas(), usize::from);
+        let replicas = named.map_or(view.replicas(), usize::from);
         let results = self.keys.iter().map(|key| {
             let owners = view.owners(key.as_bytes(), replicas);
             Owners { owners: owners.into_iter().map(str::to_owned).collect() }
@@ -247,6 +264,14 @@ impl Lookup {
         }
         Ok(format!("epoch {}\n{}", found.epoch, grid.text()))
     }
+}
+
+/// A node would refuse it otherwise.
+fn replicas_within_limits(replicas: u64) -> Result<u8, Error> {
+    let within = u8::try_from(replicas).ok().filter(|n| (1..=RING_REPLICAS_MAX).contains(n));
+    within.ok_or_else(|| {
+        Error::Invalid(format!("--replicas is {replicas}; it must be 1 to {RING_REPLICAS_MAX}"))
+    })
 }
 
 #[derive(serde::Serialize, Deserialize)]
@@ -321,23 +346,79 @@ pub(super) fn word(value: &Value) -> &str {
     value.as_str().unwrap_or("-")
 }
 
+/// What a ring is made with.
+#[derive(Clone, Copy)]
+struct Parameters {
+    seed: Option<u64>,
+    replicas: Option<u64>,
+}
+
 impl Create {
     async fn run(self) -> Result<(), End> {
+        let client = self.target.client()?;
+        let named = Parameters { seed: self.seed, replicas: self.replicas };
+        match client.send(self.put(named)?.if_absent()).await {
+            Ok(answer) => self.tell(&answer, "is on"),
+            Err(error) if error.code() == "ring-exists" => self.change(&client).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A node takes what a call does not name for the default, so all of it is named.
+    async fn change(&self, client: &Client) -> Result<(), End> {
+        let there = client.send(Call::get(ring_path(&self.app, &[])?)).await?;
+        let ring: RingDescription = there.json()?;
+        let had = Parameters { seed: Some(ring.seed), replicas: Some(ring.replicas) };
+        let wanted =
+            Parameters { seed: self.seed.or(had.seed), replicas: self.replicas.or(had.replicas) };
+        if (wanted.seed, wanted.replicas) == (had.seed, had.replicas) {
+            return self.tell_unchanged(&there, &ring);
+        }
+        let answer = client.send(self.put(wanted)?).await?;
+        let (replicas, before) = (wanted.replicas.unwrap_or_default(), ring.replicas);
+        match answer.status {
+            // Somebody has switched it off meanwhile.
+            201 => self.tell(&answer, "is on"),
+            _ => self.tell(&answer, &format!("has replicas {replicas} now, {before} before")),
+        }
+    }
+
+    fn put(&self, Parameters { seed, replicas }: Parameters) -> Result<Call, Error> {
         let mut body = json!({});
-        if let Some(seed) = self.seed {
+        if let Some(seed) = seed {
             body["seed"] = seed.into();
         }
-        if let Some(replicas) = self.replicas {
+        if let Some(replicas) = replicas {
             body["replicas"] = replicas.into();
         }
-        let call = Call::put(ring_path(&self.app, &[])?).json(&body)?;
-        let answer: Answer = self.target.client()?.send(call).await?;
-        print_answer(self.target.output, &answer, || {
+        Call::put(ring_path(&self.app, &[])?).json(&body)
+    }
+
+    fn tell(&self, answer: &Answer, what: &str) -> Result<(), End> {
+        print_answer(self.target.output, answer, || {
             let Changed { epoch, .. } = answer.json()?;
-            let was = if answer.status == 201 { "on" } else { "on, as it was before" };
-            let epoch = epoch.unwrap_or_default();
-            Ok(format!("the ring of {} is {was}; it is at epoch {epoch}", escaped(&self.app)))
+            Ok(self.text(what, epoch.unwrap_or_default()))
         })
+    }
+
+    /// Nothing was written; programs get what a write would have been answered with.
+    fn tell_unchanged(&self, there: &Answer, ring: &RingDescription) -> Result<(), End> {
+        let Revision(epoch) = ring.epoch;
+        match self.target.output {
+            Output::Json => {
+                let revision = there.revision.unwrap_or(ring.epoch);
+                let answer = json!({"app": self.app, "epoch": epoch, "revision": revision});
+                print(&answer.to_string())
+            }
+            Output::Table => {
+                let what = format!("is as it was before, with replicas {}", ring.replicas);
+                print(&self.text(&what, epoch))
+            }
+        }
+    }
+
+    fn text(&self, what: &str, epoch: u64) -> String {
+        format!("the ring of {} {what}; it is at epoch {epoch}", escaped(&self.app))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::config::Span;
 /// The largest page of a list.
 const PAGE: usize = 10_000;
 
-/// Asks who works on which shard, and makes and changes shard sets
+/// Show who works on which shard; make and change shard sets
 #[derive(Debug, clap::Args)]
 pub(super) struct Shards {
     #[command(subcommand)]
@@ -392,7 +392,7 @@ impl Release {
             None => self.read_grants(&client).await?,
         };
         if grants.is_empty() {
-            return Ok(());
+            return self.tell_nothing();
         }
         let call =
             Call::post(set_path(&self.set, &["release"])?).json(&json!({"shards": grants}))?;
@@ -403,6 +403,14 @@ impl Release {
         match results.filter(|one| !one["code"].is_null()).count() {
             0 => Ok(()),
             _ => Err(End::NotAll("some shards were not released")),
+        }
+    }
+
+    /// That nobody holds any of them has been told; programs get the answer to a release of nothing.
+    fn tell_nothing(&self) -> Result<(), End> {
+        match self.target.output {
+            Output::Json => print(&json!({"results": []}).to_string()),
+            Output::Table => Ok(()),
         }
     }
 

@@ -51,10 +51,11 @@ pub(super) fn row(change: Change, event: &Event) -> String {
     row.trim_end().to_owned()
 }
 
-/// An app's id is its name and a shard's begins with it; everything else is named by both.
+/// An app's and a ring's id is the app's name and a shard's begins with it; everything else is named
+/// by both.
 fn name(event: &Event) -> Cow<'_, str> {
     match event.kind.as_str() {
-        "app" => Cow::Borrowed(&event.app),
+        "app" | "ring" => Cow::Borrowed(&event.app),
         "shard" => Cow::Borrowed(&event.id),
         _ if event.id.is_empty() => Cow::Borrowed(&event.app),
         _ => Cow::Owned(format!("{}/{}", event.app, event.id)),
@@ -63,11 +64,50 @@ fn name(event: &Event) -> Cow<'_, str> {
 
 fn details(event: &Event) -> String {
     let value = match event.action {
-        Action::Put => event.value_as::<Value>().map(|value| of_value(&value)),
+        Action::Put => event.value_as::<Value>(),
         Action::Delete => None,
     };
-    let parts = [value.unwrap_or_default(), cause(event)];
+    let of_kind = match (event.kind.as_str(), &value) {
+        ("worker", _) => of_worker(event, value.as_ref()),
+        ("ring", Some(ring)) => of_ring(ring),
+        ("shard", None) => of_lost_shard(event),
+        (_, Some(value)) => of_value(value),
+        (_, None) => String::new(),
+    };
+    let parts = [of_kind, cause(event)];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("  ")
+}
+
+/// What a worker holds or held, and whether it is to let go.
+fn of_worker(event: &Event, value: Option<&Value>) -> String {
+    let mut details = escaped(event.shard.as_deref().unwrap_or("-"));
+    if let Some(grant) = event.grant {
+        details += &format!("  grant={grant}");
+    }
+    if let Some(set) = &event.set {
+        details += &format!("  set={}", escaped(set));
+    }
+    if value.is_some_and(|value| value["release"] == true) {
+        details += "  to let go";
+    }
+    details
+}
+
+fn of_ring(ring: &Value) -> String {
+    let workers = ring["workers"].as_array().map_or(0, Vec::len);
+    let counted = if workers == 1 { "worker" } else { "workers" };
+    format!("epoch={}  {workers} {counted}", ring["epoch"])
+}
+
+/// Who held it, in each shard set that had it.
+fn of_lost_shard(event: &Event) -> String {
+    let first = event.set.iter().map(|set| (set, event.holder.as_ref()));
+    let others = event.also_held.iter().map(|held| (&held.set, held.holder.as_ref()));
+    let held = first.chain(others).map(|(set, holder)| match holder {
+        Some(holder) => format!("set={}  holder={}", escaped(set), escaped(holder)),
+        None => format!("set={}  held by nobody", escaped(set)),
+    });
+    held.collect::<Vec<_>>().join("  ")
 }
 
 /// The reason and what is behind it.

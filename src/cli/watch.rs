@@ -5,7 +5,7 @@ use super::table::{Change, HEADER, row};
 use crate::client::{self, Item, Revision, WatchRequest};
 use crate::shutdown;
 
-/// Shows what is there, then every change as it happens, until Ctrl-C. When a connection breaks it
+/// Show what is there, then every change as it happens, until Ctrl-C. When a connection breaks it
 /// goes on where it was, on the next node, and says so on standard error.
 #[derive(Debug, clap::Args)]
 pub(super) struct Watch {

@@ -20,7 +20,8 @@ pub enum Action {
 pub struct Event {
     /// What happened.
     pub action: Action,
-    /// `app`, `instance`, `shard`, `document`, or a kind that this client is too old to know.
+    /// `app`, `instance`, `shard`, `document`; `ring`, the ring of an app; `worker`, one shard that a
+    /// worker of a shard set holds; or a kind that this client is too old to know.
     pub kind: String,
     /// The entry that changed it. In a snapshot: the object's own last change.
     pub revision: Revision,
@@ -28,13 +29,25 @@ pub struct Event {
     pub time: Option<String>,
     /// The app that it belongs to; empty if it belongs to none.
     pub app: String,
-    /// Which one of its kind. An app's is its name, a shard's begins with its app's name.
+    /// Which one of its kind. An app's and a ring's is the app's name, a shard's begins with its
+    /// app's name. A worker's does not tell its shards apart: see `set` and `shard`.
     pub id: String,
     /// The life of the instance.
     pub incarnation: Option<Incarnation>,
-    /// Of a delete: `deregistered`, `expired`, `replaced` or `operator`; or `unmatched`, if it is
-    /// still there but does not match the filter of this watch any more. Of a put: `operator`, if
-    /// an operator's word changed the state.
+    /// Of a worker: the shard set. Of a shard's delete: the first shard set that had it.
+    pub set: Option<String>,
+    /// Of a worker: which shard it holds, or held.
+    pub shard: Option<String>,
+    /// Of a worker: under which grant it holds the shard, or held it.
+    pub grant: Option<Revision>,
+    /// Of a shard's delete: who held it in `set`, if anybody did.
+    pub holder: Option<String>,
+    /// Of a shard's delete: the other shard sets that had it.
+    pub also_held: Vec<HeldIn>,
+    /// Of a delete: `deregistered`, `expired`, `replaced` or `operator`; of a worker also `released`,
+    /// if it let the shard go, and `worker-gone`, if it lost the shard with its registration; or
+    /// `unmatched`, if it is still there but does not match the filter of this watch any more. Of a
+    /// put: `operator`, if an operator's word changed the state.
     pub reason: Option<String>,
     /// What caused it, for people. Of a put only together with a reason: the state and what it was
     /// before.
@@ -45,6 +58,15 @@ pub struct Event {
     pub more: bool,
     /// The event as the node sent it: one line of JSON.
     pub line: Box<str>,
+}
+
+/// A shard set that had a shard which is gone now.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct HeldIn {
+    /// Which one.
+    pub set: String,
+    /// Who held the shard there, if anybody did.
+    pub holder: Option<String>,
 }
 
 impl Event {
@@ -58,7 +80,7 @@ impl Event {
         // Between tokens a line break means nothing, and within texts there is none.
         let line = json.replace(['\n', '\r'], " ");
         match Message::parse(line)? {
-            Message::Change(event) => Ok(event),
+            Message::Change(event) => Ok(*event),
             Message::SnapshotBegin { .. }
             | Message::SnapshotEnd { .. }
             | Message::Bookmark { .. }
@@ -81,7 +103,7 @@ pub(super) enum Message {
         revision: Revision,
         line: Box<str>,
     },
-    Change(Event),
+    Change(Box<Event>),
     Bookmark {
         revision: Revision,
         line: Box<str>,
@@ -115,6 +137,12 @@ struct Wire {
     #[serde(default)]
     id: String,
     incarnation: Option<Incarnation>,
+    set: Option<String>,
+    shard: Option<String>,
+    grant: Option<Revision>,
+    holder: Option<String>,
+    #[serde(default)]
+    also_held: Vec<HeldIn>,
     reason: Option<String>,
     detail: Option<String>,
     value: Option<Box<RawValue>>,
@@ -131,8 +159,8 @@ impl Message {
         let at = wire.revision.ok_or_else(|| format!("a {:?} without a revision", wire.event));
         let detail = wire.detail.clone().unwrap_or_default();
         Ok(match wire.event.as_str() {
-            "put" => Self::Change(wire.into_event(Action::Put, at?, line)),
-            "delete" => Self::Change(wire.into_event(Action::Delete, at?, line)),
+            "put" => Self::Change(wire.into_event(Action::Put, at?, line).into()),
+            "delete" => Self::Change(wire.into_event(Action::Delete, at?, line).into()),
             "snapshot-begin" => Self::SnapshotBegin { revision: at?, line },
             "snapshot-end" => Self::SnapshotEnd { revision: at?, line },
             "bookmark" => Self::Bookmark { revision: at?, line },
@@ -149,6 +177,7 @@ impl Message {
 
 impl Wire {
     fn into_event(self, action: Action, revision: Revision, line: Box<str>) -> Event {
+        let grant = self.grant.or_else(|| self.granted());
         Event {
             action,
             kind: self.kind,
@@ -157,12 +186,27 @@ impl Wire {
             app: self.app,
             id: self.id,
             incarnation: self.incarnation,
+            set: self.set,
+            shard: self.shard,
+            grant,
+            holder: self.holder,
+            also_held: self.also_held,
             reason: self.reason,
             detail: self.detail,
             value: self.value,
             more: self.more,
             line,
         }
+    }
+
+    /// A worker's put has the grant in its value.
+    fn granted(&self) -> Option<Revision> {
+        #[derive(Deserialize)]
+        struct Held {
+            grant: Revision,
+        }
+        let value = self.value.as_ref().filter(|_| self.kind == "worker")?;
+        serde_json::from_str::<Held>(value.get()).ok().map(|held| held.grant)
     }
 }
 
@@ -178,6 +222,29 @@ mod tests {
         assert_eq!(event.value_as::<serde_json::Value>().expect("a value")["port"], 1);
         assert!(event.more);
         assert_eq!(&*event.line, line);
+    }
+
+    #[test]
+    fn who_holds_or_held_a_shard_is_told() {
+        let event = |line: &str| match Message::parse(line.into()) {
+            Ok(Message::Change(event)) => event,
+            other => panic!("{other:?} is no change"),
+        };
+        let held = event(
+            r#"{"event":"put","kind":"worker","revision":8,"app":"fetchers","id":"f1","set":"main","shard":"pay/s2","value":{"set":"main","worker":"f1","shard":"pay/s2","grant":7,"release":false}}"#,
+        );
+        let lost = event(
+            r#"{"event":"delete","kind":"worker","revision":9,"app":"fetchers","id":"f1","set":"main","shard":"pay/s2","grant":7,"reason":"released"}"#,
+        );
+        for event in [held, lost] {
+            let told = (event.set.as_deref(), event.shard.as_deref(), event.grant);
+            assert_eq!(told, (Some("main"), Some("pay/s2"), Some(Revision(7))));
+        }
+        let gone = event(
+            r#"{"event":"delete","kind":"shard","revision":9,"app":"pay","id":"pay/s2","set":"main","holder":"f1","also_held":[{"set":"other","holder":null}],"reason":"expired"}"#,
+        );
+        assert_eq!((gone.set.as_deref(), gone.holder.as_deref()), (Some("main"), Some("f1")));
+        assert_eq!(gone.also_held, [HeldIn { set: "other".into(), holder: None }]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::Client;
 use super::error::{Error, Outcome};
 use super::instance::{Registered, Registration, Renewed};
-use super::lease::{Heard, Lease};
+use super::lease::{Heard, Lease, Moment};
 use super::patience::Limits;
 
 /// Heartbeats are not sent more often than this, whatever a node says.
@@ -90,7 +90,7 @@ impl Client {
         id: &str,
         registration: Registration,
     ) -> Result<KeepAlive, Error> {
-        let sent = Instant::now();
+        let sent = Moment::now();
         let registered = self.register(app, id, &registration).await?;
         let (tell, status) = watch::channel(Status::Alive(registered.clone()));
         let (hear, heard) =
@@ -239,7 +239,7 @@ impl Keeper {
         let each = (every / 2).min(ANSWER_MAX).max(self.client.options.heartbeat_timeout_min);
         let limits = Limits { share: each, each, all: every };
         let adopted = *self.adopted.borrow_and_update();
-        let sent = Instant::now();
+        let sent = Moment::now();
         match self.client.heartbeat(&self.registered, adopted, limits).await {
             Ok(renewed) => {
                 self.renewed(sent, &renewed);
@@ -253,7 +253,7 @@ impl Keeper {
         }
     }
 
-    fn renewed(&mut self, sent: Instant, renewed: &Renewed) {
+    fn renewed(&mut self, sent: Moment, renewed: &Renewed) {
         let Registered { app, incarnation, .. } = &self.registered;
         // What was settled once stays so: a new leader may only not know of it yet.
         let settled = renewed.settled.get(app).copied().unwrap_or_default();
@@ -265,12 +265,12 @@ impl Keeper {
 
     /// The cluster has ended this life: nothing is its own any more.
     fn lost(&self) {
-        self.hear.send_modify(|heard| heard.safe_until = Instant::now());
+        self.hear.send_modify(|heard| heard.safe_until = Moment::now());
     }
 
     async fn register_again(&mut self) -> Result<(), Ended> {
         let Registered { app, id, .. } = &self.registered;
-        let sent = Instant::now();
+        let sent = Moment::now();
         match self.client.register_if_absent(app, id, &self.again).await {
             Ok(registered) => {
                 self.hear.send_replace(Heard::new(registered.incarnation, sent, registered.ttl));

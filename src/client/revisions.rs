@@ -92,10 +92,10 @@ impl Revisions {
                 "the end of a snapshot at {revision} that never began"
             ))),
             Message::Change(event) if self.in_snapshot => {
-                out.push_back(Item::Listed(event));
+                out.push_back(Item::Listed(*event));
                 Ok(Next::GoOn)
             }
-            Message::Change(event) => self.change(event, out),
+            Message::Change(event) => self.change(*event, out),
             Message::Bookmark { revision, line } => self.bookmark(revision, line, out),
             Message::Lagging { revision, detail } => {
                 self.stop(revision);

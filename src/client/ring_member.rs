@@ -86,14 +86,21 @@ impl RingMember {
     /// knows, nobody else is at work on it any more, and the lease is safe. Let the work be known to
     /// what [`RingWork`] stops before this is asked: the ring may change right after the answer.
     pub fn may_start(&self, key: &[u8]) -> bool {
-        let standing = self.standing.load();
-        self.is_safe() && standing.as_ref().is_some_and(|standing| standing.may_start(key))
+        self.safe_standing().is_some_and(|standing| standing.may_start(key))
     }
 
-    /// Whether the cluster surely has not given this worker's keys to others. If not, no work may go
-    /// on.
+    /// Whether the cluster surely has not given the keys that this worker works on to others. If
+    /// not, no work may go on.
     pub fn is_safe(&self) -> bool {
-        self.lease.is_safe()
+        self.safe_standing().is_some()
+    }
+
+    /// What is known under the lease that is safe now. The worker may have been removed, its keys
+    /// given to others, and itself registered again since what is known was last looked after:
+    /// then it is of another life, and nothing of it holds any more.
+    fn safe_standing(&self) -> Option<Arc<Standing>> {
+        let standing = self.standing.load_full()?;
+        self.lease.is_safe_in(standing.life()).then_some(standing)
     }
 
     /// Waits until [`RingMember::may_start`] may answer otherwise than before.
@@ -105,7 +112,7 @@ impl RingMember {
     /// The ring under which this worker works. Its epoch goes with each effect on the outside, as a
     /// fencing token. `None` until there is one, and while the lease is not safe.
     pub fn current(&self) -> Option<Arc<View>> {
-        self.standing.load().as_ref().and_then(|standing| standing.newest().cloned())
+        self.safe_standing().and_then(|standing| standing.newest().cloned())
     }
 
     /// The newest known ring, adopted or not.
@@ -169,7 +176,7 @@ impl Keeper {
         let mut lease = self.keep.lease();
         let first = self.read().await;
         self.keep.adopt(first.epoch());
-        let mut standing = Standing::new(&self.id, first);
+        let mut standing = Standing::new(&self.id, life, first);
         loop {
             // Of an earlier life nothing is taken: `heard` of this one starts anew.
             let heard = lease.heard();

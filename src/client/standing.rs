@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use roster_storage::names::Revision;
+use roster_storage::names::{Incarnation, Revision};
 use roster_storage::ring::View;
 
 /// More rings than this come only while one worker does not adopt them for long. Who has forgotten
@@ -18,6 +18,8 @@ const VIEWS_MAX: usize = 256;
 #[derive(Clone, Debug)]
 pub(super) struct Standing {
     id: Arc<str>,
+    /// The life of the worker that all of this is about: another one may own other keys.
+    life: Incarnation,
     /// By epoch: the newest settled one, if it was seen, and all that were seen after it.
     views: VecDeque<Arc<View>>,
     settled: Revision,
@@ -25,8 +27,13 @@ pub(super) struct Standing {
 
 impl Standing {
     /// Nothing is known of what this worker owned before `view`, and it works on nothing.
-    pub fn new(id: &str, view: Arc<View>) -> Self {
-        Self { id: id.into(), views: VecDeque::from([view]), settled: Revision(0) }
+    pub fn new(id: &str, life: Incarnation, view: Arc<View>) -> Self {
+        Self { id: id.into(), life, views: VecDeque::from([view]), settled: Revision(0) }
+    }
+
+    /// Whose standing it is.
+    pub fn life(&self) -> Incarnation {
+        self.life
     }
 
     /// The newest ring that it has adopted.
@@ -87,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_first_ring_is_worked_on_once_it_is_settled() {
-        let mut standing = Standing::new("me", owned_by("me", 5));
+        let mut standing = Standing::new("me", Incarnation(4), owned_by("me", 5));
         assert!(!standing.may_start(b"key"));
         standing.settle(Revision(4));
         assert!(!standing.may_start(b"key"), "others may still be at work");
@@ -97,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_key_that_was_kept_may_be_started_before_the_new_ring_is_settled() {
-        let mut standing = Standing::new("me", owned_by("me", 5));
+        let mut standing = Standing::new("me", Incarnation(4), owned_by("me", 5));
         standing.settle(Revision(5));
         standing.adopt(owned_by("me", 6));
         assert!(standing.may_start(b"key"));
@@ -105,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_key_that_was_lost_between_must_be_settled_anew() {
-        let mut standing = Standing::new("me", owned_by("me", 5));
+        let mut standing = Standing::new("me", Incarnation(4), owned_by("me", 5));
         standing.settle(Revision(5));
         standing.adopt(owned_by("other", 6));
         assert!(!standing.may_start(b"key"));

@@ -11,12 +11,14 @@ use super::shards::{Grant, WorkerView};
 pub(super) struct Work {
     /// By shard, under which grant.
     running: BTreeMap<String, Revision>,
+    /// Those of them that were told to stop and have not stopped yet.
+    stopping: BTreeSet<String>,
     /// A release of these was sent, and whether the cluster is known to have it. They are not this
     /// worker's any more, whatever its view still says: the release may yet take effect.
     let_go: BTreeMap<Grant, bool>,
 }
 
-/// What is to be done, in this order. After a stop the view may be another one.
+/// What is to be done, in any order. What follows from a stop comes once it has ended.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Steps {
     pub stop: Vec<Grant>,
@@ -26,30 +28,27 @@ pub(super) struct Steps {
 
 impl Work {
     /// What brings the work in line with what the cluster says. What must be let go and runs is
-    /// stopped first, and released by the next steps: if the move is called off meanwhile, it is
-    /// started again under the grant that it has.
+    /// stopped first, and released by the steps after that; so is what runs under another grant, and
+    /// started anew after that. If a move is called off while its work stops, the shard is started
+    /// again under the grant that it has.
     pub fn steps(&self, view: &WorkerView) -> Steps {
         let mut steps = Steps::default();
         let mut kept = BTreeSet::new();
         for shard in &view.shards {
-            let (held, runs) = (&shard.held, self.runs(&shard.held));
-            match self.let_go.get(held) {
-                Some(true) => {}
-                Some(false) => steps.release.push(held.clone()),
-                None if !runs && shard.release => steps.release.push(held.clone()),
-                None if !runs => steps.start.push(held.clone()),
-                None if !shard.release => {
+            let held = &shard.held;
+            match (self.let_go.get(held), self.running.get(&held.shard)) {
+                (Some(true), _) => {}
+                (Some(false), _) => steps.release.push(held.clone()),
+                (None, Some(grant)) if *grant == held.grant && !shard.release => {
                     kept.insert(&held.shard);
                 }
-                None => {}
+                (None, Some(_)) => {}
+                (None, None) if shard.release => steps.release.push(held.clone()),
+                (None, None) => steps.start.push(held.clone()),
             }
         }
-        steps.stop = self.running().filter(|grant| !kept.contains(&grant.shard)).collect();
+        steps.stop = self.not_stopping().filter(|grant| !kept.contains(&grant.shard)).collect();
         steps
-    }
-
-    fn runs(&self, grant: &Grant) -> bool {
-        self.running.get(&grant.shard) == Some(&grant.grant)
     }
 
     /// All that goes on, by shard.
@@ -57,14 +56,25 @@ impl Work {
         self.running.iter().map(|(shard, grant)| Grant { shard: shard.clone(), grant: *grant })
     }
 
+    /// What goes on and was not told to stop.
+    pub fn not_stopping(&self) -> impl Iterator<Item = Grant> {
+        self.running().filter(|grant| !self.stopping.contains(&grant.shard))
+    }
+
+    /// Work has begun.
     pub fn started(&mut self, grant: &Grant) {
         self.running.insert(grant.shard.clone(), grant.grant);
     }
 
-    pub fn stopped(&mut self, stopped: &[Grant]) {
-        for grant in stopped {
-            self.running.remove(&grant.shard);
-        }
+    /// It is told to stop: until it has, the shard is neither started nor let go.
+    pub fn stopping(&mut self, grant: &Grant) {
+        self.stopping.insert(grant.shard.clone());
+    }
+
+    /// No work goes on any more.
+    pub fn stopped(&mut self, grant: &Grant) {
+        self.stopping.remove(&grant.shard);
+        self.running.remove(&grant.shard);
     }
 
     /// A release is sent.
@@ -121,7 +131,7 @@ mod tests {
         let mut work = at_work(&[("a/1", 5)]);
         let asked = view(&[("a/1!", 5)]);
         assert_eq!(work.steps(&asked), Steps { stop: vec![grant("a/1", 5)], ..Steps::default() });
-        work.stopped(&[grant("a/1", 5)]);
+        work.stopped(&grant("a/1", 5));
         let release = Steps { release: vec![grant("a/1", 5)], ..Steps::default() };
         assert_eq!(work.steps(&asked), release);
         work.letting_go(&[grant("a/1", 5)]);
@@ -131,8 +141,27 @@ mod tests {
 
     #[test]
     fn a_shard_under_another_grant_is_stopped_and_started_anew() {
-        let steps = at_work(&[("a/1", 5)]).steps(&view(&[("a/1", 8)]));
-        assert_eq!((steps.stop, steps.start), (vec![grant("a/1", 5)], vec![grant("a/1", 8)]));
+        let mut work = at_work(&[("a/1", 5)]);
+        let anew = view(&[("a/1", 8)]);
+        assert_eq!(work.steps(&anew), Steps { stop: vec![grant("a/1", 5)], ..Steps::default() });
+        work.stopped(&grant("a/1", 5));
+        assert_eq!(work.steps(&anew), Steps { start: vec![grant("a/1", 8)], ..Steps::default() });
+    }
+
+    #[test]
+    fn what_is_stopping_is_not_touched_and_holds_nothing_else_up() {
+        let mut work = at_work(&[("a/1", 5), ("a/2", 6)]);
+        work.stopping(&grant("a/1", 5));
+        let asked = view(&[("a/1!", 5), ("a/2!", 6), ("a/3", 7)]);
+        let (stop, start) = (vec![grant("a/2", 6)], vec![grant("a/3", 7)]);
+        assert_eq!(work.steps(&asked), Steps { stop, start, ..Steps::default() });
+        for (name, since) in [("a/1!", 5), ("a/1", 5), ("a/1", 9), ("a/1!", 9)] {
+            let asked = view(&[(name, since), ("a/2", 6)]);
+            assert_eq!(work.steps(&asked), Steps::default(), "{name} {since}");
+        }
+        work.stopped(&grant("a/1", 5));
+        let called_off = view(&[("a/1", 5), ("a/2", 6)]);
+        assert_eq!(work.steps(&called_off).start, [grant("a/1", 5)]);
     }
 
     #[test]
@@ -144,7 +173,7 @@ mod tests {
     #[test]
     fn a_move_that_is_called_off_keeps_the_shard_until_it_was_let_go() {
         let mut work = at_work(&[("a/1", 5)]);
-        work.stopped(&[grant("a/1", 5)]);
+        work.stopped(&grant("a/1", 5));
         let called_off = view(&[("a/1", 5)]);
         assert_eq!(work.steps(&called_off).start, [grant("a/1", 5)], "it was only stopped");
         work.released([grant("a/1", 5)]);

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::ledger::Holders;
 use crate::client::{
-    Call, Client, Error, Grant, KeepAlive, Registration, ShardWork, ShardWorker,
-    ShardWorkerSettings, path,
+    Action, Call, Client, Error, EventsRequest, Grant, KeepAlive, Order, Registration, Revision,
+    ShardWork, ShardWorker, ShardWorkerSettings, path,
 };
 
 /// How long anybody lives without a heartbeat. Real transports would take longer.
@@ -23,6 +23,9 @@ const SERVICES: [&str; 3] = ["cart", "pay", "search"];
 
 /// Registrations that are under way at once.
 const AT_ONCE: usize = 16;
+
+/// Which shards were deleted at which revisions, in this order.
+pub(super) type Deletions = Vec<(Revision, String)>;
 
 /// Everything that the story makes. Its names begin with one that nobody else has.
 pub(super) struct Fleet {
@@ -238,6 +241,36 @@ impl Fleet {
             known.extend(ids.filter_map(|one| Some(format!("{app}/{}", one["id"].as_str()?))));
         }
         Ok(known)
+    }
+
+    /// The deletions of shards that one node's history has after `since` and up to `until`; `None`
+    /// while it does not have all of that.
+    pub async fn deletions_at(
+        &self,
+        node: &Client,
+        since: Revision,
+        until: Revision,
+    ) -> Result<Option<Deletions>, Error> {
+        let mut deletions = Deletions::new();
+        for app in self.services() {
+            let mut pages = node.events(EventsRequest {
+                app: Some(app),
+                kinds: vec!["shard".into()],
+                since: Some(since.to_string()),
+                until: Some(until.to_string()),
+                order: Order::Ascending,
+                ..EventsRequest::default()
+            });
+            while let Some(page) = pages.next_page().await? {
+                if !page.missing.is_empty() {
+                    return Ok(None);
+                }
+                let deleted = page.events.into_iter().filter(|one| one.action == Action::Delete);
+                deletions.extend(deleted.map(|event| (event.revision, event.id)));
+            }
+        }
+        deletions.sort();
+        Ok(Some(deletions))
     }
 
     pub async fn scaling(&self) -> Result<Value, Error> {

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::fleet::{Fleet, TTL};
+use super::fleet::{Deletions, Fleet, TTL};
 use super::ledger::{Holders, Ledger};
+use super::{End, say};
 use crate::cli::grid::Grid;
 use crate::client::{Action, Error, Event, Item, Revision, Watch, WatchRequest};
 
@@ -29,7 +30,19 @@ struct After {
     /// Since the last heartbeats of the dead, until others were at work on all shards.
     covered: Duration,
     holders: Holders,
+    /// What a watch told.
     deleted: Vec<Event>,
+    /// What the history of each node has.
+    recorded: Vec<Deletions>,
+}
+
+impl After {
+    fn deletions(&self) -> Deletions {
+        let mut all: Deletions =
+            self.deleted.iter().map(|event| (event.revision, event.id.clone())).collect();
+        all.sort();
+        all
+    }
 }
 
 impl<'a> Story<'a> {
@@ -38,19 +51,19 @@ impl<'a> Story<'a> {
     }
 
     /// The error says what was not as promised.
-    pub async fn tell(mut self) -> Result<(), String> {
+    pub async fn tell(mut self) -> Result<(), End> {
         self.gather().await?;
         self.share_out().await?;
         let before = self.fleet.floor.holders();
         let (fetcher, transports) = self.choose_dead(&before);
         let after = self.bury(&fetcher, &transports).await?;
-        self.compare(&before, &after);
+        self.compare(&before, &after)?;
         let scaling = self.fleet.scaling().await.map_err(told)?;
-        println!("\n   Scaling signal: {}", scaling_text(&scaling));
-        self.judge(&before, &after, &transports)
+        say(&format!("\n   Scaling signal: {}", scaling_text(&scaling)))?;
+        Ok(self.judge(&before, &after, &transports)?)
     }
 
-    async fn gather(&mut self) -> Result<(), String> {
+    async fn gather(&mut self) -> Result<(), End> {
         let begun = Instant::now();
         self.fleet.make_apps().await.map_err(told)?;
         self.fleet.register_transports().await.map_err(told)?;
@@ -64,30 +77,30 @@ impl<'a> Story<'a> {
             Ok(Some(()))
         })
         .await?;
-        println!(
+        say(&format!(
             "\n1. {} transports of {} apps registered, each on one of the nodes in turn; every node \
              knows all of them ({:.1} s). Each is a shard.",
             all.len(),
             self.fleet.services().len(),
             begun.elapsed().as_secs_f64(),
-        );
+        ))?;
         Ok(())
     }
 
-    async fn share_out(&mut self) -> Result<(), String> {
+    async fn share_out(&mut self) -> Result<(), End> {
         let begun = Instant::now();
         self.fleet.make_shard_set().await.map_err(told)?;
         self.fleet.start_fetchers().await.map_err(told)?;
         let fetchers: Vec<String> = self.fleet.fetchers.keys().cloned().collect();
         let holders = self.wait_until_shared(&fetchers).await?;
-        println!(
+        say(&format!(
             "\n2. {} fetchers joined and share the shards ({:.1} s):\n",
             fetchers.len(),
             begun.elapsed().as_secs_f64()
-        );
-        println!("{}", indented(&self.shares(&fetchers, &holders)));
+        ))?;
+        say(&indented(&self.shares(&fetchers, &holders)))?;
         let scaling = self.fleet.scaling().await.map_err(told)?;
-        println!("\n   Scaling signal: {}", scaling_text(&scaling));
+        say(&format!("\n   Scaling signal: {}", scaling_text(&scaling)))?;
         Ok(())
     }
 
@@ -127,15 +140,15 @@ impl<'a> Story<'a> {
         (last, transports)
     }
 
-    async fn bury(&mut self, fetcher: &str, transports: &[String]) -> Result<After, String> {
-        let mut watch = self.watch_shards().await.map_err(told)?;
+    async fn bury(&mut self, fetcher: &str, transports: &[String]) -> Result<After, End> {
+        let (mut watch, since) = self.watch_shards().await.map_err(told)?;
         self.fleet.kill(fetcher, transports).await.map_err(told)?;
         let silent = Instant::now();
-        println!(
+        say(&format!(
             "\n3. {fetcher} and {} transports die: no more heartbeats. Their TTL is {} s.",
             transports.len(),
             TTL.as_secs()
-        );
+        ))?;
         let alive: Vec<String> = self.fleet.fetchers.keys().cloned().collect();
         let expected: BTreeSet<String> =
             self.fleet.transports.iter().map(|one| one.shard()).collect();
@@ -158,35 +171,65 @@ impl<'a> Story<'a> {
         .await?;
         let holders = self.wait_until_shared(&alive).await?;
         let deleted = deletions(&mut watch, transports.len()).await?;
-        Ok(After { covered, holders, deleted })
+        let recorded = self.read_histories(since, &deleted).await?;
+        Ok(After { covered, holders, deleted, recorded })
     }
 
-    /// All changes of the transports' shards from now on.
-    async fn watch_shards(&self) -> Result<Watch, Error> {
+    /// What each node's history has, once it is so far. A history that is not the same everywhere is
+    /// told, not waited for.
+    async fn read_histories(
+        &self,
+        since: Revision,
+        deleted: &[Event],
+    ) -> Result<Vec<Deletions>, String> {
+        let until = deleted.iter().map(|event| event.revision).max().unwrap_or(since);
+        self.wait_for("the history of every node", async |fleet| {
+            let mut all = Vec::new();
+            for node in &fleet.nodes {
+                match fleet.deletions_at(node, since, until).await? {
+                    Some(deletions) => all.push(deletions),
+                    None => return Ok(None),
+                }
+            }
+            Ok(Some(all))
+        })
+        .await
+    }
+
+    /// All changes of the transports' shards after a revision, which is given too.
+    async fn watch_shards(&self) -> Result<(Watch, Revision), Error> {
         let mut watch = self.fleet.client(0).watch(WatchRequest {
             apps: self.fleet.services(),
             kinds: vec!["shard".into()],
             ..WatchRequest::default()
         });
-        while !matches!(watch.next().await?, Item::SnapshotEnd { .. }) {}
-        Ok(watch)
+        loop {
+            if let Item::SnapshotEnd { revision, .. } = watch.next().await? {
+                return Ok((watch, revision));
+            }
+        }
     }
 
-    fn compare(&self, before: &Holders, after: &After) {
+    fn compare(&self, before: &Holders, after: &After) -> Result<(), End> {
         let covered = after.covered.as_secs_f64();
-        println!(
+        say(&format!(
             "\n4. After {covered:.1} s, of which {} s are the TTL, the others are at work on all \
              {} remaining shards.\n",
             TTL.as_secs(),
             after.holders.len(),
-        );
+        ))?;
         let alive: Vec<String> = self.fleet.fetchers.keys().cloned().collect();
         let ledger = Ledger { before, after: &after.holders };
-        println!("{}", indented(&ownership(&ledger, &alive)));
+        say(&indented(&ownership(&ledger, &alive)))?;
         let (moved, fewest) = (ledger.moved(), ledger.fewest(&alive));
-        println!("\n   Shards that moved: {moved}; the fewest possible: {fewest}.");
-        println!("   The dead transports' shards were deleted, with one event each:\n");
-        println!("{}", indented(&deletions_table(&after.deleted)));
+        say(&format!("\n   Shards that moved: {moved}; the fewest possible: {fewest}."))?;
+        let same = after.recorded.iter().filter(|recorded| **recorded == after.deletions()).count();
+        say(&format!(
+            "   The dead transports' shards were deleted, with one event each, the same in the \
+             histories of {same} of {} nodes:\n",
+            after.recorded.len()
+        ))?;
+        say(&indented(&deletions_table(&after.deleted)))
     }
 
     /// Whether all was as promised.
@@ -207,6 +250,14 @@ impl<'a> Story<'a> {
         let of_the_dead = deleted.iter().all(|shard| transports.contains(shard));
         if !each_once || !of_the_dead || deleted.len() != transports.len() {
             broken.push(format!("these shards were deleted: {deleted:?}, not {transports:?}"));
+        }
+        let expected = after.deletions();
+        for (node, recorded) in after.recorded.iter().enumerate() {
+            if *recorded != expected {
+                let node = node + 1;
+                broken
+                    .push(format!("the history of node {node} has {recorded:?}, not {expected:?}"));
+            }
         }
         match broken.is_empty() {
             true => Ok(()),

@@ -185,6 +185,64 @@ async fn what_an_operator_did_stands_beside_what_it_made_of_the_instance() {
 }
 
 #[tokio::test]
+async fn who_holds_what_is_shown_and_so_are_rings_and_who_held_what_is_gone() {
+    let worker =
+        r#""kind":"worker","revision":8,"app":"fetchers","id":"f1","set":"main","shard":"pay/a","#;
+    let held = |release: bool| {
+        format!(
+            r#"{{"event":"put",{worker}"value":{{"set":"main","worker":"f1","shard":"pay/a","grant":7,"release":{release}}}}}"#
+        )
+    };
+    let ring = r#""kind":"ring","revision":8,"app":"fetchers","id":"fetchers","#;
+    let description = r#""value":{"v":1,"kind":"jump-probe-1","group":"fetchers","epoch":8,"seed":0,"replicas":1,"workers":[["f1",1],["f2",1]],"slots":[0,1]}"#;
+    let shard = r#"{"event":"delete","kind":"shard","revision":8,"app":"pay","id":"pay/a","set":"main","holder":"f1","#;
+    let cases = [
+        (
+            held(false),
+            "put       worker    fetchers/f1                     pay/a  grant=7  set=main",
+        ),
+        (
+            held(true),
+            "put       worker    fetchers/f1                     pay/a  grant=7  set=main  to let go",
+        ),
+        (
+            format!(
+                r#"{{"event":"delete",{worker}"grant":7,"reason":"released","detail":"let go by its worker"}}"#
+            ),
+            "delete    worker    fetchers/f1                     pay/a  grant=7  set=main  released: let go by its worker",
+        ),
+        (
+            format!(r#"{{"event":"put",{ring}{description}}}"#),
+            "put       ring      fetchers                        epoch=8  2 workers",
+        ),
+        (
+            format!(r#"{{"event":"delete",{ring}"reason":"operator","detail":"removed"}}"#),
+            "delete    ring      fetchers                        operator: removed",
+        ),
+        (
+            format!(r#"{shard}"reason":"expired"}}"#),
+            "delete    shard     pay/a                           set=main  holder=f1  expired",
+        ),
+        (
+            format!(r#"{shard}"also_held":[{{"set":"b","holder":null}}],"reason":"expired"}}"#),
+            "delete    shard     pay/a                           set=main  holder=f1  set=b  held by nobody  expired",
+        ),
+    ];
+    for (event, expected) in cases {
+        let row = format!("-                                8  {expected}");
+        let node = Scripted::start([page(&event, None, &json!([[1, 8]]))]).await;
+        let (_, out, error) = output(&["events"], &[&node]).await;
+        assert_eq!(out.lines().nth(1), Some(row.as_str()), "{error}");
+        let node = Scripted::start([stream(&[BEGIN, END, &event], Then::Stay)]).await;
+        let mut watch = Running::start(&["watch"], &[&node]);
+        for _ in 0..3 {
+            watch.line().await;
+        }
+        assert_eq!(watch.line().await, row);
+    }
+}
+
+#[tokio::test]
 async fn a_node_that_hangs_is_no_failure_while_others_answer() {
     let hung = Hung::start().await;
     let history = Scripted::start([page(EXPIRED, None, &json!([[1, 9]]))]).await;

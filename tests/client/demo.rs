@@ -1,9 +1,14 @@
-//! `roster demo` with a cluster of its own.
+//! `roster demo` with a cluster of its own, and with one that stays.
 
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::process::Command;
+use roster::client::{Call, Client};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::scripted::{nobody, within};
 
 /// The story may take 30 s on a machine of its own.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -11,8 +16,7 @@ const LIMIT: Duration = Duration::from_secs(90);
 #[tokio::test]
 async fn the_demo_keeps_its_promises_and_leaves_nothing_behind() {
     let run = Command::new(env!("CARGO_BIN_EXE_roster"))
-        .args(["demo", "--transports", "12", "--fetchers", "3"])
-        .env_remove("ROSTER_ENDPOINT")
+        .args(["demo", "--own-cluster", "--transports", "12", "--fetchers", "3"])
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
@@ -20,6 +24,59 @@ async fn the_demo_keeps_its_promises_and_leaves_nothing_behind() {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (out, error) = (text(&run.stdout), text(&run.stderr));
     assert!(run.status.success(), "{out}{error}");
+    assert!(out.contains("A cluster of 3 nodes was started"), "{out}");
     assert!(out.contains("at work on all 7 remaining shards"), "{out}");
+    assert!(out.contains("the same in the histories of 3 of 3 nodes"), "{out}");
     assert!(out.contains("All that was made is deleted."), "{out}");
+}
+
+fn roster(arguments: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_roster"))
+        .args(arguments)
+        .env_remove("ROSTER_ENDPOINT")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("it starts")
+}
+
+/// Reads its output up to a line with this in it, and no further.
+async fn read_up_to(process: &mut Child, text: &str) {
+    let mut lines = BufReader::new(process.stdout.take().expect("its output")).lines();
+    let found = async {
+        while let Some(line) = lines.next_line().await.expect("text") {
+            if line.contains(text) {
+                return;
+            }
+        }
+        panic!("its output ends before {text:?}");
+    };
+    within(text, found).await;
+}
+
+#[tokio::test]
+async fn a_demo_that_nobody_reads_any_more_ends_quietly_and_clears_away_what_it_made() {
+    let (api, peer) = (nobody().await, nobody().await);
+    let ports = [api.port().to_string(), peer.port().to_string()];
+    let one_node = ["dev", "--nodes", "1", "--log", "error"];
+    let ports = ["--api-port", &ports[0], "--peer-port", &ports[1]];
+    let mut cluster = roster(&[one_node.as_slice(), &ports].concat());
+    read_up_to(&mut cluster, "Roster is ready.").await;
+
+    let endpoint = api.to_string();
+    let few = ["--transports", "10", "--fetchers", "2"];
+    let mut demo = roster(&[["demo", "--endpoint", &endpoint].as_slice(), &few].concat());
+    read_up_to(&mut demo, "A cluster of 1 nodes was found").await;
+    let ended = within("its end", demo.wait_with_output()).await.expect("a status");
+    let error = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success() && error.is_empty(), "{error}");
+    let client = Client::new(&endpoint).expect("a client");
+    for (path, list) in [("/v1/apps", "apps"), ("/v1/instances", "instances")] {
+        let answer = client.send(Call::get(path.into())).await.expect("a list");
+        let left: Value = answer.json().expect("JSON");
+        assert_eq!(left[list], serde_json::json!([]), "left behind");
+    }
+    cluster.kill().await.expect("it ends");
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -14,7 +15,7 @@ use roster::client::{
 use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
 
-use crate::scripted::{Act, Scripted, client, endpoints, quick, within};
+use crate::scripted::{Act, Scripted, client, endpoints, problem, quick, within};
 
 /// The long polls, and first of all since the other reads' path is in theirs.
 const POLLS: &str = "ring?index=";
@@ -149,10 +150,14 @@ impl RingWork for Work {
 }
 
 fn registered(ttl: &str) -> Act {
+    registered_as(4, ttl)
+}
+
+fn registered_as(incarnation: u64, ttl: &str) -> Act {
     Act::Answer(
         201,
-        json!({"app": "pay", "id": "me", "incarnation": 4, "session": "1", "ttl": ttl,
-            "heartbeat_every": "50ms", "revision": 4}),
+        json!({"app": "pay", "id": "me", "incarnation": incarnation, "session": "1", "ttl": ttl,
+            "heartbeat_every": "50ms", "revision": incarnation}),
     )
 }
 
@@ -244,6 +249,70 @@ async fn a_member_that_nobody_hears_stops_all_by_itself() {
     work.told_once(&work.all).await;
     assert!(!member.is_safe() && !member.may_start(first.as_bytes()));
     assert!(member.current().is_none());
+}
+
+/// Takes its thread away while it is told what is lost, until the test gives it back.
+struct Blocking {
+    begun: Notify,
+    go_on: Mutex<mpsc::Receiver<()>>,
+}
+
+#[async_trait::async_trait]
+impl RingWork for Blocking {
+    async fn stop_lost(&self, _old: &RingView, _new: &RingView) {
+        self.begun.notify_one();
+        // Ends when the test has dropped its side, too.
+        let _ = self.go_on.lock().recv();
+    }
+
+    async fn stop_all(&self) {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_member_that_slept_through_its_lease_starts_nothing_by_what_it_knew_before() {
+    let (first, _) = keys();
+    let gone = Arc::new(AtomicUsize::new(0));
+    let beats = Act::Always(Box::new({
+        let gone = gone.clone();
+        move || match gone.compare_exchange(1, 2, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => problem(404, "unknown-instance", "none"),
+            Err(_) => Act::Answer(
+                200,
+                json!({"ttl": "60s", "heartbeat_every": "50ms", "revision": 9,
+                    "settled": {"pay": 5}}),
+            ),
+        }
+    }));
+    let both = vec![answer(ring(5, [0, 1])), answer(ring(5, [0, 1]))];
+    let topics = [
+        (BEATS, vec![beats]),
+        (POLLS, vec![]),
+        (READS, both),
+        (REGISTRATIONS, vec![registered("60s"), registered_as(20, "60s")]),
+    ];
+    let node = Scripted::on(topics).await;
+    let (go_on, waiting) = mpsc::channel();
+    let work = Arc::new(Blocking { begun: Notify::new(), go_on: Mutex::new(waiting) });
+    let client = client(&[&node]);
+    let joining = client.join_ring("pay", "me", Registration::default(), work.clone());
+    let mut member = joining.await.expect("a member");
+    until_it_may_start(&mut member, &first).await;
+    node.then(POLLS, answer(ring(9, [0, 1])));
+    within("its task to be held up", work.begun.notified()).await;
+    assert!(member.may_start(first.as_bytes()), "it kept the key");
+    gone.store(1, Ordering::SeqCst);
+    node.asked_with_times("incarnation=20", 1).await;
+    assert!(!member.may_start(first.as_bytes()), "of its life before");
+    assert!(member.current().is_none() && !member.is_safe());
+    drop(go_on);
+    node.then(READS, answer(ring(12, [0, 1])));
+    let anew = async {
+        while member.current().is_none_or(|view| view.epoch() < Revision(12)) {
+            member.changed().await;
+        }
+    };
+    within("the ring under its new lease", anew).await;
+    assert!(!member.may_start(first.as_bytes()), "epoch 12 is not settled");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -50,12 +51,22 @@ fn view(epoch: u64, shards: &[(&str, u64)]) -> Act {
 struct Work {
     told: Mutex<Vec<String>>,
     news: Notify,
-    stops_wait: bool,
+    stops_wait: fn(&str) -> bool,
     may_return: Semaphore,
 }
 
+/// No stop waits for the test.
+fn none(_shard: &str) -> bool {
+    false
+}
+
+/// Every stop waits for the test.
+fn all(_shard: &str) -> bool {
+    true
+}
+
 impl Work {
-    fn new(stops_wait: bool) -> Arc<Self> {
+    fn new(stops_wait: fn(&str) -> bool) -> Arc<Self> {
         let may_return = Semaphore::new(0);
         Arc::new(Self { told: Mutex::default(), news: Notify::new(), stops_wait, may_return })
     }
@@ -89,13 +100,13 @@ impl ShardWork for Work {
 
     async fn stop(&self, shard: &Grant) {
         self.tell("stop", shard);
-        if self.stops_wait {
+        if (self.stops_wait)(&shard.shard) {
             self.may_return.acquire().await.expect("open").forget();
         }
     }
 }
 
-async fn worker(node: &Scripted, work: &Arc<Work>) -> ShardWorker {
+async fn worker<W: ShardWork>(node: &Scripted, work: &Arc<W>) -> ShardWorker {
     let settings = ShardWorkerSettings {
         set: "polling".into(),
         app: "fetchers".into(),
@@ -136,12 +147,13 @@ async fn what_must_go_is_let_go_in_one_call_and_a_stale_token_is_as_good_as_done
         vec![Act::Answer(200, released)],
     )
     .await;
-    let work = Work::new(false);
+    let work = Work::new(none);
     let worker = worker(&node, &work).await;
     let mut told = work.told(5).await;
     told.sort();
-    let all = ["start pay/a 3", "start pay/b 4", "start pay/c 5", "stop pay/a 3", "stop pay/b 4"];
-    assert_eq!(told, all);
+    let expected =
+        ["start pay/a 3", "start pay/b 4", "start pay/c 5", "stop pay/a 3", "stop pay/b 4"];
+    assert_eq!(told, expected);
     node.asked_with_times(RELEASES, 1).await;
     let expected = [json!({"shard": "pay/a", "grant": 3}), json!({"shard": "pay/b", "grant": 4})];
     assert_eq!(body(&node, 0), json!({"shards": expected}));
@@ -159,7 +171,7 @@ async fn what_must_go_is_let_go_in_one_call_and_a_stale_token_is_as_good_as_done
 async fn a_move_that_is_called_off_while_its_work_stops_goes_on_here() {
     let polls = vec![view(11, &[("pay/a!", 3)])];
     let node = node(view(10, &[("pay/a", 3)]), polls, vec![]).await;
-    let work = Work::new(true);
+    let work = Work::new(all);
     let worker = worker(&node, &work).await;
     assert_eq!(work.told(2).await, ["start pay/a 3", "stop pay/a 3"]);
     node.then(POLLS, view(12, &[("pay/a", 3)]));
@@ -177,7 +189,7 @@ async fn a_release_without_an_answer_is_sent_again_and_the_shard_never_started_u
     let late = Act::After(gate.clone(), Box::new(Act::Answer(200, released)));
     let polls = vec![view(11, &[("pay/a!", 3)])];
     let node = node(view(10, &[("pay/a", 3)]), polls, vec![Act::Broken, late]).await;
-    let work = Work::new(false);
+    let work = Work::new(none);
     let worker = worker(&node, &work).await;
     node.asked_with_times(RELEASES, 2).await;
     // Called off, as far as this node knows; but the first release may still arrive.
@@ -208,7 +220,7 @@ async fn a_worker_that_nobody_hears_stops_by_itself_and_begins_anew_under_new_gr
         (READS, vec![view(10, &[("pay/a", 3), ("pay/b", 4)]), view(22, &[("pay/a", 21)])]),
     ])
     .await;
-    let work = Work::new(false);
+    let work = Work::new(none);
     let worker = worker(&node, &work).await;
     let mut told = work.told(4).await;
     told.sort();
@@ -226,7 +238,7 @@ async fn a_worker_that_nobody_hears_stops_by_itself_and_begins_anew_under_new_gr
 async fn a_worker_that_the_cluster_does_not_know_stops_all() {
     let unknown = problem(404, "unknown-instance", "none");
     let node = node(view(10, &[("pay/a", 3)]), vec![unknown], vec![]).await;
-    let work = Work::new(false);
+    let work = Work::new(none);
     let worker = worker(&node, &work).await;
     assert_eq!(work.told(2).await, ["start pay/a 3", "stop pay/a 3"]);
     node.then(READS, view(12, &[("pay/a", 12)]));
@@ -238,7 +250,7 @@ async fn a_worker_that_the_cluster_does_not_know_stops_all() {
 async fn a_view_that_is_older_than_one_that_was_seen_is_not_taken() {
     let polls = vec![view(8, &[]), view(11, &[("pay/a", 3), ("pay/b", 11)])];
     let node = node(view(10, &[("pay/a", 3)]), polls, vec![]).await;
-    let work = Work::new(false);
+    let work = Work::new(none);
     let worker = worker(&node, &work).await;
     assert_eq!(work.told(2).await, ["start pay/a 3", "start pay/b 11"]);
     drop(worker);
@@ -247,7 +259,7 @@ async fn a_view_that_is_older_than_one_that_was_seen_is_not_taken() {
 #[tokio::test]
 async fn leaving_stops_everything_before_it_deregisters() {
     let node = node(view(10, &[("pay/a", 3)]), vec![], vec![]).await;
-    let work = Work::new(true);
+    let work = Work::new(all);
     let worker = worker(&node, &work).await;
     work.told(1).await;
     let leaving = tokio::spawn(worker.leave());
@@ -257,4 +269,164 @@ async fn leaving_stops_everything_before_it_deregisters() {
     work.may_return.add_permits(1);
     within("the departure", leaving).await.expect("no panic").expect("left");
     assert_eq!(node.asked_with(DEPARTURES).len(), 1);
+}
+
+/// Waits until the worker has an error, or none; looked at with each heartbeat.
+async fn error_of(worker: &ShardWorker, node: &Scripted, expected: bool) -> Option<String> {
+    loop {
+        let error = worker.error();
+        if error.is_some() == expected {
+            return error.map(|error| error.to_string());
+        }
+        node.asked_with_times(BEATS, node.asked_with(BEATS).len() + 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stop_that_hangs_holds_up_nothing_but_its_own_shard_and_is_told() {
+    let renewed = || {
+        let body = json!({"ttl": "2s", "heartbeat_every": "20ms", "revision": 9});
+        Act::Answer(200, body)
+    };
+    let released =
+        |shard: &str| Act::Answer(200, json!({"results": [{"shard": shard}], "revision": 12}));
+    let node = Scripted::on([
+        (BEATS, vec![Act::Always(Box::new(renewed))]),
+        (REGISTRATIONS, vec![registered(7, "2s")]),
+        (RELEASES, vec![released("pay/b"), released("pay/a")]),
+        (POLLS, vec![view(11, &[("pay/a!", 3), ("pay/b!", 4), ("pay/c", 11)])]),
+        (READS, vec![view(10, &[("pay/a", 3), ("pay/b", 4)])]),
+    ])
+    .await;
+    let work = Work::new(|shard| shard == "pay/a");
+    let worker = worker(&node, &work).await;
+    let mut told = work.told(5).await;
+    told.sort();
+    let expected =
+        ["start pay/a 3", "start pay/b 4", "start pay/c 11", "stop pay/a 3", "stop pay/b 4"];
+    assert_eq!(told, expected);
+    node.asked_with_times(RELEASES, 1).await;
+    assert_eq!(body(&node, 0), json!({"shards": [{"shard": "pay/b", "grant": 4}]}));
+    let error = within("an error", error_of(&worker, &node, true)).await.expect("an error");
+    assert!(error.contains("pay/a") && error.contains("was told to stop"), "{error}");
+
+    node.then(POLLS, view(12, &[("pay/a!", 3), ("pay/c", 11), ("pay/d", 12)]));
+    assert_eq!(work.told(6).await[5], "start pay/d 12");
+    assert_eq!(node.asked_with(RELEASES).len(), 1, "work on it goes on");
+    work.may_return.add_permits(1);
+    node.asked_with_times(RELEASES, 2).await;
+    assert_eq!(body(&node, 1), json!({"shards": [{"shard": "pay/a", "grant": 3}]}));
+    within("no error", error_of(&worker, &node, false)).await;
+    assert_eq!(work.told(6).await.len(), 6, "told to stop once");
+}
+
+#[tokio::test]
+async fn what_hangs_when_the_lease_is_over_is_not_started_again_before_it_has_stopped() {
+    let gone = Arc::new(AtomicUsize::new(0));
+    let beats = Act::Always(Box::new({
+        let gone = gone.clone();
+        move || match gone.compare_exchange(1, 2, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => problem(404, "unknown-instance", "none"),
+            Err(_) => renewed(),
+        }
+    }));
+    let node = Scripted::on([
+        (BEATS, vec![beats]),
+        (REGISTRATIONS, vec![registered(7, "60s"), registered(20, "60s")]),
+        (POLLS, vec![]),
+        (
+            READS,
+            vec![
+                view(10, &[("pay/a", 3), ("pay/b", 4)]),
+                view(22, &[("pay/a", 21), ("pay/b", 21), ("pay/c", 22)]),
+            ],
+        ),
+    ])
+    .await;
+    let work = Work::new(|shard| shard == "pay/a");
+    let worker = worker(&node, &work).await;
+    work.told(2).await;
+    gone.store(1, Ordering::SeqCst);
+    let mut told = work.told(6).await.split_off(2);
+    assert_eq!(
+        {
+            told[..2].sort();
+            &told[..2]
+        },
+        ["stop pay/a 3", "stop pay/b 4"]
+    );
+    assert_eq!(
+        {
+            told[2..].sort();
+            &told[2..]
+        },
+        ["start pay/b 21", "start pay/c 22"]
+    );
+    work.may_return.add_permits(1);
+    assert_eq!(work.told(7).await[6], "start pay/a 21");
+    drop(worker);
+}
+
+/// Whose start of one shard takes its thread away until the test gives it back.
+struct Blocking {
+    shard: &'static str,
+    begun: Notify,
+    go_on: Mutex<mpsc::Receiver<()>>,
+    started: Mutex<Vec<String>>,
+}
+
+#[async_trait::async_trait]
+impl ShardWork for Blocking {
+    fn start(&self, Grant { shard, grant }: &Grant) {
+        self.started.lock().push(format!("{shard} {grant}"));
+        if shard == self.shard {
+            self.begun.notify_one();
+            // Ends when the test has dropped its side, too.
+            let _ = self.go_on.lock().recv();
+        }
+    }
+
+    async fn stop(&self, _shard: &Grant) {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_worker_that_slept_through_its_lease_is_not_safe_under_the_next_one_before_it_knows() {
+    let gone = Arc::new(AtomicUsize::new(0));
+    let beats = Act::Always(Box::new({
+        let gone = gone.clone();
+        move || match gone.compare_exchange(1, 2, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => problem(404, "unknown-instance", "none"),
+            Err(_) => renewed(),
+        }
+    }));
+    let node = Scripted::on([
+        (BEATS, vec![beats]),
+        (REGISTRATIONS, vec![registered(7, "60s"), registered(20, "60s")]),
+        (POLLS, vec![]),
+        (READS, vec![view(10, &[("pay/a", 3), ("pay/b", 4)]), view(22, &[("pay/b", 21)])]),
+    ])
+    .await;
+    let (go_on, waiting) = mpsc::channel();
+    let work = Arc::new(Blocking {
+        shard: "pay/a",
+        begun: Notify::new(),
+        go_on: Mutex::new(waiting),
+        started: Mutex::default(),
+    });
+    let worker = worker(&node, &work).await;
+    within("the start", work.begun.notified()).await;
+    assert!(worker.is_safe());
+    gone.store(1, Ordering::SeqCst);
+    node.asked_with_times("incarnation=20", 1).await;
+    assert!(!worker.is_safe(), "what it works on was given to others");
+    go_on.send(()).expect("it waits");
+    let anew = async {
+        while !worker.is_safe() {
+            node.asked_with_times(BEATS, node.asked_with(BEATS).len() + 1).await;
+        }
+    };
+    within("the next lease", anew).await;
+    node.asked_with_times(POLLS, 1).await;
+    let started = work.started.lock().clone();
+    assert!(!started.contains(&"pay/b 4".to_owned()), "of the lease before: {started:?}");
 }

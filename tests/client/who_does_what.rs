@@ -98,6 +98,59 @@ async fn rings_are_switched_on_and_off() {
     assert_eq!(run(&["ring", "simulate", "f", "--join", "=2"], vec![]).await.0, Some(2));
 }
 
+#[tokio::test]
+async fn a_ring_that_is_there_keeps_what_is_not_named_and_what_became_of_it_is_told() {
+    let there = || vec![problem(412, "ring-exists", "none"), Act::Answer(200, ring())];
+    let create = ["ring", "create", "fetchers"];
+    let (code, out, error, asked) = run(&create, there()).await;
+    assert_eq!(code, Some(0), "{error}");
+    assert_eq!(
+        out,
+        "the ring of fetchers is as it was before, with replicas 2; it is at epoch 42\n"
+    );
+    assert_eq!(asked.len(), 2, "nothing is written: {asked:?}");
+    let (_, out, _, _) = run(&[&create[..], &["-o", "json"]].concat(), there()).await;
+    let told: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(told, json!({"app": "fetchers", "epoch": 42, "revision": 42}));
+
+    let changed = json!({"app": "fetchers", "epoch": 50, "revision": 50});
+    let answers = there().into_iter().chain(answer(changed)).collect();
+    let with = ["--replicas", "3"];
+    let (_, out, error, asked) = run(&[&create[..], &with].concat(), answers).await;
+    assert_eq!(
+        out, "the ring of fetchers has replicas 3 now, 2 before; it is at epoch 50\n",
+        "{error}"
+    );
+    assert_eq!(asked[2].1, json!({"seed": 0, "replicas": 3}));
+
+    let fixed = vec![problem(400, "invalid-seed", "none")];
+    let answers = there().into_iter().chain(fixed).collect();
+    let (code, _, error, asked) = run(&[&create[..], &["--seed", "7"]].concat(), answers).await;
+    assert_eq!(code, Some(2), "{error}");
+    assert_eq!(asked[2].1, json!({"seed": 7, "replicas": 2}));
+}
+
+#[tokio::test]
+async fn a_number_of_replicas_that_nodes_refuse_is_refused_here_too() {
+    for replicas in ["0", "17", "99"] {
+        let lookup = ["ring", "lookup", "fetchers", "k", "--local", "--replicas", replicas];
+        let (code, out, error, _) = run(&lookup, answer(ring())).await;
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{error}");
+        assert!(error.contains("must be 1 to 16"), "{error}");
+    }
+    let most = ["ring", "lookup", "fetchers", "k", "--local", "--replicas", "16"];
+    assert_eq!(run(&most, answer(ring())).await.0, Some(0));
+}
+
+#[tokio::test]
+async fn workers_that_are_left_out_of_a_full_ring_are_shown() {
+    let mut full = ring();
+    full["left_out"] = json!(["f8", "f\u{1b}9"]);
+    let (_, out, error, _) = run(&["ring", "get", "fetchers"], answer(full)).await;
+    let last = out.lines().last().expect("a line");
+    assert_eq!(last, r"left out, since the ring is full: f8, f\u{1b}9", "{error}");
+}
+
 fn shard(name: &str, holder: Option<&str>, grant: u64) -> Value {
     json!({"shard": name, "app": "pay", "instance": "a", "ip": "10.0.0.1", "port": 1,
         "holder": holder, "grant": grant, "next": null, "gone": false})
@@ -152,6 +205,13 @@ async fn a_release_reads_the_grants_first_and_tells_what_was_not_released() {
     let shards = json!([{"shard": "pay/a", "grant": 4}, {"shard": "pay/b", "grant": 5}]);
     let asked_for = ("POST /v1/shard-sets/polling/release".into(), json!({"shards": shards}));
     assert_eq!(asked[1], asked_for);
+
+    let nobody = ["shards", "release", "polling", "pay/c"];
+    let (code, out, error, _) = run(&nobody, vec![page(&held, None)]).await;
+    assert_eq!((code, out.as_str()), (Some(0), ""), "{error}");
+    let nobody = [&nobody[..], &["-o", "json"]].concat();
+    let (code, out, error, _) = run(&nobody, vec![page(&held, None)]).await;
+    assert_eq!((code, out.as_str()), (Some(0), "{\"results\":[]}\n"), "{error}");
 
     let results = json!({"results": [{"shard": "pay/a"}], "revision": 12});
     let under = ["shards", "release", "polling", "pay/a", "--grant", "4"];
