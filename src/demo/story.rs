@@ -254,9 +254,11 @@ impl<'a> Story<'a> {
         let expected = after.deletions();
         for (node, recorded) in after.recorded.iter().enumerate() {
             if *recorded != expected {
-                let node = node + 1;
-                broken
-                    .push(format!("the history of node {node} has {recorded:?}, not {expected:?}"));
+                let (has, told) = (listed(recorded), listed(&expected));
+                broken.push(format!(
+                    "the history of node {} has these deletions: {has}; the watch told: {told}",
+                    node + 1
+                ));
             }
         }
         match broken.is_empty() {
@@ -347,6 +349,11 @@ fn deletions_table(deleted: &[Event]) -> String {
         grid.row(&[&revision, &event.id, &format!("{reason}: {detail}")]);
     }
     grid.text()
+}
+
+fn listed(deletions: &Deletions) -> String {
+    let texts = deletions.iter().map(|(revision, shard)| format!("{shard} at {revision}"));
+    texts.collect::<Vec<_>>().join(", ")
 }
 
 fn scaling_text(scaling: &Value) -> String {
