@@ -180,7 +180,8 @@ async fn a_folder_of_another_node_is_refused() {
     cluster.ready().await;
 }
 
-/// One node with some data, stopped, with a checkpoint and a log.
+/// One node with some data, stopped, with a checkpoint and a log that begins after the first entry:
+/// what a checkpoint makes superfluous is gone at the latest when there is a newer one.
 async fn with_data() -> Cluster {
     let mut cluster = one_node().start().await;
     let client = cluster.client();
@@ -190,6 +191,14 @@ async fn with_data() -> Cluster {
     let checkpoints = cluster.data_dir(1).join("checkpoints");
     until("there is a checkpoint", ENDS_WITHIN, async || {
         if has_checkpoint(&checkpoints) { Ok(()) } else { Err("there is none") }
+    })
+    .await;
+    let newest = || files_in(&checkpoints).pop();
+    let first = newest();
+    until("there is a newer one", ENDS_WITHIN, async || {
+        client.at(1).register("pay", "i0", "10m").await.expect("updated");
+        let whole = newest().filter(|file| file.extension().is_none_or(|e| e != "tmp"));
+        if whole.is_some() && whole != first { Ok(()) } else { Err("there is none") }
     })
     .await;
     cluster.stop(1).await;
