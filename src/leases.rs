@@ -62,6 +62,12 @@ impl Leases {
         self.table.load_full()
     }
 
+    /// The state of this node begins here. Nothing may be applied for long after a start whose
+    /// checkpoint holds all there is, and whoever waits for what it holds must not wait for more.
+    pub fn begin(&self, revision: Revision) {
+        self.applied.send_replace(revision.0);
+    }
+
     /// The index of the last applied entry, as it moves.
     pub fn applied(&self) -> watch::Receiver<u64> {
         self.applied.subscribe()

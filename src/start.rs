@@ -247,7 +247,9 @@ async fn open_disk(node: &Arc<Node>, stop: &CancellationToken) -> Result<Opened,
             "the log ended in a torn write that nobody was told of; it was set aside"
         );
     }
-    watches.begin(disk.state_machine.published().load().revision());
+    let begins_at = disk.state_machine.published().load().revision();
+    leases.begin(begins_at);
+    watches.begin(begins_at);
     if let Some(limits) = node.config().history {
         watches.keep_history(node.data().path().join(HISTORY_DIR), limits);
     }

@@ -54,6 +54,16 @@ async fn role(client: &Client, asked: u64, of: u64) -> Option<String> {
 
 /// Whether there is a whole checkpoint in the folder.
 fn has_checkpoint(folder: &Path) -> bool {
-    let whole = |file: &Path| file.extension().is_none_or(|extension| extension != "tmp");
-    folder.exists() && files_in(folder).iter().any(|file| whole(file))
+    newest_checkpoint(folder).is_some()
+}
+
+/// The index of the newest whole checkpoint.
+fn newest_checkpoint(folder: &Path) -> Option<u64> {
+    let files = if folder.exists() { files_in(folder) } else { Vec::new() };
+    files.iter().filter_map(|file| index_of_whole(file)).max()
+}
+
+fn index_of_whole(file: &Path) -> Option<u64> {
+    let digits = file.file_name()?.to_str()?.trim_matches(|c: char| !c.is_ascii_digit());
+    digits.parse().ok().filter(|_| file.extension().is_none_or(|extension| extension != "tmp"))
 }

@@ -1,13 +1,11 @@
 //! Members come, go, drain, expire and change their weight while nodes die and come back.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use cluster_tests::churn::{APPS, Churn};
 use cluster_tests::client::{At, Client, instance};
 use cluster_tests::cluster::{Cluster, READY_WITHIN};
-use cluster_tests::faults::files_in;
 use cluster_tests::history::History;
 use cluster_tests::rings::{RingBook, RingReaders, epoch_of};
 use cluster_tests::seed::Seed;
@@ -20,7 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{owners_by, same_everywhere, switch_on};
 use crate::watches::reference;
-use crate::{has_checkpoint, three_nodes};
+use crate::{has_checkpoint, newest_checkpoint, three_nodes};
 
 const QUIET: &str = "quiet";
 
@@ -104,7 +102,7 @@ async fn the_log_is_cut(cluster: &Cluster, nodes: &[u64]) {
         let now = client.at(*node).node().await.expect("it answers").applied;
         let folder = cluster.data_dir(*node).join("checkpoints");
         until("it has a newer checkpoint", READY_WITHIN, async || {
-            let newest = files_in(&folder).iter().filter_map(|file| index_of(file)).max();
+            let newest = newest_checkpoint(&folder);
             if newest > Some(now + LOG_KEPT + CHECKPOINT_EVERY) {
                 Ok(())
             } else {
@@ -113,13 +111,6 @@ async fn the_log_is_cut(cluster: &Cluster, nodes: &[u64]) {
         })
         .await;
     }
-}
-
-/// The index of a whole checkpoint.
-fn index_of(file: &Path) -> Option<u64> {
-    let name = file.file_name()?.to_str()?;
-    let digits = name.trim_matches(|c: char| !c.is_ascii_digit());
-    digits.parse().ok().filter(|_| file.extension().is_none_or(|extension| extension != "tmp"))
 }
 
 /// The leader keeps what it was just sending to a node that died, so one death may not be enough.

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use cluster_tests::client::Client;
+use cluster_tests::cluster::READY_WITHIN;
+use cluster_tests::wait::until;
 use cluster_tests::watch::{Chronicle, Form, Interest, Line, Listener, Stream};
 
 use super::{
     COMES_WITHIN, is_put_of, listen_up_to, next, register, watch_after, watch_from_snapshot,
 };
-use crate::three_nodes;
+use crate::{newest_checkpoint, three_nodes};
 
 #[tokio::test]
 async fn a_revision_to_come_is_waited_for_and_then_followed() {
@@ -46,6 +48,32 @@ async fn a_revision_to_come_is_waited_for_and_then_followed() {
 
 async fn open(client: Client, node: u64, query: String) -> Stream {
     Stream::open(&client.at(node), &query, Form::Lines).await.expect("a stream")
+}
+
+/// Nothing is applied after such a start, so nothing may wait for that.
+#[tokio::test]
+async fn a_node_whose_checkpoint_holds_all_there_is_follows_at_once_after_a_restart() {
+    let mut cluster = three_nodes().set("--checkpoint-every", 10).start().await;
+    let client = cluster.client();
+    let (leader, followers) = cluster.leader_and_followers().await;
+    let node = followers[0];
+    let checkpoints = cluster.data_dir(node).join("checkpoints");
+    until("a checkpoint holds all that was applied", READY_WITHIN, async || {
+        let newest = newest_checkpoint(&checkpoints);
+        let applied = client.at(node).node().await.map_err(|e| e.to_string())?.applied;
+        if newest == Some(applied) {
+            return Ok(());
+        }
+        register(&client, leader, "pay", "i").await;
+        Err(format!("{newest:?} of {applied}"))
+    })
+    .await;
+    cluster.stop(node).await;
+    cluster.start(node, &[]);
+    cluster.ready().await;
+    let applied = client.at(node).node().await.expect("it answers").applied;
+    let query = format!("from={applied}&wait=100ms");
+    drop(Stream::open(&client.at(node), &query, Form::Lines).await.expect("it follows"));
 }
 
 #[tokio::test]
