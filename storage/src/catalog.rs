@@ -7,6 +7,7 @@
 mod apps;
 mod documents;
 mod instances;
+mod latches;
 mod records;
 mod requests;
 mod rings;
@@ -28,9 +29,10 @@ pub use store::{CatalogBuilder, Inconsistent};
 
 use crate::command::{Command, Outcome, Overridden, Refusal, Reply, Stamp};
 use crate::events::Event;
+use crate::latch::{Claimant, Latch};
 use crate::limits::{DUE_PER_ENTRY_MAX, STATE_HASH_EVERY, STATE_HASHES_KEPT};
 use crate::names::{
-    AppName, IdempotencyKey, InstanceId, InstanceKey, Revision, SessionId, ShardSetName,
+    AppName, IdempotencyKey, InstanceId, InstanceKey, LatchKey, Revision, SessionId, ShardSetName,
 };
 
 /// Where and when an entry stands in the log.
@@ -51,6 +53,7 @@ pub struct Catalog {
     sessions: OrdMap<SessionId, Session>,
     overrides: OrdMap<InstanceKey, Override>,
     shard_sets: OrdMap<ShardSetName, Arc<ShardSet>>,
+    latches: OrdMap<LatchKey, Arc<Latch>>,
     kept: OrdMap<(IdempotencyKey, u32), Arc<Kept>>,
     /// Over the records in the maps above; the clock is added when it is asked for.
     hash: StateHash,
@@ -59,6 +62,8 @@ pub struct Catalog {
     // Derived from the maps above, rebuilt when a checkpoint is read.
     /// What hangs off each session.
     held: OrdSet<(SessionId, InstanceKey)>,
+    /// Which claim of a latch is whose.
+    claims: OrdMap<(Claimant, LatchKey), Revision>,
     /// What ends by itself, by the moment of cluster time at which it does.
     due: OrdSet<(u64, Due)>,
     /// Of all kept answers, held against `IDEMPOTENCY_BYTES_MAX`.
@@ -69,7 +74,7 @@ pub struct Catalog {
     touched: Touched,
 }
 
-/// Rings and shard sets that one entry changes, perhaps several times, are told of once, at its end.
+/// Rings, shard sets and latches that one entry changes, perhaps several times, are told of once, at its end.
 #[derive(Clone, Debug, Default)]
 struct Touched {
     /// As they were counted in the state hash before.
@@ -79,6 +84,8 @@ struct Touched {
     shard_sets: BTreeSet<ShardSetName>,
     /// Workers that ended, also those that began again in the same entry.
     ended: BTreeSet<(ShardSetName, InstanceId)>,
+    /// Latches of which a claim ended.
+    latches: BTreeSet<LatchKey>,
     /// Sets that take their workers from another app now, with the app of those before.
     dismissed: BTreeMap<ShardSetName, AppName>,
 }
@@ -103,6 +110,7 @@ impl Catalog {
         let outcome = self.at_most_once(at, command.request(), |catalog| {
             catalog.decide(at, command, &mut events)
         });
+        self.settle_latches(at, &mut events);
         self.settle_rings(at, &mut events);
         self.settle_shard_sets(at, command, &mut events);
         (outcome, events)
@@ -128,6 +136,10 @@ impl Catalog {
             Command::Rebalance(c) => Ok(self.rebalance(at, c)),
             Command::OpenSession(c) => Ok(self.open_session(at, c, events)),
             Command::CloseSession(c) => self.close_session(at, c, events),
+            Command::ClaimLatch(c) => self.claim_latch(at, c, events),
+            Command::WithdrawClaim(c) => self.withdraw_claim(at, c, events),
+            Command::ReleaseLatch(c) => self.release_latch(at, c, events),
+            Command::BreakLatch(c) => self.break_latch(at, c, events),
             Command::Batch(c) => Ok(Reply::Batch(self.batch(at, &c.items, events))),
             Command::Expire(c) => Ok(self.expire(at, c, events)),
             Command::Tick => Ok(Reply::Done),

@@ -12,10 +12,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
+use crate::latch::{Claim, Claimant, Mode};
 use crate::limits::{COMMAND_BYTES_MAX, DOCUMENT_BYTES_COUNTED_MIN};
 use crate::names::{
-    AppName, DocumentName, IdempotencyKey, Incarnation, InstanceId, InstanceKey, Revision,
-    SessionId, ShardId, ShardSetName,
+    AppName, DocumentName, IdempotencyKey, Incarnation, InstanceId, InstanceKey, LatchKey,
+    Revision, SessionId, ShardId, ShardSetName,
 };
 use crate::shards::scaling::ScalingPolicy;
 
@@ -54,6 +55,14 @@ pub enum Command {
     OpenSession(OpenSession),
     /// End a session and all that hangs off it.
     CloseSession(CloseSession),
+    /// Take a latch, wait for it, or change what is published with it.
+    ClaimLatch(ClaimLatch),
+    /// Give up a claim, whether it waits or holds.
+    WithdrawClaim(WithdrawClaim),
+    /// Whoever holds a latch lets it go.
+    ReleaseLatch(ReleaseLatch),
+    /// Take a latch from whoever holds it.
+    BreakLatch(BreakLatch),
     /// Registrations and deregistrations, each with an answer of its own.
     Batch(Batch),
     /// The leader ends sessions whose deadline passed (invariants S4 to S6).
@@ -68,6 +77,7 @@ impl Command {
         match self {
             Self::OpenSession(c) => c.request.as_ref(),
             Self::Batch(c) => c.request.as_ref(),
+            Self::ReleaseLatch(c) => c.request.as_ref(),
             Self::PutApp(_)
             | Self::DeleteApp(_)
             | Self::Register(_)
@@ -85,6 +95,9 @@ impl Command {
             | Self::Release(_)
             | Self::Rebalance(_)
             | Self::CloseSession(_)
+            | Self::ClaimLatch(_)
+            | Self::WithdrawClaim(_)
+            | Self::BreakLatch(_)
             | Self::Expire(_)
             | Self::Tick => None,
         }
@@ -348,6 +361,43 @@ pub struct CloseSession {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClaimLatch {
+    pub latch: LatchKey,
+    pub by: Claimant,
+    pub mode: Mode,
+    /// What a candidate publishes; empty for locks.
+    pub value: Arc<str>,
+    /// Take a place in the queue if it is not free; else it is refused.
+    pub waits: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WithdrawClaim {
+    pub latch: LatchKey,
+    pub by: Claimant,
+    /// Only if it was not asked for again after this revision; `None` whoever asked for it last.
+    pub asked: Option<Revision>,
+    /// Let it go too if it has won meanwhile; else whoever has won keeps it.
+    pub even_won: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReleaseLatch {
+    pub latch: LatchKey,
+    pub token: Revision,
+    /// Which one of those that share it under this token.
+    pub by: Option<Claimant>,
+    pub request: Option<Request>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BreakLatch {
+    pub latch: LatchKey,
+    /// Only from those who hold it under this token.
+    pub token: Option<Revision>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Batch {
     pub items: Vec<BatchItem>,
     pub request: Option<Request>,
@@ -433,6 +483,14 @@ pub enum Reply {
     SessionClosed {
         instances: u64,
     },
+    /// The token if it holds, `None` if it waits.
+    Claimed {
+        token: Option<Revision>,
+    },
+    Withdrawn(Withdrawn),
+    LatchReleased,
+    /// Who held it, in the order of their places.
+    LatchBroken(Vec<Arc<Claim>>),
     /// In the order of the batch's items.
     Batch(Vec<Result<Reply, Refusal>>),
     /// Sessions ended, and those that were dropped since they had moved on.
@@ -440,6 +498,17 @@ pub enum Reply {
         ended: u64,
         dropped: u64,
     },
+}
+
+/// What became of a claim that was to be given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Withdrawn {
+    /// It is gone.
+    Gone,
+    /// It has won meanwhile and was kept.
+    Won { token: Revision },
+    /// There is none, or somebody asked for it again since.
+    NotThere,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -515,6 +584,18 @@ pub enum Refusal {
     /// `holder` and `current` of who holds it now; nobody and 0 if it is free or not there.
     #[error("{}", stale_token(*current, holder.as_ref()))]
     StaleToken { current: Revision, holder: Option<InstanceId> },
+    /// `holder` and `token` of the first one that holds it.
+    #[error("{}", latch_held(latch, holder.as_ref(), *token, *waiting))]
+    LatchHeld { latch: LatchKey, holder: Option<Claimant>, token: Revision, waiting: u64 },
+    #[error("nobody holds {latch} and nobody waits for it")]
+    UnknownLatch { latch: LatchKey },
+    /// `current` of who holds it now; 0 if nobody does.
+    #[error("{}", stale_latch_token(latch, *current))]
+    StaleLatchToken { latch: LatchKey, current: Revision },
+    #[error("{holders} share {latch} under token {token}; name the session and the owner too")]
+    TokenShared { latch: LatchKey, token: Revision, holders: u64 },
+    #[error("{latch} has {limit} holders and waiters, its limit; try again later")]
+    LatchFull { latch: LatchKey, limit: u64 },
     #[error("this idempotency key was used with another request")]
     KeyReused,
     #[error("too many idempotency keys are kept; try again later")]
@@ -532,6 +613,28 @@ fn stale_token(current: Revision, holder: Option<&InstanceId>) -> String {
     match holder {
         Some(holder) => format!("{holder:?} holds it under grant {current}"),
         None => "nobody holds it under this grant any more".into(),
+    }
+}
+
+fn latch_held(
+    latch: &LatchKey,
+    holder: Option<&Claimant>,
+    token: Revision,
+    waiting: u64,
+) -> String {
+    match holder {
+        Some(Claimant { session, owner }) => format!(
+            "{latch} is held by {owner:?} of session {session} under token {token}; {waiting} wait \
+             for it"
+        ),
+        None => format!("{waiting} wait for {latch}"),
+    }
+}
+
+fn stale_latch_token(latch: &LatchKey, current: Revision) -> String {
+    match current {
+        Revision(0) => format!("nobody holds {latch}"),
+        _ => format!("{latch} is not held like that; it is held under token {current}"),
     }
 }
 
@@ -664,6 +767,10 @@ impl fmt::Display for Command {
             Self::Rebalance(c) => write!(f, "rebalance {:?}", c.sets),
             Self::OpenSession(c) => write!(f, "open-session {:?}", c.name),
             Self::CloseSession(c) => write!(f, "close-session {}", c.session),
+            Self::ClaimLatch(c) => write!(f, "claim {} by session {}", c.latch, c.by.session),
+            Self::WithdrawClaim(c) => write!(f, "withdraw {} by session {}", c.latch, c.by.session),
+            Self::ReleaseLatch(c) => write!(f, "release {} under {}", c.latch, c.token),
+            Self::BreakLatch(c) => write!(f, "break {}", c.latch),
             Self::Batch(c) => write!(f, "batch of {}", c.items.len()),
             Self::Expire(c) => write!(f, "expire {} sessions, term {}", c.sessions.len(), c.term),
             Self::Tick => f.write_str("tick"),

@@ -14,9 +14,10 @@ pub use log::{EventLog, EventLogLimits, Forgotten};
 
 use crate::catalog::{At, Document, Instance, Session, State};
 use crate::command::AppPolicy;
+use crate::latch::Claim;
 use crate::names::{
-    AppName, DocumentName, Incarnation, InstanceId, InstanceKey, Revision, SessionId, ShardId,
-    ShardSetName,
+    AppName, DocumentName, Incarnation, InstanceId, InstanceKey, LatchKey, Revision, SessionId,
+    ShardId, ShardSetName,
 };
 use crate::ring::Ring;
 
@@ -41,6 +42,10 @@ pub enum Reason {
     Released,
     /// The worker that held it is gone.
     WorkerGone,
+    /// Whoever held a latch let it go.
+    LetGo,
+    /// Whoever waited for a latch did not want to wait any longer.
+    GaveUp,
 }
 
 impl Reason {
@@ -51,7 +56,7 @@ impl Reason {
             Self::Expired { .. } | Self::Empty => "expired",
             Self::Replaced { .. } => "replaced",
             Self::Operator => "operator",
-            Self::Released => "released",
+            Self::Released | Self::LetGo | Self::GaveUp => "released",
             Self::WorkerGone => "worker-gone",
         }
     }
@@ -71,6 +76,8 @@ impl Reason {
             Self::Empty => "without instances for too long".into(),
             Self::Released => "let go by its worker".into(),
             Self::WorkerGone => "its worker is gone".into(),
+            Self::LetGo => "let go by its holder".into(),
+            Self::GaveUp => "did not wait any longer".into(),
         }
     }
 }
@@ -179,6 +186,18 @@ pub enum Event {
         grant: Revision,
         reason: Reason,
     },
+    /// A claim on a latch began, won, or publishes something else.
+    ClaimPut {
+        latch: LatchKey,
+        claim: Arc<Claim>,
+    },
+    /// A claim that waited or held is gone.
+    ClaimEnded {
+        latch: LatchKey,
+        /// As it was last.
+        claim: Arc<Claim>,
+        reason: Reason,
+    },
 }
 
 /// Who held a shard of a set when it was deleted.
@@ -200,12 +219,21 @@ pub enum Kind {
     Ring,
     /// What a worker of a shard set holds.
     Worker,
+    /// Who holds a lock or leads an election, and who waits for it.
+    Latch,
 }
 
 impl Kind {
     /// Those that clients are told of.
-    pub const TOLD: [Self; 6] =
-        [Self::App, Self::Instance, Self::Shard, Self::Document, Self::Ring, Self::Worker];
+    pub const TOLD: [Self; 7] = [
+        Self::App,
+        Self::Instance,
+        Self::Shard,
+        Self::Document,
+        Self::Ring,
+        Self::Worker,
+        Self::Latch,
+    ];
 
     /// The word that clients use.
     pub fn word(self) -> &'static str {
@@ -217,6 +245,7 @@ impl Kind {
             Self::Session => "session",
             Self::Ring => "ring",
             Self::Worker => "worker",
+            Self::Latch => "latch",
         }
     }
 
@@ -287,6 +316,7 @@ impl Event {
             Self::SessionPut { .. } | Self::SessionEnded { .. } => Kind::Session,
             Self::RingPut { .. } | Self::RingDeleted { .. } => Kind::Ring,
             Self::WorkPut { .. } | Self::WorkEnded { .. } => Kind::Worker,
+            Self::ClaimPut { .. } | Self::ClaimEnded { .. } => Kind::Latch,
         }
     }
 
@@ -295,12 +325,13 @@ impl Event {
         self.kind() != Kind::Session
     }
 
-    /// The session that ends, or that something begins or ceases to hang off.
-    fn ends_or_changes(&self) -> Option<SessionId> {
+    /// The session that ends, or that something begins or ceases to hang off; of a claim any change.
+    pub fn ends_or_changes(&self) -> Option<SessionId> {
         match self {
             Self::InstancePut { now, before: None, .. } => Some(now.instance.session),
             Self::InstanceDeleted { last, .. } => Some(last.instance.session),
             Self::SessionEnded { session, .. } => Some(*session),
+            Self::ClaimPut { claim, .. } | Self::ClaimEnded { claim, .. } => Some(claim.by.session),
             Self::InstancePut { before: Some(_), .. }
             | Self::AppPut { .. }
             | Self::AppDeleted { .. }
@@ -331,12 +362,36 @@ impl Event {
             | Self::InstanceDeleted { key, .. }
             | Self::ShardPut { key, .. }
             | Self::ShardDeleted { key, .. } => Some(&key.app),
-            Self::SessionPut { .. } | Self::SessionEnded { .. } => None,
+            Self::SessionPut { .. }
+            | Self::SessionEnded { .. }
+            | Self::ClaimPut { .. }
+            | Self::ClaimEnded { .. } => None,
+        }
+    }
+
+    /// The latch that it is about.
+    pub fn latch(&self) -> Option<&LatchKey> {
+        match self {
+            Self::ClaimPut { latch, .. } | Self::ClaimEnded { latch, .. } => Some(latch),
+            Self::AppPut { .. }
+            | Self::AppDeleted { .. }
+            | Self::InstancePut { .. }
+            | Self::InstanceDeleted { .. }
+            | Self::ShardPut { .. }
+            | Self::ShardDeleted { .. }
+            | Self::SessionPut { .. }
+            | Self::SessionEnded { .. }
+            | Self::DocumentPut { .. }
+            | Self::DocumentDeleted { .. }
+            | Self::RingPut { .. }
+            | Self::RingDeleted { .. }
+            | Self::WorkPut { .. }
+            | Self::WorkEnded { .. } => None,
         }
     }
 
     /// Which one of its kind in its app, where that is more than the app itself. A shard goes by
-    /// its instance's id, work by its worker's.
+    /// its instance's id, work by its worker's, a claim by its latch's name.
     pub fn id(&self) -> Option<&str> {
         match self {
             Self::InstancePut { key, .. }
@@ -347,6 +402,9 @@ impl Event {
                 Some(name.as_str())
             }
             Self::WorkPut { worker, .. } | Self::WorkEnded { worker, .. } => Some(worker.as_str()),
+            Self::ClaimPut { latch, .. } | Self::ClaimEnded { latch, .. } => {
+                Some(latch.name.as_str())
+            }
             Self::AppPut { .. }
             | Self::AppDeleted { .. }
             | Self::RingPut { .. }
@@ -376,6 +434,9 @@ impl Event {
             Self::DocumentPut { document, .. } => 2 * document.value.len(),
             Self::RingPut { ring, .. } => ring.memory_bytes(),
             Self::WorkPut { .. } | Self::WorkEnded { .. } => return WORK,
+            Self::ClaimPut { claim, .. } | Self::ClaimEnded { claim, .. } => {
+                2 * (claim.value.len() + claim.by.owner.len())
+            }
             Self::RingDeleted { .. }
             | Self::AppPut { .. }
             | Self::AppDeleted { .. }
@@ -460,6 +521,8 @@ pub struct Interest {
     /// `None`: of all apps.
     pub apps: Option<BTreeSet<AppName>>,
     pub kinds: Kinds,
+    /// Of latches only these; `None`: of all. Latches belong to no app.
+    pub latches: Option<BTreeSet<LatchKey>>,
     /// Only of the thing with this id in its app; see [`Event::id`].
     pub id: Option<SmolStr>,
     /// Only what changes what hangs off this session.
@@ -474,15 +537,19 @@ impl Interest {
 
     pub fn wants(&self, event: &Event) -> bool {
         let of_apps = |apps: &BTreeSet<_>| event.app().is_some_and(|app| apps.contains(app));
+        let in_place = match event.latch() {
+            Some(latch) => self.latches.as_ref().is_none_or(|latches| latches.contains(latch)),
+            None => self.apps.as_ref().is_none_or(of_apps),
+        };
         self.kinds.has(event.kind())
-            && self.apps.as_ref().is_none_or(of_apps)
+            && in_place
             && self.id.as_ref().is_none_or(|id| event.id() == Some(id))
             && self.session.is_none_or(|session| event.ends_or_changes() == Some(session))
     }
 
     /// Whether one has to look at the events to tell, and not at their apps and kinds alone.
     pub fn is_narrow(&self) -> bool {
-        self.id.is_some() || self.session.is_some()
+        self.id.is_some() || self.session.is_some() || self.latches.is_some()
     }
 
     /// Whether any event of the change is wanted.

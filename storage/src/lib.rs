@@ -15,6 +15,7 @@ pub mod command;
 pub mod disk;
 pub mod events;
 pub mod history;
+pub mod latch;
 pub mod limits;
 pub mod names;
 pub mod raft_types;

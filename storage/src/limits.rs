@@ -134,3 +134,14 @@ pub const RELEASES_MAX: usize = 10_000;
 /// must not take long; beyond, shards go to whoever has room. A loss of 500 shards among 10,000
 /// workers stays within. Part of the plan: nodes with another number would come to other states.
 pub const STANDBY_LOOKS_MAX: u64 = 10_000_000;
+
+// Latches.
+
+/// What tells two holders of one session apart. Longer: `invalid-owner`.
+pub const OWNER_BYTES_MAX: usize = 1024;
+
+/// What a candidate publishes while it leads, an address for example. Longer: `invalid-value`.
+pub const CAMPAIGN_VALUE_BYTES_MAX: usize = 4 * 1024;
+
+/// Claims on one latch, those that hold and those that wait. Beyond: 429 `rate-limited`.
+pub const LATCH_CLAIMS_MAX: usize = 10_000;

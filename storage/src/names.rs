@@ -140,6 +140,11 @@ name! {
 }
 
 name! {
+    /// The name of a lock or of an election.
+    LatchName
+}
+
+name! {
     /// The id of a shard, 1 to [`SHARD_ID_BYTES_MAX`] bytes: `<app>/<instance>` of the instance
     /// that it stands for, as [`InstanceKey::shard_id`] writes it.
     ShardId, check_shard_id
@@ -243,6 +248,49 @@ impl InstanceKey {
 impl fmt::Display for InstanceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.app, self.id)
+    }
+}
+
+/// What a latch is for. Locks and elections of one name are two latches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum LatchKind {
+    Lock,
+    Election,
+}
+
+impl LatchKind {
+    /// The word that clients see.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Lock => "lock",
+            Self::Election => "election",
+        }
+    }
+}
+
+impl fmt::Display for LatchKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// A latch by what it is for and its name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LatchKey {
+    pub kind: LatchKind,
+    pub name: LatchName,
+}
+
+impl LatchKey {
+    pub fn new(kind: LatchKind, name: LatchName) -> Self {
+        Self { kind, name }
+    }
+}
+
+/// As messages to clients say it: `lock "backup"`.
+impl fmt::Display for LatchKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.kind, self.name)
     }
 }
 

@@ -233,7 +233,8 @@ impl Catalog {
         Event::InstancePut { key: key.clone(), now: Seen { instance, state }, ttl_ms, before }
     }
 
-    fn touch(&mut self, session: SessionId, value: Session, events: &mut Vec<Event>) {
+    /// Something was made or changed that hangs off the session: a sign of life.
+    pub(super) fn touch(&mut self, session: SessionId, value: Session, events: &mut Vec<Event>) {
         self.insert_session(session, value.clone());
         events.push(Event::SessionPut { session, value });
     }
@@ -257,7 +258,11 @@ impl Catalog {
     }
 
     /// Whether the named session is there and can carry one thing more, when one on `left` goes.
-    fn room_on(&self, session: Option<SessionId>, left: Option<SessionId>) -> Result<(), Refusal> {
+    pub(super) fn room_on(
+        &self,
+        session: Option<SessionId>,
+        left: Option<SessionId>,
+    ) -> Result<(), Refusal> {
         let Some(id) = session else { return Ok(()) };
         // A private session belongs to its one instance; nobody else can hang anything off it.
         let Some(named) = self.sessions.get(&id).filter(|s| !s.private) else {

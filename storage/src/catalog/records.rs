@@ -9,9 +9,10 @@ use smol_str::SmolStr;
 use twox_hash::XxHash64;
 
 use crate::command::{AppPolicy, Outcome, Overridden, Profile, ShardSetConfig};
+use crate::latch::Claim;
 use crate::names::{
-    AppName, DocumentName, IdempotencyKey, Incarnation, InstanceId, InstanceKey, Revision,
-    SessionId, ShardId, ShardSetName,
+    AppName, DocumentName, IdempotencyKey, Incarnation, InstanceId, InstanceKey, LatchKey,
+    Revision, SessionId, ShardId, ShardSetName,
 };
 use crate::ring::Ring;
 use crate::shards::scaling::ScalingState;
@@ -197,7 +198,7 @@ impl From<Option<&Override>> for State {
 
 /// One record of a checkpoint, in the order in which [`super::Catalog::records`] gives them: an app
 /// before its ring, instances and documents, sessions before what hangs off them, a shard set before
-/// its shards.
+/// its shards, a latch before its claims.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Record {
     Clock(Clock),
@@ -235,6 +236,15 @@ pub enum Record {
         set: ShardSetName,
         shard: ShardId,
         value: Shard,
+    },
+    /// With its last change; before its claims.
+    Latch {
+        latch: LatchKey,
+        revision: Revision,
+    },
+    Claim {
+        latch: LatchKey,
+        value: Arc<Claim>,
     },
     Kept {
         key: IdempotencyKey,
@@ -297,6 +307,8 @@ pub(super) mod kind {
     pub const SHARD_SET: u8 = 8;
     pub const SHARD_SET_EPOCH: u8 = 9;
     pub const SHARD: u8 = 10;
+    pub const LATCH: u8 = 11;
+    pub const CLAIM: u8 = 12;
 }
 
 fn hash_of<K: Serialize, V: Serialize>(kind: u8, key: &K, value: &V) -> u64 {
@@ -332,6 +344,8 @@ pub fn recomputed_hash(records: impl Iterator<Item = Record>) -> u64 {
                 value.count(&set, |kind, set, part| hash.add(kind, set, &part));
             }
             Record::Shard { set, shard, value } => hash.add(kind::SHARD, &(set, shard), &value),
+            Record::Latch { latch, revision } => hash.add(kind::LATCH, &latch, &revision),
+            Record::Claim { latch, value } => hash.add(kind::CLAIM, &latch, &value),
             Record::Kept { key, part, value } => hash.add(kind::KEPT, &(key, part), &value),
             Record::HashMark { .. } => {}
         }

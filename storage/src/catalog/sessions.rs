@@ -70,6 +70,7 @@ impl Catalog {
         for key in &keys {
             self.depart(at, key, reason, events);
         }
+        self.end_claims(at, session, reason, events);
         // A private session went with its instance.
         if self.remove_session(session).is_some() {
             events.push(Event::SessionEnded { session, reason: reason.clone() });

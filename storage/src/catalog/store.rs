@@ -11,8 +11,10 @@ use super::{
     ShardSet, ShardSetRecord, StateHash,
 };
 use crate::command::ShardSetConfig;
+use crate::latch::{Claim, Latch};
 use crate::names::{
-    AppName, DocumentName, IdempotencyKey, InstanceKey, Revision, SessionId, ShardId, ShardSetName,
+    AppName, DocumentName, IdempotencyKey, InstanceKey, LatchKey, Revision, SessionId, ShardId,
+    ShardSetName,
 };
 use crate::ring::Ring;
 use crate::shards::scaling;
@@ -290,6 +292,46 @@ impl Catalog {
         Some(old)
     }
 
+    /// Puts a claim in its place. A latch begins with its first claim.
+    pub(super) fn insert_claim(&mut self, key: &LatchKey, claim: Arc<Claim>) {
+        if !self.latches.contains_key(key) {
+            self.insert_latch(key.clone(), Latch::default());
+        }
+        let Some(latch) = self.latches.get_mut(key) else { return };
+        if let Some(old) = latch.claim(claim.since) {
+            self.hash.subtract(kind::CLAIM, key, old);
+        }
+        self.hash.add(kind::CLAIM, key, &claim);
+        self.claims.insert((claim.by.clone(), key.clone()), claim.since);
+        Arc::make_mut(latch).insert(claim);
+    }
+
+    pub(super) fn remove_claim(&mut self, key: &LatchKey, claim: &Claim) {
+        let Some(latch) = self.latches.get_mut(key) else { return };
+        let Some(old) = Arc::make_mut(latch).remove(claim.since) else { return };
+        self.hash.subtract(kind::CLAIM, key, &old);
+        self.claims.remove(&(old.by.clone(), key.clone()));
+    }
+
+    fn insert_latch(&mut self, key: LatchKey, latch: Latch) {
+        self.hash.add(kind::LATCH, &key, &latch.revision);
+        self.latches.insert(key, Arc::new(latch));
+    }
+
+    pub(super) fn set_latch_revision(&mut self, key: &LatchKey, revision: Revision) {
+        let Some(latch) = self.latches.get_mut(key) else { return };
+        self.hash.subtract(kind::LATCH, key, &latch.revision);
+        self.hash.add(kind::LATCH, key, &revision);
+        Arc::make_mut(latch).revision = revision;
+    }
+
+    /// Removes a latch that has no claim.
+    pub(super) fn remove_latch(&mut self, key: &LatchKey) {
+        let Some(latch) = self.latches.remove(key) else { return };
+        debug_assert!(latch.is_empty(), "claims end before their latch");
+        self.hash.subtract(kind::LATCH, key, &latch.revision);
+    }
+
     pub(super) fn insert_kept(&mut self, key: IdempotencyKey, part: u32, kept: Kept) {
         self.remove_kept(&key, part);
         self.hash.add(kind::KEPT, &(&key, part), &kept);
@@ -338,13 +380,27 @@ impl Catalog {
             });
             std::iter::once(record).chain(shards)
         });
+        let latches = self.latches.iter().flat_map(|(key, latch)| {
+            let record = Record::Latch { latch: key.clone(), revision: latch.revision };
+            let claims = latch
+                .claims()
+                .map(|claim| Record::Claim { latch: key.clone(), value: claim.clone() });
+            std::iter::once(record).chain(claims)
+        });
         let kept = self.kept.iter().map(|((key, part), kept)| Record::Kept {
             key: key.clone(),
             part: *part,
             value: Kept::clone(kept),
         });
         let marks = self.hash_marks.iter().map(|&(index, hash)| Record::HashMark { index, hash });
-        clock.chain(sessions).chain(apps).chain(overrides).chain(sets).chain(kept).chain(marks)
+        clock
+            .chain(sessions)
+            .chain(apps)
+            .chain(overrides)
+            .chain(sets)
+            .chain(latches)
+            .chain(kept)
+            .chain(marks)
     }
 }
 
@@ -404,6 +460,11 @@ impl CatalogBuilder {
                 catalog.insert_shard_set(set, value, group);
             }
             Record::Shard { set, shard, value } => catalog.restore_shard(&set, shard, value),
+            Record::Latch { latch, revision } => {
+                catalog.insert_latch(latch.clone(), Latch::default());
+                catalog.set_latch_revision(&latch, revision);
+            }
+            Record::Claim { latch, value } => catalog.insert_claim(&latch, value),
             Record::Kept { key, part, value } => catalog.insert_kept(key, part, value),
             Record::HashMark { index, hash } => catalog.hash_marks.push_back((index, hash)),
         }
@@ -438,6 +499,15 @@ impl CatalogBuilder {
             Record::Shard { set, shard, .. } => {
                 let known = catalog.shard_sets.get(set);
                 (known.is_some_and(|set| set.group.shard(shard).is_some()), known.is_some())
+            }
+            Record::Latch { latch, .. } => (catalog.latches.contains_key(latch), true),
+            Record::Claim { latch, value } => {
+                let known = catalog.latches.get(latch);
+                let claimed = catalog.claims.contains_key(&(value.by.clone(), latch.clone()));
+                (
+                    claimed || known.is_some_and(|known| known.claim(value.since).is_some()),
+                    known.is_some() && catalog.sessions.contains_key(&value.by.session),
+                )
             }
             Record::Kept { key, part, .. } => {
                 (catalog.kept.contains_key(&(key.clone(), *part)), true)

@@ -18,6 +18,7 @@ impl Catalog {
         self.sessions().try_for_each(|(id, session)| self.verify_session(id, session))?;
         self.verify_apps()?;
         self.shard_sets.iter().try_for_each(|(name, set)| self.verify_shard_set(name, set))?;
+        self.verify_latches()?;
         let kept_bytes: u64 = self.kept.values().map(|kept| kept.bytes).sum();
         check(self.kept_bytes == kept_bytes, || format!("kept answers have {kept_bytes} bytes"))?;
         check(self.due == self.recomputed_due(), || "what ends by itself is misplaced".into())?;
@@ -27,7 +28,7 @@ impl Catalog {
     }
 
     fn verify_session(&self, id: SessionId, session: &Session) -> Result<(), Inconsistent> {
-        let held = self.held_by(id).count() as u64;
+        let held = (self.held_by(id).count() + self.claims_of(id).count()) as u64;
         let whole = session.things == held && (!session.private || held == 1);
         check(whole, || format!("session {id} holds {held} things: {session:?}"))?;
         check(id.0 <= self.clock.last_session, || format!("session {id} was never counted"))
@@ -55,7 +56,8 @@ impl Catalog {
             }
         }
         // Sessions hold as many things as they count, so equal sums leave no stray entry.
-        let held: u64 = self.sessions.values().map(|session| session.things).sum();
+        let things: u64 = self.sessions.values().map(|session| session.things).sum();
+        let held = things.saturating_sub(self.claims.len() as u64);
         let counts = [self.instances, self.held.len() as u64, held];
         check(counts == [live as u64; 3], || format!("{live} instances counted as {counts:?}"))?;
         let stray = self.overrides.keys().find(|key| !self.apps.contains_key(&key.app));
@@ -113,6 +115,28 @@ impl Catalog {
         let shards: BTreeSet<_> =
             group.shards().filter(|(_, shard)| !shard.gone).map(|(id, _)| id.clone()).collect();
         check(shards == live, || format!("shard set {name} has {} shards", shards.len()))
+    }
+
+    /// Each claim hangs off a session, and nobody claims a latch twice.
+    fn verify_latches(&self) -> Result<(), Inconsistent> {
+        let mut claims = 0;
+        for (key, latch) in &self.latches {
+            check(!latch.is_empty(), || format!("{key} is there without anybody"))?;
+            latch.verify().map_err(|why| Inconsistent(format!("{key}: {why}")))?;
+            claims += latch.len();
+            for claim in latch.claims() {
+                check(self.claim_of(&claim.by, key) == Some(claim), || {
+                    format!("{key} has {claim:?}, known as {:?}", self.claim_of(&claim.by, key))
+                })?;
+                check(self.sessions.contains_key(&claim.by.session), || {
+                    format!("{key} has a claim of no session: {claim:?}")
+                })?;
+                check(claim.since.max(claim.token.unwrap_or_default()) <= latch.revision, || {
+                    format!("{key} missed a change: {claim:?}")
+                })?;
+            }
+        }
+        check(self.claims.len() == claims, || format!("{claims} claims are counted wrongly"))
     }
 
     fn recomputed_due(&self) -> OrdSet<(u64, Due)> {

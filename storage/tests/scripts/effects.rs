@@ -4,8 +4,9 @@
 use std::fmt::Write;
 
 use roster_storage::catalog::{Catalog, Document, Instance, ShardSet, State};
-use roster_storage::command::{Covered, Outcome, Profile, Refusal, Reply};
+use roster_storage::command::{Covered, Outcome, Profile, Refusal, Reply, Withdrawn};
 use roster_storage::events::{Event, Held, Reason};
+use roster_storage::latch::Claim;
 use roster_storage::names::{InstanceKey, Revision, ShardSetName};
 use roster_storage::ring::Ring;
 use roster_storage::shards::Shard;
@@ -18,6 +19,16 @@ pub fn told(revision: Revision, outcome: &Outcome, events: &[Event]) -> String {
     }
     text.push('\n');
     let items: Vec<String> = match &outcome.result {
+        Ok(Reply::Claimed { token: Some(token) }) => format!("holds token={token}"),
+        Ok(Reply::Claimed { token: None }) => "waits".into(),
+        Ok(Reply::Withdrawn(Withdrawn::Gone)) => "withdrawn".into(),
+        Ok(Reply::Withdrawn(Withdrawn::Won { token })) => format!("has won token={token}"),
+        Ok(Reply::Withdrawn(Withdrawn::NotThere)) => "nothing to withdraw".into(),
+        Ok(Reply::LatchReleased) => "latch released".into(),
+        Ok(Reply::LatchBroken(claims)) => {
+            let held: String = claims.iter().map(|claim| format!(" {}", claimed(claim))).collect();
+            format!("latch broken, held by{held}")
+        }
         Ok(Reply::Batch(items)) => items.iter().map(answer).collect(),
         Ok(Reply::Released(items)) => items.iter().map(let_go).collect(),
         Ok(_) | Err(_) => Vec::new(),
@@ -119,7 +130,19 @@ fn happened(event: &Event) -> String {
             let why = why(reason);
             format!("work {app}/{worker} ended {shard} of {set} grant={grant}: {why}")
         }
+        Event::ClaimPut { latch, claim } => format!("{latch} claimed by {}", claimed(claim)),
+        Event::ClaimEnded { latch, claim, reason } => {
+            format!("{latch} given up by {}: {}", claimed(claim), why(reason))
+        }
     }
+}
+
+/// A claim: whose, and whether it holds.
+fn claimed(claim: &Claim) -> String {
+    let Claim { by, mode, value, since, token, asked: _ } = claim;
+    let holds = token.map_or("waits".into(), |token| format!("holds token={token}"));
+    let value = if value.is_empty() { "".into() } else { format!(" value={value}") };
+    format!("{}/{:?} {} since={since} {holds}{value}", by.session, by.owner, mode.word())
 }
 
 fn who_held(held: &Held) -> String {
