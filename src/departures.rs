@@ -63,7 +63,9 @@ impl Departures {
                 | Event::RingPut { .. }
                 | Event::RingDeleted { .. }
                 | Event::WorkPut { .. }
-                | Event::WorkEnded { .. } => None,
+                | Event::WorkEnded { .. }
+                | Event::ClaimPut { .. }
+                | Event::ClaimEnded { .. } => None,
             })
         };
         let at = change.at.revision;

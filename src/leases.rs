@@ -153,7 +153,9 @@ impl Observer for Leases {
                         | Event::RingPut { .. }
                         | Event::RingDeleted { .. }
                         | Event::WorkPut { .. }
-                        | Event::WorkEnded { .. } => {}
+                        | Event::WorkEnded { .. }
+                        | Event::ClaimPut { .. }
+                        | Event::ClaimEnded { .. } => {}
                     }
                 }
             }

@@ -7,6 +7,7 @@
 //! is told so and ends.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::Hash;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -18,7 +19,7 @@ use parking_lot::{Mutex, RwLock};
 use roster_api::registry::{Feed, NotFollowed, Told, Unavailable};
 use roster_storage::events::{Change, Event, EventLog, EventLogLimits, Interest, Kind, Kinds};
 use roster_storage::history::{History, HistoryLimits};
-use roster_storage::names::{AppName, Revision};
+use roster_storage::names::{AppName, LatchKey, Revision, SessionId};
 use roster_storage::version::{Observer, Version};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{spawn_blocking, yield_now};
@@ -76,7 +77,16 @@ pub struct Watches {
 struct Followers {
     last: u64,
     of_all: BTreeMap<u64, Arc<Follower>>,
-    of_app: HashMap<AppName, BTreeMap<u64, Arc<Follower>>>,
+    of_topic: HashMap<Topic, BTreeMap<u64, Arc<Follower>>>,
+    /// Of what hangs off one session, and of its end.
+    of_session: HashMap<SessionId, BTreeMap<u64, Arc<Follower>>>,
+}
+
+/// What a change may be about, and a follower interested in alone.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Topic {
+    App(AppName),
+    Latch(LatchKey),
 }
 
 struct Follower {
@@ -200,7 +210,7 @@ impl Watches {
     /// Returns how many were looked at.
     fn hand_out(&self, change: &Arc<Change>) -> usize {
         let followers = self.followers.read();
-        if followers.of_all.is_empty() && followers.of_app.is_empty() {
+        if followers.is_empty() {
             return 0;
         }
         let touched = touched(change);
@@ -210,9 +220,24 @@ impl Watches {
             follower.hand(change, all, &self.limits);
             count += if follower.interest.is_narrow() { change.events.len() } else { 1 };
         }
-        for (app, kinds) in touched {
-            for follower in followers.of_app.get(app).into_iter().flat_map(BTreeMap::values) {
+        for (topic, kinds) in touched {
+            for follower in followers.of_topic.get(&topic).into_iter().flat_map(BTreeMap::values) {
                 follower.hand(change, kinds, &self.limits);
+                count += 1;
+            }
+        }
+        count + self.hand_out_by_session(change, &followers)
+    }
+
+    fn hand_out_by_session(&self, change: &Arc<Change>, followers: &Followers) -> usize {
+        if followers.of_session.is_empty() {
+            return 0;
+        }
+        let mut count = 0;
+        for event in &change.events {
+            let of_session = event.ends_or_changes().and_then(|s| followers.of_session.get(&s));
+            for follower in of_session.into_iter().flat_map(BTreeMap::values) {
+                follower.hand(change, event.kind().into(), &self.limits);
                 count += 1;
             }
         }
@@ -276,41 +301,68 @@ impl Observer for Watches {
     }
 }
 
-/// The apps that a change touches, with the kinds of its events there.
-fn touched(change: &Change) -> Vec<(&AppName, Kinds)> {
-    let mut touched: Vec<(&AppName, Kinds)> = Vec::new();
-    let mut known: HashMap<&AppName, usize> = HashMap::new();
+/// The topics that a change touches, with the kinds of its events there.
+fn touched(change: &Change) -> Vec<(Topic, Kinds)> {
+    let mut touched: Vec<(Topic, Kinds)> = Vec::new();
+    let mut known: HashMap<Topic, usize> = HashMap::new();
     for event in &change.events {
-        let Some(app) = event.app() else { continue };
-        // Most changes touch one app, or one app after the other.
-        let place = match touched.last() {
-            Some((last, _)) if *last == app => touched.len() - 1,
-            Some(_) | None => *known.entry(app).or_insert_with(|| {
-                touched.push((app, Kinds::default()));
-                touched.len() - 1
-            }),
-        };
-        touched[place].1.add(event.kind());
+        for topic in topics_of(event) {
+            // Most changes touch one app, or one app after the other.
+            let place = match touched.last() {
+                Some((last, _)) if *last == topic => touched.len() - 1,
+                Some(_) | None => *known.entry(topic.clone()).or_insert_with(|| {
+                    touched.push((topic, Kinds::default()));
+                    touched.len() - 1
+                }),
+            };
+            touched[place].1.add(event.kind());
+        }
     }
     touched
 }
 
+fn topics_of(event: &Event) -> impl Iterator<Item = Topic> {
+    let app = event.app().map(|app| Topic::App(app.clone()));
+    app.into_iter().chain(event.latch().map(|latch| Topic::Latch(latch.clone())))
+}
+
+/// The topics under which all that somebody wants is found; `None` if it may be anything.
+fn topics_wanted(interest: &Interest) -> Option<Vec<Topic>> {
+    let mut topics = Vec::new();
+    if interest.kinds.has_any_of_apps() {
+        topics.extend(interest.apps.as_ref()?.iter().cloned().map(Topic::App));
+    }
+    if interest.kinds.has(Kind::Latch) {
+        topics.extend(interest.latches.as_ref()?.iter().cloned().map(Topic::Latch));
+    }
+    Some(topics)
+}
+
 impl Followers {
-    /// Those of several apps come several times.
+    /// Those of several topics come several times.
     fn all(&self) -> impl Iterator<Item = &Arc<Follower>> {
-        self.of_all.values().chain(self.of_app.values().flat_map(BTreeMap::values))
+        let of_topics = self.of_topic.values().chain(self.of_session.values());
+        self.of_all.values().chain(of_topics.flat_map(BTreeMap::values))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.of_all.is_empty() && self.of_topic.is_empty() && self.of_session.is_empty()
     }
 
     fn add(&mut self, follower: &Arc<Follower>) -> u64 {
         self.last += 1;
         let number = self.last;
-        match &follower.interest.apps {
+        if let Some(session) = follower.interest.session {
+            self.of_session.entry(session).or_default().insert(number, follower.clone());
+            return number;
+        }
+        match topics_wanted(&follower.interest) {
             None => {
                 self.of_all.insert(number, follower.clone());
             }
-            Some(apps) => {
-                for app in apps {
-                    self.of_app.entry(app.clone()).or_default().insert(number, follower.clone());
+            Some(topics) => {
+                for topic in topics {
+                    self.of_topic.entry(topic).or_default().insert(number, follower.clone());
                 }
             }
         }
@@ -318,15 +370,26 @@ impl Followers {
     }
 
     fn remove(&mut self, number: u64, follower: &Follower) {
-        self.of_all.remove(&number);
-        for app in follower.interest.apps.iter().flatten() {
-            if let Some(of_app) = self.of_app.get_mut(app) {
-                of_app.remove(&number);
-                if of_app.is_empty() {
-                    self.of_app.remove(app);
-                }
-            }
+        if let Some(session) = follower.interest.session {
+            remove_from(&mut self.of_session, &session, number);
+            return;
         }
+        self.of_all.remove(&number);
+        for topic in topics_wanted(&follower.interest).into_iter().flatten() {
+            remove_from(&mut self.of_topic, &topic, number);
+        }
+    }
+}
+
+fn remove_from<K: Eq + Hash>(
+    index: &mut HashMap<K, BTreeMap<u64, Arc<Follower>>>,
+    key: &K,
+    number: u64,
+) {
+    let Some(followers) = index.get_mut(key) else { return };
+    followers.remove(&number);
+    if followers.is_empty() {
+        index.remove(key);
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use roster_storage::command::{Outcome, Refusal, Reply};
-use roster_storage::names::{Incarnation, InvalidName, Revision, ShardSetName};
+use roster_storage::names::{Incarnation, InvalidName, LatchKey, Revision, ShardSetName};
 use serde::Serialize;
 
 use crate::answer::Answer;
@@ -184,6 +184,23 @@ impl ApiError {
         let detail = format!("more than {max} things changed after revision {from}; list again");
         Self::new(StatusCode::GONE, "compacted", detail)
             .with(|p| p.restart_from = Some(restart_from))
+    }
+
+    /// A claimant has neither a latch nor a place in its queue.
+    pub fn nothing_to_let_go(latch: &LatchKey) -> Self {
+        let detail = format!("this owner neither holds {latch} nor waits for it");
+        Self::new(StatusCode::CONFLICT, "stale-token", detail)
+    }
+
+    /// A claim that waited was given up by another request of the same claimant.
+    pub fn claim_given_up(latch: &LatchKey) -> Self {
+        let detail = format!("the place in the queue of {latch} was given up by another request");
+        Self::new(StatusCode::CONFLICT, "lock-held", detail)
+    }
+
+    /// It may have an effect still.
+    pub fn unknown(self) -> Self {
+        self.with(|p| p.unknown = true)
     }
 
     pub fn not_ready(detail: impl Into<String>) -> Self {
@@ -364,7 +381,13 @@ impl From<Refusal> for ApiError {
             Refusal::RingSeedFixed { .. } => (StatusCode::BAD_REQUEST, "invalid-seed"),
             Refusal::TooManyShardSets { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate-limited"),
             Refusal::AppInUse { .. } => (StatusCode::CONFLICT, "app-in-use"),
-            Refusal::StaleToken { .. } => (StatusCode::CONFLICT, "stale-token"),
+            Refusal::StaleToken { .. } | Refusal::StaleLatchToken { .. } => {
+                (StatusCode::CONFLICT, "stale-token")
+            }
+            Refusal::LatchHeld { .. } => (StatusCode::CONFLICT, "lock-held"),
+            Refusal::UnknownLatch { .. } => (StatusCode::NOT_FOUND, "unknown-latch"),
+            Refusal::TokenShared { .. } => (StatusCode::BAD_REQUEST, "invalid-owner"),
+            Refusal::LatchFull { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate-limited"),
         };
         let error = Self::new(status, code, why.to_string());
         match &why {
@@ -375,6 +398,7 @@ impl From<Refusal> for ApiError {
             Refusal::TtlOutOfBounds { .. } => error.field("ttl".into(), why.to_string()),
             Refusal::RingSeedFixed { .. } => error.field("seed".into(), why.to_string()),
             Refusal::MetadataTooLarge { .. } => error.field("metadata".into(), why.to_string()),
+            Refusal::TokenShared { .. } => error.field("owner".into(), why.to_string()),
             Refusal::UnknownApp(_)
             | Refusal::UnknownInstance { .. }
             | Refusal::UnknownSession(_)
@@ -394,6 +418,10 @@ impl From<Refusal> for ApiError {
             | Refusal::TooManyShardSets { .. }
             | Refusal::AppInUse { .. }
             | Refusal::StaleToken { .. }
+            | Refusal::StaleLatchToken { .. }
+            | Refusal::LatchHeld { .. }
+            | Refusal::UnknownLatch { .. }
+            | Refusal::LatchFull { .. }
             | Refusal::TooManyKeys => error,
         }
     }

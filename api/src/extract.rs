@@ -19,7 +19,7 @@ use percent_encoding::{percent_decode, percent_decode_str};
 use roster_storage::command::{Condition, Request as Once};
 use roster_storage::limits::DOCUMENT_BYTES_MAX;
 use roster_storage::names::{
-    AppName, DocumentName, IdempotencyKey, InstanceId, InstanceKey, Revision, SessionId,
+    AppName, DocumentName, IdempotencyKey, InstanceId, InstanceKey, LatchName, Revision, SessionId,
     ShardSetName,
 };
 use serde::de::DeserializeOwned;
@@ -50,6 +50,9 @@ pub(crate) struct Session(pub SessionId);
 
 /// `{set}` of the path.
 pub(crate) struct Set(pub ShardSetName);
+
+/// `{name}` of the path: of a lock or of an election.
+pub(crate) struct Latch(pub LatchName);
 
 /// `{set}` and `{id}` of the path: a worker of a shard set.
 pub(crate) struct SetWorker {
@@ -113,6 +116,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Set {
     }
 }
 
+impl<S: Send + Sync> FromRequestParts<S> for Latch {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(name) =
+            Path::<SmolStr>::from_request_parts(parts, state).await.map_err(bad_path)?;
+        Ok(Self(LatchName::new(name).map_err(Invalid::name("name"))?))
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for SetWorker {
     type Rejection = ApiError;
 
@@ -146,7 +159,7 @@ pub(crate) struct Params {
 }
 
 /// Parameters of which a list may come, where a handler takes one; others are there once.
-const REPEATABLE: [&str; 2] = ["app", "kind"];
+const REPEATABLE: [&str; 4] = ["app", "kind", "lock", "election"];
 
 /// Parameters whose value need not be text: the keys that a ring spreads.
 const OF_BYTES: [&str; 1] = ["key"];

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use roster_storage::events::{Event, Interest, Kind};
 use roster_storage::names::{
-    AppName, DocumentName, InstanceId, InstanceKey, Revision, SessionId, ShardSetName,
+    AppName, DocumentName, InstanceId, InstanceKey, LatchKey, Revision, SessionId, ShardSetName,
 };
 use roster_storage::version::Version;
 
@@ -20,7 +20,7 @@ use crate::wire::scalar::{Millis, parse_millis};
 const WAIT: Duration = Duration::from_secs(30);
 
 /// The longest wait; more is `invalid-wait`.
-const WAIT_MAX: Millis = Millis(10 * 60 * 1000);
+pub(crate) const WAIT_MAX: Millis = Millis(10 * 60 * 1000);
 
 /// `?index=` and `?wait=`.
 #[derive(Clone, Copy)]
@@ -89,6 +89,8 @@ pub(crate) fn changes_app(event: &Event) -> bool {
         | Event::RingDeleted { .. }
         | Event::WorkPut { .. }
         | Event::WorkEnded { .. }
+        | Event::ClaimPut { .. }
+        | Event::ClaimEnded { .. }
         | Event::SessionPut { .. }
         | Event::SessionEnded { .. } => true,
     }
@@ -279,6 +281,8 @@ pub(crate) fn changes_worker(event: &Event, set: &ShardSetName) -> bool {
         | Event::DocumentDeleted { .. }
         | Event::RingPut { .. }
         | Event::RingDeleted { .. }
+        | Event::ClaimPut { .. }
+        | Event::ClaimEnded { .. }
         | Event::SessionPut { .. }
         | Event::SessionEnded { .. } => false,
     }
@@ -286,6 +290,25 @@ pub(crate) fn changes_worker(event: &Event, set: &ShardSetName) -> bool {
 
 /// What changes what hangs off a session, and its end.
 pub(crate) fn of_session(session: SessionId) -> Interest {
-    let kinds = [Kind::Instance, Kind::Session].into_iter().collect();
+    let kinds = [Kind::Instance, Kind::Latch, Kind::Session].into_iter().collect();
     Interest { kinds, session: Some(session), ..Interest::default() }
+}
+
+/// What changes the answer about a latch.
+pub(crate) fn of_latch(latch: &LatchKey) -> Interest {
+    let kinds = [Kind::Latch].into_iter().collect();
+    Interest { kinds, latches: Some([latch.clone()].into()), ..Interest::default() }
+}
+
+/// A latch's last change. One that nobody claims may have been claimed.
+pub(crate) fn latch_changed(version: &Version, latch: &LatchKey) -> LastChange {
+    let known = version.catalog.latch(latch);
+    known.map_or(LastChange::Unknown, |latch| LastChange::At(latch.revision))
+}
+
+/// What becomes of a claim, and the end of its session.
+pub(crate) fn of_claim(latch: &LatchKey, session: SessionId) -> Interest {
+    let kinds = [Kind::Latch, Kind::Session].into_iter().collect();
+    let latches = Some([latch.clone()].into());
+    Interest { kinds, latches, session: Some(session), ..Interest::default() }
 }

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use roster_storage::catalog::{App, Catalog};
 use roster_storage::events::{Change, Event, Interest, Kind, Seen};
+use roster_storage::latch::{Claim, Latch};
 use roster_storage::names::{
-    AppName, DocumentName, InstanceId, InstanceKey, Revision, ShardId, ShardSetName,
+    AppName, DocumentName, InstanceId, InstanceKey, LatchKey, Revision, ShardId, ShardSetName,
 };
 use roster_storage::version::Version;
 use tokio::task::yield_now;
@@ -66,6 +67,8 @@ impl Asked {
             | Event::DocumentDeleted { .. }
             | Event::RingPut { .. }
             | Event::RingDeleted { .. }
+            | Event::ClaimPut { .. }
+            | Event::ClaimEnded { .. }
             | Event::SessionPut { .. }
             | Event::SessionEnded { .. } => false,
         }
@@ -109,6 +112,9 @@ struct Place {
     id: Option<InstanceId>,
     document: Option<DocumentName>,
     work: Work,
+    /// After all apps: up to this latch, but these claims on it.
+    latch: Option<LatchKey>,
+    claims: VecDeque<(LatchKey, Arc<Claim>)>,
 }
 
 /// How far the work of an app's instances was sent: this set up to this worker.
@@ -245,7 +251,8 @@ async fn stand(asked: &Asked, catalog: &Catalog, place: &mut Place, frames: &mut
             || instance_stands(asked, catalog, place, frames)
             || document_stands(asked, catalog, place, frames)
             || work_stands(asked, catalog, place, frames)
-            || app_stands(asked, catalog, place, frames);
+            || app_stands(asked, catalog, place, frames)
+            || claim_stands(asked, catalog, place, frames);
         if !written {
             return true;
         }
@@ -267,6 +274,9 @@ fn next_app<'a>(
 
 /// Writes the next app itself; returns whether there was one.
 fn app_stands(asked: &Asked, catalog: &Catalog, place: &mut Place, frames: &mut Frames) -> bool {
+    if !asked.interest.kinds.has_any_of_apps() {
+        return false;
+    }
     let next = next_app(&asked.interest, catalog, place.app.as_ref());
     let Some((name, app)) = next else { return false };
     if asked.interest.kinds.has(Kind::App) {
@@ -337,6 +347,45 @@ fn document_stands(
     frames.standing(&snapshot::document(app_name, name, document));
     place.document = Some(name.clone());
     true
+}
+
+/// After all apps: writes the next claim on a latch; returns whether there was one.
+fn claim_stands(asked: &Asked, catalog: &Catalog, place: &mut Place, frames: &mut Frames) -> bool {
+    if !asked.interest.kinds.has(Kind::Latch) {
+        return false;
+    }
+    loop {
+        if let Some((latch, claim)) = place.claims.pop_front() {
+            frames.standing(&snapshot::claim(&latch, &claim));
+            return true;
+        }
+        let Some((key, latch)) = next_latch(asked, catalog, place.latch.as_ref()) else {
+            return false;
+        };
+        place.claims = latch.claims().map(|claim| (key.clone(), claim.clone())).collect();
+        place.latch = Some(key);
+    }
+}
+
+fn next_latch(
+    asked: &Asked,
+    catalog: &Catalog,
+    after: Option<&LatchKey>,
+) -> Option<(LatchKey, Arc<Latch>)> {
+    use std::ops::Bound::{Excluded, Unbounded};
+    let wanted = |key: &LatchKey| {
+        let id = asked.interest.id.as_ref();
+        id.is_none_or(|id| *id == key.name.as_str())
+    };
+    let found = |key: &LatchKey| Some((key.clone(), catalog.latch(key)?.clone()));
+    match &asked.interest.latches {
+        Some(latches) => {
+            let from = after.map_or(Unbounded, Excluded);
+            let mut rest = latches.range::<LatchKey, _>((from, Unbounded));
+            rest.find_map(|key| found(key).filter(|_| wanted(key)))
+        }
+        None => catalog.all_latches_after(after).find_map(|key| found(key).filter(|_| wanted(key))),
+    }
 }
 
 /// Writes the next shard that an instance of the app holds as a worker; returns whether there was

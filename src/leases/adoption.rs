@@ -91,7 +91,9 @@ impl Adoptions {
                 | Event::DocumentPut { .. }
                 | Event::DocumentDeleted { .. }
                 | Event::WorkPut { .. }
-                | Event::WorkEnded { .. } => {}
+                | Event::WorkEnded { .. }
+                | Event::ClaimPut { .. }
+                | Event::ClaimEnded { .. } => {}
             }
         }
     }

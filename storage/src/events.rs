@@ -276,6 +276,11 @@ impl Kinds {
         self.0 |= kind.bit();
     }
 
+    /// Whether anything of it belongs to an app: latches and sessions do not.
+    pub fn has_any_of_apps(self) -> bool {
+        self.0 & !(Kind::Latch.bit() | Kind::Session.bit()) != 0
+    }
+
     /// Whether the two have a kind in common.
     pub fn meets(self, other: Self) -> bool {
         self.0 & other.0 != 0
@@ -295,6 +300,12 @@ impl FromIterator<Kind> for Kinds {
         let mut set = Self::default();
         kinds.into_iter().for_each(|kind| set.add(kind));
         set
+    }
+}
+
+impl From<Kind> for Kinds {
+    fn from(kind: Kind) -> Self {
+        Self(kind.bit())
     }
 }
 

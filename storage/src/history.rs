@@ -44,7 +44,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use sled::Batch;
 
-use crate::events::{Change, Interest};
+use crate::events::{Change, Interest, Kind};
 use crate::names::Revision;
 use block::{Block, Builder, Checked};
 use coverage::{Coverage, Place};
@@ -817,9 +817,11 @@ fn close(filling: &mut Builder, closed: &mut Vec<Block>, next: Revision, sizes: 
     *filling = Builder::starting_after(next);
 }
 
-/// The marks of the apps that somebody is interested in; `None`: all.
+/// The marks of the apps that somebody is interested in; `None`: all. Latches belong to no app, so who
+/// is interested in them looks everywhere.
 fn marks(interest: &Interest) -> Option<Vec<AppMark>> {
-    interest.apps.as_ref().map(|apps| apps.iter().map(AppMark::of).collect())
+    let apps = interest.apps.as_ref().filter(|_| !interest.kinds.has(Kind::Latch));
+    apps.map(|apps| apps.iter().map(AppMark::of).collect())
 }
 
 fn may_touch(marks: &Option<Vec<AppMark>>, row: &Row) -> bool {

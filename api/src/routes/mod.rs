@@ -5,9 +5,12 @@ mod batch;
 mod changes;
 mod cluster;
 mod documents;
+mod elections;
 mod events;
 mod heartbeats;
 mod instances;
+mod latches;
+mod locks;
 mod overrides;
 mod rings;
 mod sentinel;
@@ -70,6 +73,16 @@ pub(crate) fn all() -> Router<Arc<Api>> {
         .route("/v1/shard-sets/{set}/workers", get(work::workers))
         .route("/v1/shard-sets/{set}/workers/{id}", get(work::worker))
         .route("/v1/shard-sets/{set}/workers/{id}/release", post(work::release_by_worker))
+        .route("/v1/locks", get(locks::list))
+        .route("/v1/locks/{name}", get(locks::read).delete(locks::break_it))
+        .route("/v1/locks/{name}/acquire", post(locks::acquire))
+        .route("/v1/locks/{name}/release", post(locks::release))
+        .route("/v1/locks/{name}/check", get(locks::check))
+        .route("/v1/elections", get(elections::list))
+        .route("/v1/elections/{name}", get(elections::read).delete(elections::depose))
+        .route("/v1/elections/{name}/campaign", post(elections::campaign))
+        .route("/v1/elections/{name}/resign", post(elections::resign))
+        .route("/v1/elections/{name}/check", get(elections::check))
         .route("/v1/changes", get(changes::changes))
         .route("/v1/events", get(events::events))
         .route("/v1/watch", get(watch::watch))

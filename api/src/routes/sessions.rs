@@ -43,7 +43,8 @@ pub(super) async fn read(State(api): Shared, Session(id): Session, mut params: P
     let held = catalog
         .held_by(id)
         .map(|key| (key, catalog.instance(key).map(|instance| instance.incarnation.0)));
-    let answer = Answer::json(&SessionView::new(id, session, held)).at(version.revision());
+    let answer = Answer::json(&SessionView::new(id, session, held, catalog.claims_of(id)))
+        .at(version.revision());
     Ok(answer.read(reading.consistency).etag(session.touched))
 }
 

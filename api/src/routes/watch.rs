@@ -10,7 +10,10 @@ use futures::stream::unfold;
 use http::HeaderMap;
 use http::header::ACCEPT;
 use roster_storage::events::{Interest, Kind, Kinds};
-use roster_storage::names::{AppName, InstanceId, Revision, ShardSetName};
+use roster_storage::names::{
+    AppName, InstanceId, InvalidName, LatchKey, LatchKind, LatchName, Revision, ShardSetName,
+};
+use smol_str::SmolStr;
 
 use crate::Shared;
 use crate::answer::{Answer, Answered};
@@ -23,8 +26,8 @@ use crate::wire::event::Format;
 /// How long a node may take to reach the revision to go on from, unless the request says.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Apps of one request; who wants more watches all.
-const APPS_MAX: usize = 1_000;
+/// Apps, locks or elections of one request; who wants more watches all.
+const NAMES_MAX: usize = 1_000;
 
 /// What an `EventSource` sends when it comes back.
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -134,24 +137,56 @@ fn format(headers: &HeaderMap) -> Format {
 }
 
 impl Params {
-    /// Whose changes: `app=` and `kind=`, each also several times; `kind=` with commas too.
+    /// Whose changes: `app=`, `lock=`, `election=` and `kind=`, each also several times; `kind=` with
+    /// commas too. Latches that are named alone are all that is wanted; without any that is named,
+    /// those that are named like the apps.
     pub fn interest(&mut self) -> Result<Interest, Invalid> {
-        let apps = self.all("app");
-        let apps = apps.into_iter().map(AppName::new).collect::<Result<_, _>>();
-        let apps: BTreeSet<_> = apps.map_err(Invalid::name("app"))?;
-        if apps.len() > APPS_MAX {
-            let why = format!("is there {} times; the limit is {APPS_MAX}", apps.len());
-            return Err(Invalid::new("app", why));
+        let apps: BTreeSet<_> = self.names("app", AppName::new)?;
+        let mut latches = BTreeSet::new();
+        for (field, kind) in [("lock", LatchKind::Lock), ("election", LatchKind::Election)] {
+            let named: BTreeSet<_> = self.names(field, LatchName::new)?;
+            latches.extend(named.into_iter().map(|name| LatchKey::new(kind, name)));
         }
         let kinds = self.all("kind");
         let words = kinds.iter().flat_map(|words| words.split(','));
         let kinds = words.map(kind).collect::<Result<Kinds, _>>()?;
+        let only_latches = apps.is_empty() && !latches.is_empty();
+        let kinds = match (kinds.is_empty(), only_latches) {
+            (false, _) => kinds,
+            (true, true) => [Kind::Latch].into_iter().collect(),
+            (true, false) => Kinds::told(),
+        };
+        if latches.is_empty() {
+            latches.extend(apps.iter().flat_map(latches_of));
+        }
         Ok(Interest {
             apps: (!apps.is_empty()).then_some(apps),
-            kinds: if kinds.is_empty() { Kinds::told() } else { kinds },
+            kinds,
+            latches: (!latches.is_empty()).then_some(latches),
             ..Interest::default()
         })
     }
+
+    /// All values of a parameter that are names.
+    fn names<N: Ord>(
+        &mut self,
+        field: &'static str,
+        name: impl Fn(String) -> Result<N, InvalidName>,
+    ) -> Result<BTreeSet<N>, Invalid> {
+        let names = self.all(field).into_iter().map(name).collect::<Result<BTreeSet<_>, _>>();
+        let names = names.map_err(Invalid::name(field))?;
+        if names.len() > NAMES_MAX {
+            let why = format!("is there {} times; the limit is {NAMES_MAX}", names.len());
+            return Err(Invalid::new(field, why));
+        }
+        Ok(names)
+    }
+}
+
+/// The lock and the election that are named like an app.
+fn latches_of(app: &AppName) -> [LatchKey; 2] {
+    let name = LatchName::new(SmolStr::from(app.clone())).expect("an app's name is a latch's name");
+    [LatchKind::Lock, LatchKind::Election].map(|kind| LatchKey::new(kind, name.clone()))
 }
 
 fn kind(word: &str) -> Result<Kind, Invalid> {

@@ -7,8 +7,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use roster_storage::catalog::{Document, State};
 use roster_storage::command::AppPolicy;
 use roster_storage::events::{Change, Event, Held, Reason, Seen};
+use roster_storage::latch::Claim;
 use roster_storage::names::{
-    AppName, DocumentName, Incarnation, InstanceId, InstanceKey, Revision, ShardId, ShardSetName,
+    AppName, DocumentName, Incarnation, InstanceId, InstanceKey, LatchKey, Revision, ShardId,
+    ShardSetName,
 };
 use roster_storage::ring::{Description, Ring};
 use roster_storage::shards::Shard;
@@ -18,6 +20,7 @@ use smol_str::SmolStr;
 use super::app::AppView;
 use super::document::DocumentView;
 use super::instance::InstanceView;
+use super::latch::ClaimView;
 use super::scalar::Moment;
 use super::shard::ShardView;
 use crate::filter::Wanted;
@@ -27,11 +30,16 @@ use crate::filter::Wanted;
 struct EventView<'a> {
     event: &'static str,
     kind: &'static str,
+    /// Of a claim: whether on a lock or in an election.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latch: Option<&'static str>,
     revision: u64,
     /// When it was decided, by the leader's wall clock; not in snapshots.
     #[serde(skip_serializing_if = "Option::is_none")]
     time: Option<Moment>,
-    app: &'a str,
+    /// A latch belongs to none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app: Option<&'a str>,
     id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     incarnation: Option<u64>,
@@ -70,6 +78,7 @@ enum Value<'a> {
     Document(DocumentView<'a>),
     Ring(Description),
     Work(WorkView<'a>),
+    Claim(ClaimView<'a>),
 }
 
 #[derive(Serialize)]
@@ -97,12 +106,17 @@ struct Moved {
 
 impl<'a> EventView<'a> {
     fn put(moved: Moved, kind: &'static str, app: &'a AppName, id: &'a str) -> Self {
+        Self { app: Some(app.as_str()), ..Self::of_no_app(moved, kind, id) }
+    }
+
+    fn of_no_app(moved: Moved, kind: &'static str, id: &'a str) -> Self {
         Self {
             event: "put",
             kind,
+            latch: None,
             revision: moved.revision.0,
             time: moved.wall_ms.map(Moment),
-            app: app.as_str(),
+            app: None,
             id,
             incarnation: None,
             set: None,
@@ -196,6 +210,8 @@ pub(crate) fn pick(event: &Event, place: usize, wanted: &Wanted) -> Option<Pick>
         | Event::RingDeleted { .. }
         | Event::WorkPut { .. }
         | Event::WorkEnded { .. }
+        | Event::ClaimPut { .. }
+        | Event::ClaimEnded { .. }
         | Event::SessionPut { .. }
         | Event::SessionEnded { .. } => true,
     };
@@ -272,6 +288,10 @@ fn encode(change: &Change, event: &Event) -> Bytes {
             }
             .open()
         }
+        Event::ClaimPut { latch, claim } => claimed(moved, latch, claim).open(),
+        Event::ClaimEnded { latch, claim, reason } => {
+            claimed(moved, latch, claim).because(reason, &reason.detail()).open()
+        }
         // Nobody is told of these.
         Event::SessionPut { .. } | Event::SessionEnded { .. } => Bytes::new(),
     }
@@ -338,6 +358,13 @@ fn work_put(
     EventView { set: Some(set), shard: Some(shard), ..view }.open()
 }
 
+/// A claim as it is, or as it was last.
+fn claimed<'a>(moved: Moved, latch: &'a LatchKey, claim: &'a Claim) -> EventView<'a> {
+    let value = Value::Claim(ClaimView::new(latch.kind, claim));
+    let view = EventView::of_no_app(moved, "latch", latch.name.as_str()).with(value);
+    EventView { latch: Some(latch.kind.word()), ..view }
+}
+
 /// The puts of a snapshot: what stands there, each with the revision of its own last change.
 pub(crate) mod snapshot {
     use super::*;
@@ -364,6 +391,12 @@ pub(crate) mod snapshot {
 
     pub fn ring(app: &AppName, ring: &Ring) -> Bytes {
         ring_put(Moved { revision: ring.epoch(), wall_ms: None }, app, ring)
+    }
+
+    /// A claim, at the revision at which it won or, while it waits, began.
+    pub fn claim(latch: &LatchKey, claim: &Claim) -> Bytes {
+        let revision = claim.token.unwrap_or(claim.since);
+        claimed(Moved { revision, wall_ms: None }, latch, claim).open()
     }
 
     /// A shard that a worker holds, at the revision of its grant.
@@ -549,6 +582,7 @@ pub(crate) fn event_name(event: &Event, pick: &Pick) -> &'static str {
             | Event::DocumentDeleted { .. }
             | Event::RingDeleted { .. }
             | Event::WorkEnded { .. }
+            | Event::ClaimEnded { .. }
             | Event::SessionEnded { .. },
         ) => "delete",
         (
@@ -559,6 +593,7 @@ pub(crate) fn event_name(event: &Event, pick: &Pick) -> &'static str {
             | Event::DocumentPut { .. }
             | Event::RingPut { .. }
             | Event::WorkPut { .. }
+            | Event::ClaimPut { .. }
             | Event::SessionPut { .. },
         ) => "put",
     }
@@ -611,16 +646,26 @@ pub(crate) struct ChangesView {
 #[derive(PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) struct Changed {
     kind: &'static str,
-    app: SmolStr,
+    /// Of a claim: whether on a lock or in an election.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latch: Option<&'static str>,
+    /// A latch belongs to none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app: Option<SmolStr>,
     id: SmolStr,
 }
 
 impl Changed {
     /// `None` if clients are not told of it.
     pub fn of(event: &Event) -> Option<Self> {
-        let (kind, app) = (event.kind(), SmolStr::from(event.app()?.clone()));
+        if !event.is_told() {
+            return None;
+        }
+        let app = event.app().map(|app| SmolStr::from(app.clone()));
         let id = match event {
-            Event::ShardPut { key, .. } | Event::ShardDeleted { key, .. } => key.shard_id().into(),
+            Event::ShardPut { key, .. } | Event::ShardDeleted { key, .. } => {
+                Some(key.shard_id().into())
+            }
             Event::AppPut { .. }
             | Event::AppDeleted { .. }
             | Event::InstancePut { .. }
@@ -631,10 +676,14 @@ impl Changed {
             | Event::RingDeleted { .. }
             | Event::WorkPut { .. }
             | Event::WorkEnded { .. }
+            | Event::ClaimPut { .. }
+            | Event::ClaimEnded { .. }
             | Event::SessionPut { .. }
-            | Event::SessionEnded { .. } => event.id().map_or_else(|| app.clone(), SmolStr::from),
+            | Event::SessionEnded { .. } => event.id().map(SmolStr::from),
         };
-        Some(Self { kind: kind.word(), app, id })
+        let latch = event.latch().map(|latch| latch.kind.word());
+        let id = id.or_else(|| app.clone())?;
+        Some(Self { kind: event.kind().word(), latch, app, id })
     }
 }
 

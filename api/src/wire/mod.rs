@@ -8,6 +8,7 @@ pub(crate) mod event;
 pub(crate) mod heartbeat;
 pub(crate) mod instance;
 pub(crate) mod keys;
+pub(crate) mod latch;
 pub(crate) mod ring;
 pub(crate) mod scalar;
 pub(crate) mod sentinel;

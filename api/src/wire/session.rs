@@ -1,14 +1,17 @@
 //! Sessions.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use roster_storage::catalog::Session;
 use roster_storage::command::OpenSession;
-use roster_storage::names::{AppName, InstanceKey, SessionId};
+use roster_storage::latch::Claim;
+use roster_storage::names::{AppName, InstanceKey, LatchKey, LatchKind, SessionId};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use super::instance::heartbeat_every;
+use super::latch::{CandidacyView, HeldLockView};
 use super::scalar::{Millis, Text, short_text, ttl};
 use crate::error::Invalid;
 
@@ -52,7 +55,7 @@ impl SessionOpened {
     }
 }
 
-/// A session with what hangs off it. Nothing adopts, locks or elects yet.
+/// A session with what hangs off it.
 #[derive(Serialize)]
 pub(crate) struct SessionView<'a> {
     session: Text<SessionId>,
@@ -60,8 +63,8 @@ pub(crate) struct SessionView<'a> {
     ttl: Millis,
     adopted: BTreeMap<&'a str, u64>,
     instances: Vec<Held<'a>>,
-    locks: [(); 0],
-    elections: [(); 0],
+    locks: Vec<HeldLockView<'a>>,
+    elections: Vec<CandidacyView<'a>>,
 }
 
 #[derive(Serialize)]
@@ -76,7 +79,21 @@ impl<'a> SessionView<'a> {
         id: SessionId,
         session: &'a Session,
         held: impl Iterator<Item = (&'a InstanceKey, Option<u64>)>,
+        claims: impl Iterator<Item = (&'a LatchKey, &'a Arc<Claim>)>,
     ) -> Self {
+        let (mut locks, mut elections) = (Vec::new(), Vec::new());
+        for (LatchKey { kind, name }, claim) in claims {
+            let token = claim.token.map(|token| token.0);
+            match kind {
+                LatchKind::Lock => {
+                    let (owner, mode) = (claim.by.owner.as_str(), claim.mode.word());
+                    locks.push(HeldLockView { name, owner, mode, token });
+                }
+                LatchKind::Election => {
+                    elections.push(CandidacyView { name, value: &claim.value, token });
+                }
+            }
+        }
         let instances = held.map(|(key, incarnation)| Held {
             app: key.app.as_str(),
             id: key.id.as_str(),
@@ -88,8 +105,8 @@ impl<'a> SessionView<'a> {
             ttl: Millis(session.ttl_ms),
             adopted: BTreeMap::new(),
             instances: instances.collect(),
-            locks: [],
-            elections: [],
+            locks,
+            elections,
         }
     }
 }

@@ -228,6 +228,16 @@ impl Catalog {
         self.latches.get(key)
     }
 
+    /// All latches, in the order of their kinds and names, from `after` (exclusive) on.
+    pub fn all_latches_after<'a>(
+        &'a self,
+        after: Option<&LatchKey>,
+    ) -> impl Iterator<Item = &'a LatchKey> + 'a {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, |after| Excluded(after.clone()));
+        self.latches.range::<_, LatchKey>((from, Unbounded)).map(|(key, _)| key)
+    }
+
     /// All latches of one kind in name order, from `after` (exclusive) on.
     pub fn latches_after<'a>(
         &'a self,
@@ -243,6 +253,12 @@ impl Catalog {
             .range::<_, LatchKey>((from, Unbounded))
             .take_while(move |(key, _)| key.kind == kind)
             .map(|(key, latch)| (&key.name, latch))
+    }
+
+    /// Why a latch cannot be had now.
+    pub fn latch_held(&self, key: &LatchKey) -> Refusal {
+        let latch = self.latches.get(key);
+        latch.map_or_else(|| held(key, &Latch::default()), |latch| held(key, latch))
     }
 
     /// The claim of a claimant on a latch.

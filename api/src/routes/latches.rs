@@ -1,0 +1,355 @@
+//! What locks and elections have in common: a claim, the wait until it wins, and its end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use roster_storage::command::{
+    BreakLatch, ClaimLatch, Command, Outcome, Refusal, Reply, WithdrawClaim, Withdrawn,
+};
+use roster_storage::events::{Change, Event, Reason};
+use roster_storage::latch::{Claim, Claimant, Latch};
+use roster_storage::names::{LatchKey, Revision};
+use roster_storage::version::Version;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use crate::Api;
+use crate::answer::{Answer, Answered};
+use crate::error::{ApiError, Invalid, decided};
+use crate::extract::Params;
+use crate::poll::{latch_changed, of_claim, of_latch};
+use crate::registry::{Consistency, NotFollowed, Told, Unavailable};
+use crate::wire::latch::{
+    BrokenView, CheckView, ClaimView, Claiming, LatchChanged, Letting, claimant_if_named,
+};
+
+/// What became of a claim when its request's time was over.
+pub(super) enum Claimed {
+    /// It holds under this token; known since the revision.
+    Won { token: Revision, at: Revision },
+    /// It still waits.
+    Waits { at: Revision },
+}
+
+/// What becomes of a claim that did not win in time, or whose request was given up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Afterwards {
+    /// It ends.
+    Leaves,
+    /// It keeps its place.
+    Stays,
+}
+
+impl Api {
+    /// Claims a latch and waits until the claim wins, ends, or the time is over. One that leaves the
+    /// queue and did not win is refused as held.
+    pub(super) async fn claim(
+        self: &Arc<Self>,
+        claiming: Claiming,
+        afterwards: Afterwards,
+    ) -> Result<Claimed, ApiError> {
+        let Claiming { command, wait_ms } = claiming;
+        let deadline = Instant::now() + Duration::from_millis(wait_ms);
+        let (latch, by) = (command.latch.clone(), command.by.clone());
+        let mut place =
+            PlaceInQueue { api: self.clone(), latch, by, afterwards, stage: Stage::Known };
+        let (asked, token) = place.take(command).await?;
+        let claimed = match token {
+            Some(token) => Ok(Claimed::Won { token, at: asked }),
+            None if wait_ms == 0 => Ok(Claimed::Waits { at: asked }),
+            None => place.wait(asked, deadline).await,
+        };
+        place.stage = Stage::Known;
+        claimed
+    }
+
+    /// Lets go what is held under a token, or all that a claimant has of a latch.
+    pub(super) async fn let_go(&self, latch: LatchKey, letting: Letting) -> Answered {
+        let command = match letting {
+            Letting::Held(release) => Command::ReleaseLatch(release),
+            Letting::All(by) => {
+                let latch = latch.clone();
+                let (asked, even_won) = (None, true);
+                Command::WithdrawClaim(WithdrawClaim { latch, by, asked, even_won })
+            }
+        };
+        match decided(self.registry.propose(command).await?)? {
+            (revision, Reply::LatchReleased | Reply::Withdrawn(Withdrawn::Gone)) => {
+                Ok(changed(&latch, revision))
+            }
+            (revision, Reply::Withdrawn(Withdrawn::NotThere | Withdrawn::Won { .. })) => {
+                Err(ApiError::nothing_to_let_go(&latch).at(revision))
+            }
+            (_, other) => Err(ApiError::unexpected(&other)),
+        }
+    }
+
+    /// Takes a latch from whoever holds it: `DELETE`, with `?token=` only from those who hold it so.
+    pub(super) async fn break_latch(&self, latch: LatchKey, mut params: Params) -> Answered {
+        let token = params.number("token")?.map(Revision);
+        params.end()?;
+        let command = Command::BreakLatch(BreakLatch { latch: latch.clone(), token });
+        match decided(self.registry.propose(command).await?)? {
+            (revision, Reply::LatchBroken(claims)) => {
+                let broken = claims.iter().map(|claim| ClaimView::new(latch.kind, claim));
+                let (name, broken) = (&latch.name, broken.collect());
+                let view = BrokenView { name, broken, revision: revision.0 };
+                Ok(Answer::json(&view).at(revision))
+            }
+            (_, other) => Err(ApiError::unexpected(&other)),
+        }
+    }
+
+    /// Whether a token still holds: `?token=`, with `?session=` and `?owner=` one of those who share.
+    pub(super) async fn check(&self, latch: &LatchKey, mut params: Params) -> Answered {
+        let reading = params.reading()?;
+        let token = params.number("token")?.map(Revision);
+        let token = token.ok_or_else(|| Invalid::new("token", "is missing"))?;
+        let (session, owner) = (params.text("session"), params.text("owner"));
+        let by = claimant_if_named(session.map(Into::into), owner.map(Into::into))?;
+        params.end()?;
+        let version = self.read(reading).await?;
+        let mut held =
+            version.catalog.latch(latch).into_iter().flat_map(|latch| latch.held_under(token));
+        let holds = held.any(|claim| by.as_ref().is_none_or(|by| *by == claim.by));
+        let revision = version.revision();
+        let view = CheckView { holds, revision: revision.0 };
+        Ok(Answer::json(&view).at(revision).read(reading.consistency))
+    }
+
+    /// A version in which somebody claims the latch; a long poll waits for its next change first.
+    pub(super) async fn latch_version(
+        &self,
+        latch: &LatchKey,
+        mut params: Params,
+    ) -> Result<(Arc<Version>, Arc<Latch>, Consistency), ApiError> {
+        let (reading, poll) = (params.reading()?, params.poll()?);
+        params.end()?;
+        if let Some(poll) = poll {
+            let known = |version: &Version, _| latch_changed(version, latch);
+            self.await_change(poll, of_latch(latch), |_| true, known).await?;
+        }
+        let version = self.read(reading).await?;
+        let known = version.catalog.latch(latch).cloned();
+        let known = known.ok_or_else(|| Refusal::UnknownLatch { latch: latch.clone() })?;
+        Ok((version, known, reading.consistency))
+    }
+}
+
+/// The answer to a change of a latch.
+pub(super) fn changed(latch: &LatchKey, revision: Revision) -> Answer {
+    Answer::json(&LatchChanged { name: &latch.name, revision: revision.0 }).at(revision)
+}
+
+/// A claim on behalf of one request. Dropped before the request is answered, since the client hung
+/// up, it ends if that is what becomes of it.
+struct PlaceInQueue {
+    api: Arc<Api>,
+    latch: LatchKey,
+    by: Claimant,
+    afterwards: Afterwards,
+    stage: Stage,
+}
+
+enum Stage {
+    /// On its way through the log; what is decided there is not known.
+    Proposed(JoinHandle<Result<Outcome, Unavailable>>),
+    /// In the queue, asked for at this revision.
+    Queued(Revision),
+    /// Whoever asked knows what there is, or that it has to ask again.
+    Known,
+}
+
+impl PlaceInQueue {
+    /// Takes the place: when it was asked for, and the token if it holds at once.
+    async fn take(
+        &mut self,
+        command: ClaimLatch,
+    ) -> Result<(Revision, Option<Revision>), ApiError> {
+        let api = self.api.clone();
+        // A task of its own, so that it is known afterwards what became of it, whoever hangs up.
+        let proposing =
+            tokio::spawn(async move { api.registry.propose(Command::ClaimLatch(command)).await });
+        self.stage = Stage::Proposed(proposing);
+        let Stage::Proposed(proposing) = &mut self.stage else {
+            return Err(ApiError::not_ready("this node stops"));
+        };
+        let outcome = proposing.await;
+        self.stage = Stage::Known;
+        let outcome = outcome.map_err(|_| ApiError::not_ready("this node stops"))?;
+        match decided(outcome?)? {
+            (asked, Reply::Claimed { token }) => {
+                self.stage = Stage::Queued(asked);
+                Ok((asked, token))
+            }
+            (_, other) => Err(ApiError::unexpected(&other)),
+        }
+    }
+
+    async fn wait(&mut self, asked: Revision, deadline: Instant) -> Result<Claimed, ApiError> {
+        match self.until_it_ends(asked, deadline).await {
+            Ok(Some(claimed)) => Ok(claimed),
+            Ok(None) if self.afterwards == Afterwards::Stays => Ok(Claimed::Waits { at: asked }),
+            Ok(None) => self.leave(asked).await?.ok_or_else(|| self.still_held()),
+            Err(Interrupted::Ended(why)) => Err(why),
+            Err(Interrupted::Unfollowed(why)) if self.afterwards == Afterwards::Stays => Err(why),
+            Err(Interrupted::Unfollowed(why)) => self.leave(asked).await?.ok_or(why),
+        }
+    }
+
+    /// `None` when the time is over.
+    async fn until_it_ends(
+        &self,
+        asked: Revision,
+        deadline: Instant,
+    ) -> Result<Option<Claimed>, Interrupted> {
+        let mut after = asked;
+        loop {
+            let left = || deadline.saturating_duration_since(Instant::now());
+            let interest = of_claim(&self.latch, self.by.session);
+            let followed = self.api.registry.follow(interest, after, left()).await;
+            let mut feed = match followed {
+                Ok(feed) => feed,
+                Err(NotFollowed::Ahead { .. }) => return Ok(None),
+                Err(NotFollowed::Unavailable(why)) => {
+                    return Err(Interrupted::Unfollowed(why.into()));
+                }
+                Err(NotFollowed::Compacted { .. }) => {
+                    after = match self.look().await? {
+                        Claimed::Waits { at } => at,
+                        won @ Claimed::Won { .. } => return Ok(Some(won)),
+                    };
+                    continue;
+                }
+            };
+            loop {
+                match feed.next(left()).await {
+                    Told::Changes(changes) => {
+                        let ended = changes.iter().find_map(|change| self.ended_by(change));
+                        if let Some(ended) = ended {
+                            return ended.map(Some).map_err(Interrupted::Ended);
+                        }
+                    }
+                    Told::UpTo(_) if left().is_zero() => return Ok(None),
+                    Told::UpTo(_) => {}
+                    Told::Lagging(upto) | Told::Compacted { restart_from: upto } => {
+                        after = upto;
+                        break;
+                    }
+                    // It keeps its place, for whoever asks for it again on the next node.
+                    Told::Stopping(_) => {
+                        let why =
+                            "this node stops; ask another one, the place in the queue is kept";
+                        return Err(Interrupted::Ended(ApiError::not_ready(why).unknown()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks the claim up where its changes cannot be told.
+    async fn look(&self) -> Result<Claimed, Interrupted> {
+        let read = self.api.registry.read(Consistency::Linearizable, None).await;
+        let version = read.map_err(|why| Interrupted::Unfollowed(ApiError::of_read(why)))?;
+        let at = version.revision();
+        match version.catalog.claim_of(&self.by, &self.latch).map(|claim| claim.token) {
+            Some(Some(token)) => Ok(Claimed::Won { token, at }),
+            Some(None) => Ok(Claimed::Waits { at }),
+            None if version.catalog.session(self.by.session).is_none() => {
+                Err(Interrupted::Ended(self.unknown_session().at(at)))
+            }
+            None => Err(Interrupted::Ended(ApiError::claim_given_up(&self.latch).at(at))),
+        }
+    }
+
+    fn ended_by(&self, change: &Change) -> Option<Result<Claimed, ApiError>> {
+        let at = change.at.revision;
+        let ended = |event: &Event| match event {
+            Event::ClaimPut { latch, claim } if self.is_mine(latch, claim) => {
+                claim.token.map(|token| Ok(Claimed::Won { token, at }))
+            }
+            Event::ClaimEnded { latch, claim, reason } if self.is_mine(latch, claim) => {
+                Some(Err(match reason {
+                    Reason::Expired { .. } | Reason::SessionClosed => self.unknown_session(),
+                    Reason::Deregistered
+                    | Reason::Replaced { .. }
+                    | Reason::Operator
+                    | Reason::Empty
+                    | Reason::Released
+                    | Reason::WorkerGone
+                    | Reason::LetGo
+                    | Reason::GaveUp => ApiError::claim_given_up(&self.latch),
+                }))
+            }
+            // Its claims were told before it, and other things are of no interest.
+            _ => None,
+        };
+        change.events.iter().find_map(ended).map(|ended| ended.map_err(|why| why.at(at)))
+    }
+
+    fn is_mine(&self, latch: &LatchKey, claim: &Claim) -> bool {
+        *latch == self.latch && claim.by == self.by
+    }
+
+    fn unknown_session(&self) -> ApiError {
+        Refusal::UnknownSession(self.by.session).into()
+    }
+
+    /// Leaves the queue at the end of its wait, unless it has won meanwhile: then that is the answer.
+    async fn leave(&self, asked: Revision) -> Result<Option<Claimed>, ApiError> {
+        let withdrawal = withdrawal(&self.latch, &self.by, asked, false);
+        match decided(self.api.registry.propose(withdrawal).await?)? {
+            (at, Reply::Withdrawn(Withdrawn::Won { token })) => {
+                Ok(Some(Claimed::Won { token, at }))
+            }
+            (_, Reply::Withdrawn(Withdrawn::Gone | Withdrawn::NotThere)) => Ok(None),
+            (_, other) => Err(ApiError::unexpected(&other)),
+        }
+    }
+
+    /// Who holds it, as far as this node knows.
+    fn still_held(&self) -> ApiError {
+        let version = self.api.registry.newest();
+        ApiError::from(version.catalog.latch_held(&self.latch)).at(version.revision())
+    }
+}
+
+/// Why a claim is not waited for any longer.
+enum Interrupted {
+    /// It is decided, or for others to ask for.
+    Ended(ApiError),
+    /// This node cannot tell what becomes of it.
+    Unfollowed(ApiError),
+}
+
+fn withdrawal(latch: &LatchKey, by: &Claimant, asked: Revision, even_won: bool) -> Command {
+    let (latch, by) = (latch.clone(), by.clone());
+    Command::WithdrawClaim(WithdrawClaim { latch, by, asked: Some(asked), even_won })
+}
+
+impl Drop for PlaceInQueue {
+    /// The client hung up: the claim ends, also if it has won and nobody was told.
+    fn drop(&mut self) {
+        if self.afterwards == Afterwards::Stays {
+            return;
+        }
+        let stage = std::mem::replace(&mut self.stage, Stage::Known);
+        if matches!(stage, Stage::Known) {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else { return };
+        let (api, latch, by) = (self.api.clone(), self.latch.clone(), self.by.clone());
+        runtime.spawn(async move {
+            let asked = match stage {
+                Stage::Proposed(proposing) => match proposing.await {
+                    Ok(Ok(outcome)) if outcome.result.is_ok() => outcome.revision,
+                    _ => return,
+                },
+                Stage::Queued(asked) => asked,
+                Stage::Known => return,
+            };
+            // Whatever fails here ends with the session at the latest.
+            drop(api.registry.propose(withdrawal(&latch, &by, asked, true)).await);
+        });
+    }
+}

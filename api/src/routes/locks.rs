@@ -1,0 +1,78 @@
+//! `/v1/locks`
+
+use axum::extract::State;
+use roster_storage::names::{LatchKey, LatchKind, LatchName};
+
+use super::latches::{Afterwards, Claimed};
+use crate::Shared;
+use crate::answer::{Answer, Answered};
+use crate::error::{ApiError, Invalid};
+use crate::extract::{Content, Latch, Params};
+use crate::lists::Listed;
+use crate::wire::latch::{AcquireBody, AcquiredView, LockList, LockView, ReleaseBody};
+
+pub(super) async fn list(State(api): Shared, mut params: Params) -> Answered {
+    let (reading, paging) = (params.reading()?, params.paging()?);
+    params.end()?;
+    let listed = Listed::new("locks", None);
+    let page = api.page(&listed, reading, paging).await?;
+    let after = page.after.as_deref().map(LatchName::new).transpose();
+    let after = after.map_err(Invalid::name("cursor"))?;
+    let mut lines = page.catalog().latches_after(LatchKind::Lock, after.as_ref());
+    let shown: Vec<_> = lines.by_ref().take(page.limit).collect();
+    let last = lines.next().and(shown.last()).map(|(name, _)| name.as_str());
+    let revision = page.version.revision();
+    let list = LockList {
+        next_cursor: last.map(|last| api.cursor(&page, &listed, last)),
+        locks: shown.iter().map(|(name, latch)| LockView::new(name, latch)).collect(),
+        revision: revision.0,
+    };
+    Ok(Answer::json(&list).at(revision).read(page.consistency))
+}
+
+pub(super) async fn read(State(api): Shared, Latch(name): Latch, params: Params) -> Answered {
+    let key = LatchKey::new(LatchKind::Lock, name);
+    let (version, latch, consistency) = api.latch_version(&key, params).await?;
+    let answer = Answer::json(&LockView::new(&key.name, &latch));
+    Ok(answer.at(version.revision()).read(consistency).etag(latch.revision))
+}
+
+pub(super) async fn acquire(
+    State(api): Shared,
+    Latch(name): Latch,
+    params: Params,
+    content: Content,
+) -> Answered {
+    params.end()?;
+    let latch = LatchKey::new(LatchKind::Lock, name.clone());
+    let claiming = content.json::<AcquireBody>()?.into_claiming(latch)?;
+    let mode = claiming.command.mode.word();
+    match api.claim(claiming, Afterwards::Leaves).await? {
+        Claimed::Won { token, at } => {
+            let view = AcquiredView { name: &name, token: token.0, mode, revision: at.0 };
+            Ok(Answer::json(&view).at(at))
+        }
+        Claimed::Waits { .. } => Err(ApiError::not_ready("the lock was not decided; try again")),
+    }
+}
+
+pub(super) async fn release(
+    State(api): Shared,
+    Latch(name): Latch,
+    params: Params,
+    content: Content,
+) -> Answered {
+    params.end()?;
+    let request = content.once()?;
+    let latch = LatchKey::new(LatchKind::Lock, name);
+    let letting = content.json::<ReleaseBody>()?.into_letting(latch.clone(), request)?;
+    api.let_go(latch, letting).await
+}
+
+pub(super) async fn check(State(api): Shared, Latch(name): Latch, params: Params) -> Answered {
+    api.check(&LatchKey::new(LatchKind::Lock, name), params).await
+}
+
+pub(super) async fn break_it(State(api): Shared, Latch(name): Latch, params: Params) -> Answered {
+    api.break_latch(LatchKey::new(LatchKind::Lock, name), params).await
+}
