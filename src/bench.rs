@@ -5,6 +5,7 @@
 
 pub mod http;
 mod load;
+mod lock;
 mod ring;
 mod watch;
 
@@ -58,6 +59,8 @@ enum Suite {
     Watch,
     /// Who owns keys of a ring: one and 1,000 per call
     Ring,
+    /// Locks: free ones, and one that many want
+    Lock,
 }
 
 /// Measures and prints. The error is for the terminal.
@@ -69,20 +72,13 @@ pub async fn run(bench: Bench) -> Result<(), String> {
         Suite::Ring => {
             ring::run(&nodes, bench.workers, bench.duration.0, bench.only.as_deref()).await
         }
+        Suite::Lock => lock::run(&nodes, bench.duration.0, bench.only.as_deref()).await,
     }
 }
 
 /// Runs all loads and prints a line for each.
 async fn basic(nodes: &[String], bench: &Bench) -> Result<(), String> {
-    println!(
-        "nodes {}; {} per load",
-        nodes.join(" "),
-        humantime::format_duration(bench.duration.0)
-    );
-    println!(
-        "{:<44} {:>10} {:>9} {:>9} {:>15}",
-        "load", "ops/s", "p50 ms", "p99 ms", "server CPU s/1k"
-    );
+    header(nodes, bench.duration.0);
     let app = format!("bench-{}", std::process::id());
     let prepared = prepare(nodes, &app).await;
     let mut failed = prepared.as_ref().err().cloned();
@@ -99,6 +95,15 @@ async fn basic(nodes: &[String], bench: &Bench) -> Result<(), String> {
     }
     clean_up(nodes, &app).await;
     failed.map_or(Ok(()), Err)
+}
+
+/// What is above the lines of [`measure`].
+fn header(nodes: &[String], duration: Duration) {
+    println!("nodes {}; {} per load", nodes.join(" "), humantime::format_duration(duration));
+    println!(
+        "{:<44} {:>10} {:>9} {:>9} {:>15}",
+        "load", "ops/s", "p50 ms", "p99 ms", "server CPU s/1k"
+    );
 }
 
 /// What is measured, in this order.
