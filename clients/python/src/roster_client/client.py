@@ -125,22 +125,28 @@ class Client:
         """An instance as the API shows it."""
         return self.send(Call("GET", _instance(app, instance))).json()
 
-    def instances(self, app: str, *, filter: Optional[str] = None) -> List[Dict[str, Any]]:
+    def instances(
+        self, app: str, *, filter: Optional[str] = None, heartbeats: bool = False
+    ) -> List[Dict[str, Any]]:
         """All instances of an app, as the API shows them, of one revision. ``filter`` is a CEL
-        expression over their fields."""
+        expression over their fields; ``heartbeats`` adds ``last_heartbeat``, when the leader last
+        heard of each."""
+        known = "true" if heartbeats else None
         for _ in range(3):
             try:
-                return list(self._pages(app, filter))
+                return list(self._pages(app, filter, known))
             except Compacted:
                 # The revision of the first page is not kept any more: a longer list than fits on one
                 # page and a node that went away meanwhile.
                 continue
-        return list(self._pages(app, filter))
+        return list(self._pages(app, filter, known))
 
-    def _pages(self, app: str, filter: Optional[str]) -> Iterator[Dict[str, Any]]:
+    def _pages(
+        self, app: str, filter: Optional[str], heartbeats: Optional[str]
+    ) -> Iterator[Dict[str, Any]]:
         cursor: Optional[str] = None
         while True:
-            query = _given(limit=_PAGE, filter=filter, cursor=cursor)
+            query = _given(limit=_PAGE, filter=filter, cursor=cursor, heartbeats=heartbeats)
             page = self.send(Call("GET", path("v1", "apps", app, "instances"), query=query)).json()
             yield from page.get("instances", ())
             cursor = page.get("next_cursor")
