@@ -68,7 +68,8 @@ class RosterDriver(base.Driver):  # type: ignore[misc]
             service.report_interval,
             self._report_state,
             args=[service, presence, joined],
-            initial_delay=api.INITIAL_REPORTING_DELAY,
+            # As nova's own drivers; but what was registered just now must not expire before.
+            initial_delay=min(api.INITIAL_REPORTING_DELAY, service.report_interval),
         )
 
     def leave(self, member: str, group: str) -> None:

@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass, replace
 from typing import List, Optional
 
-from roster_client import Call, Client, Conflict, NotFound, Registration, path
+from roster_client import Call, Client, Conflict, NotFound, Registration, Unavailable, path
 from roster_client.transport import Query
 
 # The cluster does not know the instance (any more): it is to be registered again.
@@ -20,7 +20,8 @@ _BEAT_SHARE_SECONDS = 0.25
 _LEAVE_SECONDS_MAX = 3.0
 
 
-@dataclass
+# Each is itself: two of the same name are two.
+@dataclass(eq=False)
 class Member:
     """One service of this process in its group. Only :class:`Presence` changes it."""
 
@@ -40,7 +41,9 @@ class Presence:
         self._client = client
         self._name = name
         self._ttl = ttl
-        self._lock = threading.Lock()
+        # A signal's handler stops the service in the thread that may be joining just then, so the
+        # lock must let it pass, and nothing may be registered after it has left.
+        self._lock = threading.RLock()
         self._session: Optional[str] = None
         self._members: List[Member] = []
 
@@ -57,22 +60,24 @@ class Presence:
             if member.incarnation is not None and self._renewed(member, patience):
                 return False
             self._register(member)
-            return True
+            return not member.left
 
     def leave(self, member: Member) -> None:
         """Removes a member, at once and for good; never a successor of the same name.
 
         Raises a :class:`roster_client.RosterError` if it may still be there: then it expires."""
-        with self._lock:
-            member.left = True
-            if member not in self._members:
-                return
-            self._members.remove(member)
-            try:
+        member.left = True
+        if not self._lock.acquire(timeout=_LEAVE_SECONDS_MAX):
+            raise Unavailable("a report is on its way that does not end")
+        try:
+            if member in self._members:
+                self._members.remove(member)
                 self._remove(member)
-            except (NotFound, Conflict):
-                # It has gone already, or somebody has taken over.
-                pass
+        except (NotFound, Conflict):
+            # It has gone already, or somebody has taken over.
+            pass
+        finally:
+            self._lock.release()
 
     def _renewed(self, member: Member, patience: float) -> bool:
         try:
@@ -106,6 +111,8 @@ class Presence:
             self._put(member)
 
     def _put(self, member: Member) -> None:
+        if member.left:
+            return
         if self._session is None:
             self._session = self._client.open_session(ttl=self._ttl, name=self._name).session
         # From another session this takes over at once: what an earlier process of this name left
