@@ -6,7 +6,19 @@ import ssl
 import time
 import uuid
 from types import TracebackType
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Type, Union
+from typing import (
+    Any,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Type,
+    Union,
+)
 
 from . import shapes
 from .durations import format_duration
@@ -37,6 +49,10 @@ _PAGE = 10_000
 
 # A waiting call that lasted so long reached a node that served it.
 _STOOD_SECONDS = 1.0
+
+
+# Parameters of a request, in order.
+_Query = Sequence[Tuple[str, Union[str, bytes, int]]]
 
 
 class Client:
@@ -142,10 +158,14 @@ class Client:
         """An instance as the API shows it."""
         return self.send(Call("GET", _instance(app, instance))).json()
 
-    def instances(self, app: str, *, filter: Optional[str] = None) -> List[Dict[str, Any]]:
+    def instances(
+        self, app: str, *, filter: Optional[str] = None, heartbeats: bool = False
+    ) -> List[Dict[str, Any]]:
         """All instances of an app, as the API shows them, of one revision. ``filter`` is a CEL
-        expression over their fields."""
-        return self._listed(path("v1", "apps", app, "instances"), "instances", filter)
+        expression over their fields; ``heartbeats`` adds ``last_heartbeat``, when the leader last
+        heard of each."""
+        query = _given(filter=filter, heartbeats="true" if heartbeats else None)
+        return self._listed(path("v1", "apps", app, "instances"), "instances", query)
 
     def keep_alive(
         self,
@@ -467,25 +487,21 @@ class Client:
         headers = {**_JSON, "Idempotency-Key": uuid.uuid4().hex}
         self.send(Call("POST", target, body=json_body(dict(body)), headers=headers))
 
-    def _listed(
-        self, target: str, name: str, filter: Optional[str] = None
-    ) -> List[Dict[str, Any]]:
+    def _listed(self, target: str, name: str, query: _Query = ()) -> List[Dict[str, Any]]:
         for _ in range(3):
             try:
-                return list(self._pages(target, name, filter))
+                return list(self._pages(target, name, query))
             except Compacted:
                 # The revision of the first page is not kept any more: a longer list than fits on one
                 # page and a node that went away meanwhile.
                 continue
-        return list(self._pages(target, name, filter))
+        return list(self._pages(target, name, query))
 
-    def _pages(
-        self, target: str, name: str, filter: Optional[str]
-    ) -> Iterator[Dict[str, Any]]:
+    def _pages(self, target: str, name: str, query: _Query) -> Iterator[Dict[str, Any]]:
         cursor: Optional[str] = None
         while True:
-            query = _given(limit=_PAGE, filter=filter, cursor=cursor)
-            page = self.send(Call("GET", target, query=query)).json()
+            page_of = [*query, *_given(limit=_PAGE, cursor=cursor)]
+            page = self.send(Call("GET", target, query=page_of)).json()
             yield from page.get(name, ())
             cursor = page.get("next_cursor")
             if not cursor:
