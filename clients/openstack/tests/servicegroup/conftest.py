@@ -15,7 +15,7 @@ import pytest
 from . import cluster as clusters
 from .cluster import Cluster
 
-HERE = Path(__file__).parent
+PROGRAM = Path(__file__).parent / "real" / "service_process.py"
 
 
 class Timers:
@@ -93,7 +93,7 @@ class Nova:
         with open(self._folder / f"{host}-{len(self._processes)}.log", "wb") as log:
             process = subprocess.Popen(
                 [
-                    *(sys.executable, str(HERE / "service_process.py"), str(self.config_file)),
+                    *(sys.executable, str(PROGRAM), str(self.config_file)),
                     *(host, topic, str(workers)),
                 ],
                 stdout=log,
