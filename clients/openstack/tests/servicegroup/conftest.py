@@ -128,7 +128,7 @@ class Nova:
 def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """For tests that leave the nodes alone."""
     if not clusters.PROGRAM:
-        pytest.skip("ROSTER_PROGRAM is not set: no nodes to test against")
+        pytest.skip("ROSTER_BINARY is not set: no nodes to test against")
     pytest.importorskip("nova", reason="nova is not installed")
     with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
@@ -153,7 +153,7 @@ def patient_nova(shared_cluster: Cluster, tmp_path: Path) -> Iterator[Nova]:
 def own_nova(tmp_path: Path) -> Iterator[Nova]:
     """On nodes that the test may stop."""
     if not clusters.PROGRAM:
-        pytest.skip("ROSTER_PROGRAM is not set: no nodes to test against")
+        pytest.skip("ROSTER_BINARY is not set: no nodes to test against")
     pytest.importorskip("nova", reason="nova is not installed")
     with Cluster(tmp_path) as cluster:
         told = Nova(cluster, tmp_path)

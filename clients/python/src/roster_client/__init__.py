@@ -1,6 +1,6 @@
 """A client of Roster: who is here, and who does what.
 
-- :class:`Client`: the calls, each on whichever node answers it
+- :class:`Client`: the calls, each on whichever node answers it; locks and elections among them
 - :class:`KeepAlive`: a registration that stays, and whether its lease is safe
 - :class:`RingView`, :class:`RingWatcher`: who owns a key, computed here
 - :class:`ShardWorker`: work on the shards that this process is granted
@@ -15,11 +15,13 @@ from .errors import (
     Conflict,
     Forbidden,
     InvalidRequest,
+    LockHeld,
     NotFound,
     Outcome,
     PreconditionFailed,
     RingError,
     RosterError,
+    StaleToken,
     TooLarge,
     Unavailable,
     UnexpectedAnswer,
@@ -28,8 +30,14 @@ from .keep_alive import Ended, KeepAlive
 from .ring import RingView
 from .ring_watcher import RingWatcher
 from .shapes import (
+    Acquired,
+    Campaigned,
+    Candidate,
+    ElectionView,
     Held,
     KeyOwners,
+    LockHolder,
+    LockView,
     ManyOwners,
     Owner,
     Registered,
@@ -44,11 +52,15 @@ from .transport import Answer, Call, path
 from .watch import Event, Watch
 
 __all__ = [
+    "Acquired",
     "Answer",
     "Call",
+    "Campaigned",
+    "Candidate",
     "Client",
     "Compacted",
     "Conflict",
+    "ElectionView",
     "Ended",
     "Event",
     "Forbidden",
@@ -57,6 +69,9 @@ __all__ = [
     "KeepAlive",
     "KeyOwners",
     "Lease",
+    "LockHeld",
+    "LockHolder",
+    "LockView",
     "ManyOwners",
     "NotFound",
     "Outcome",
@@ -72,6 +87,7 @@ __all__ = [
     "RosterError",
     "Session",
     "ShardWorker",
+    "StaleToken",
     "TooLarge",
     "Unavailable",
     "UnexpectedAnswer",

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ssl
+import time
 import uuid
 from types import TracebackType
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Type, Union
 
 from . import shapes
 from .durations import format_duration
-from .errors import Compacted, InvalidRequest
+from .errors import Compacted, InvalidRequest, Outcome, Unavailable
 from .keep_alive import KeepAlive
 from .ring import Key, RingView, checked_replicas, key_bytes
 from .shapes import (
+    Acquired,
+    Campaigned,
+    ElectionView,
     KeyOwners,
+    LockView,
     ManyOwners,
     Registered,
     Registration,
@@ -21,7 +27,7 @@ from .shapes import (
     Session,
     WorkerView,
 )
-from .transport import Answer, Call, Transport, json_body, path
+from .transport import Answer, Call, Pauses, Transport, json_body, path
 from .watch import Watch
 
 _JSON = {"Content-Type": "application/json"}
@@ -29,21 +35,32 @@ _JSON = {"Content-Type": "application/json"}
 # The largest page that nodes give.
 _PAGE = 10_000
 
+# A waiting call that lasted so long reached a node that served it.
+_STOOD_SECONDS = 1.0
+
 
 class Client:
     """A client of one cluster. Threads may share it; make it after a fork, not before.
 
     ``endpoints`` are the API addresses of the nodes, ``"host1:7401,host2:7402"`` or a list of such
     texts. A node that does not answer or cannot serve is left for the next one. ``timeout`` is how
-    many seconds a call is tried on one node after the other.
+    many seconds a call is tried on one node after the other, ``share_min`` what one node gets of them
+    at least. ``tls`` makes the connections with TLS, where something in front of the nodes speaks it.
 
     Every call raises a :class:`RosterError`; its ``outcome`` says whether anything may have been
     done. A call of unknown outcome is sent again only if doing it twice is the same as doing it
     once. Times are seconds.
     """
 
-    def __init__(self, endpoints: Union[str, Iterable[str]], timeout: float = 10.0) -> None:
-        self._transport = Transport(endpoints, timeout)
+    def __init__(
+        self,
+        endpoints: Union[str, Iterable[str]],
+        timeout: float = 10.0,
+        *,
+        share_min: float = 2.0,
+        tls: Optional[ssl.SSLContext] = None,
+    ) -> None:
+        self._transport = Transport(endpoints, timeout, share_min, tls)
 
     def close(self) -> None:
         """Closes the idle connections. What runs on this client (watches, kept registrations) is to
@@ -131,27 +148,9 @@ class Client:
         """All instances of an app, as the API shows them, of one revision. ``filter`` is a CEL
         expression over their fields; ``heartbeats`` adds ``last_heartbeat``, when the leader last
         heard of each."""
+        target = path("v1", "apps", app, "instances")
         known = "true" if heartbeats else None
-        for _ in range(3):
-            try:
-                return list(self._pages(app, filter, known))
-            except Compacted:
-                # The revision of the first page is not kept any more: a longer list than fits on one
-                # page and a node that went away meanwhile.
-                continue
-        return list(self._pages(app, filter, known))
-
-    def _pages(
-        self, app: str, filter: Optional[str], heartbeats: Optional[str]
-    ) -> Iterator[Dict[str, Any]]:
-        cursor: Optional[str] = None
-        while True:
-            query = _given(limit=_PAGE, filter=filter, cursor=cursor, heartbeats=heartbeats)
-            page = self.send(Call("GET", path("v1", "apps", app, "instances"), query=query)).json()
-            yield from page.get("instances", ())
-            cursor = page.get("next_cursor")
-            if not cursor:
-                return
+        return self._listed(target, "instances", filter=filter, heartbeats=known)
 
     def keep_alive(
         self,
@@ -306,6 +305,142 @@ class Client:
         )
         return shapes.read(self.send(call), shapes.released)
 
+    # Locks
+
+    def acquire_lock(
+        self,
+        name: str,
+        session: str,
+        *,
+        owner: str = "",
+        shared: bool = False,
+        wait: float = 0.0,
+    ) -> Acquired:
+        """Acquires a lock for ``owner`` on a session, or waits for it in its queue, at most ``wait``
+        seconds (up to ten minutes); :class:`LockHeld` if it was not free by then. The lock ends with
+        the session.
+
+        The same owner asking again gets the same token, so this is sent again, for what is left of
+        the wait, where a node breaks off. After a failure of unknown outcome
+        :meth:`abandon_lock` gives back what may have been won."""
+        until = time.monotonic() + wait
+        pauses = Pauses(len(self._transport.nodes))
+        while True:
+            left = max(until - time.monotonic(), 0.0)
+            began = time.monotonic()
+            try:
+                return self._acquire_once(name, session, owner, shared, left)
+            except Unavailable as error:
+                lost = error.outcome is Outcome.UNKNOWN and error.retryable and left > 0
+                if time.monotonic() - began > _STOOD_SECONDS:
+                    pauses.reset()
+                pause = pauses.after_failure(error.retry_after)
+                if not lost or pauses.all_were_tried:
+                    raise
+            time.sleep(min(pause, max(until - time.monotonic(), 0.0)))
+
+    def _acquire_once(
+        self, name: str, session: str, owner: str, shared: bool, wait: float
+    ) -> Acquired:
+        body = {
+            "session": session,
+            "owner": owner,
+            "mode": "shared" if shared else "exclusive",
+            "wait": format_duration(wait),
+        }
+        call = Call(
+            "POST",
+            _lock(name) + "/acquire",
+            body=json_body(body),
+            headers=_JSON,
+            # One that waits is sent again with what is left of the wait.
+            repeatable=wait == 0,
+            wait=wait,
+        )
+        return shapes.read(self.send(call), shapes.acquired)
+
+    def release_lock(
+        self, name: str, token: int, *, session: Optional[str] = None, owner: Optional[str] = None
+    ) -> None:
+        """Releases what was won under a token; :class:`StaleToken` if nobody holds it any more, and
+        then nobody is harmed. Shared holders can have one token in common: they are told apart by
+        ``session`` and ``owner``. It is done once, however often the call had to be sent."""
+        self._once(_lock(name) + "/release", _put(token=token, session=session, owner=owner))
+
+    def abandon_lock(self, name: str, session: str, owner: str = "") -> None:
+        """Gives up a place in a lock's queue, or what was won without hearing of it;
+        :class:`StaleToken` if there is neither."""
+        self._once(_lock(name) + "/release", {"session": session, "owner": owner})
+
+    def check_lock(
+        self, name: str, token: int, *, session: Optional[str] = None, owner: Optional[str] = None
+    ) -> bool:
+        """Whether a token still holds its lock."""
+        query = _given(token=token, session=session, owner=owner)
+        answer = self.send(Call("GET", _lock(name) + "/check", query=query))
+        return answer.json().get("holds") is True
+
+    def break_lock(self, name: str, *, token: Optional[int] = None) -> None:
+        """Takes a lock from all who hold it, or from the holders of one token; who waits next gets
+        it. ``unknown-latch`` (:class:`NotFound`) if nobody holds it. Without ``token`` it is not sent
+        again after an unknown outcome: it would take the lock from the next holder too."""
+        query = _given(token=token)
+        self.send(Call("DELETE", _lock(name), query=query, repeatable=token is not None))
+
+    def get_lock(
+        self, name: str, *, index: Optional[int] = None, wait: Optional[float] = None
+    ) -> LockView:
+        """Who holds a lock; a long poll with ``index`` and ``wait``. ``unknown-latch``
+        (:class:`NotFound`) if nobody holds it or waits."""
+        return shapes.read(self._poll(_lock(name), index, wait), shapes.lock)
+
+    def list_locks(self) -> List[LockView]:
+        """All locks that somebody holds or waits for, of one revision."""
+        return [shapes.lock(lock) for lock in self._listed("/v1/locks", "locks")]
+
+    # Elections
+
+    def campaign(
+        self, name: str, session: str, *, value: str = "", wait: float = 0.0
+    ) -> Campaigned:
+        """Stands for leader, with a ``value`` that the election shows to everybody, and waits at
+        most ``wait`` seconds. Who does not lead by then stays a candidate, in its place, until it
+        resigns or its session ends. Asking again is harmless; with another value it changes the
+        value, also while leading."""
+        body = {"session": session, "value": value, "wait": format_duration(wait)}
+        target = _election(name) + "/campaign"
+        call = Call("POST", target, body=json_body(body), headers=_JSON, wait=wait)
+        return shapes.read(self.send(call), shapes.campaigned)
+
+    def resign(
+        self, name: str, *, token: Optional[int] = None, session: Optional[str] = None
+    ) -> None:
+        """Gives up leading (``token``), or whatever a session has in the election (``session``).
+        :class:`StaleToken` if there is nothing to give up."""
+        self._once(_election(name) + "/resign", _put(token=token, session=session))
+
+    def check_election(self, name: str, token: int) -> bool:
+        """Whether the leader of this token still leads."""
+        answer = self.send(Call("GET", _election(name) + "/check", query=_given(token=token)))
+        return answer.json().get("holds") is True
+
+    def break_election(self, name: str, *, token: Optional[int] = None) -> None:
+        """Takes the leadership away; the next candidate leads. Without ``token`` it is not sent again
+        after an unknown outcome."""
+        query = _given(token=token)
+        self.send(Call("DELETE", _election(name), query=query, repeatable=token is not None))
+
+    def get_election(
+        self, name: str, *, index: Optional[int] = None, wait: Optional[float] = None
+    ) -> ElectionView:
+        """Who leads and who waits to; a long poll with ``index`` and ``wait``. ``unknown-latch``
+        (:class:`NotFound`) if nobody stands."""
+        return shapes.read(self._poll(_election(name), index, wait), shapes.election)
+
+    def list_elections(self) -> List[ElectionView]:
+        """All elections in which somebody stands, of one revision."""
+        return [shapes.election(one) for one in self._listed("/v1/elections", "elections")]
+
     # Watches
 
     def watch(
@@ -333,6 +468,32 @@ class Client:
         """Sends a call that has no method here, on the same way as those that have one."""
         return self._transport.send(call)
 
+    def _once(self, target: str, body: Mapping[str, Any]) -> None:
+        headers = {**_JSON, "Idempotency-Key": uuid.uuid4().hex}
+        self.send(Call("POST", target, body=json_body(dict(body)), headers=headers))
+
+    def _listed(self, target: str, name: str, **query: Optional[str]) -> List[Dict[str, Any]]:
+        for _ in range(3):
+            try:
+                return list(self._pages(target, name, query))
+            except Compacted:
+                # The revision of the first page is not kept any more: a longer list than fits on one
+                # page and a node that went away meanwhile.
+                continue
+        return list(self._pages(target, name, query))
+
+    def _pages(
+        self, target: str, name: str, asked: Mapping[str, Optional[str]]
+    ) -> Iterator[Dict[str, Any]]:
+        cursor: Optional[str] = None
+        while True:
+            query = _given(limit=_PAGE, cursor=cursor, **asked)
+            page = self.send(Call("GET", target, query=query)).json()
+            yield from page.get(name, ())
+            cursor = page.get("next_cursor")
+            if not cursor:
+                return
+
     def _poll(self, target: str, index: Optional[int], wait: Optional[float]) -> Answer:
         if index is None:
             return self.send(Call("GET", target))
@@ -343,6 +504,10 @@ class Client:
 
 def _given(**parameters: Union[None, str, bytes, int]) -> List[Tuple[str, Union[str, bytes, int]]]:
     return [(name, value) for name, value in parameters.items() if value is not None]
+
+
+def _put(**fields: Union[None, str, int]) -> Dict[str, Union[str, int]]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _texts(name: str, texts: Iterable[str]) -> List[str]:
@@ -365,3 +530,11 @@ def _set(name: str) -> str:
 
 def _worker(name: str, worker: str) -> str:
     return path("v1", "shard-sets", name, "workers", worker)
+
+
+def _lock(name: str) -> str:
+    return path("v1", "locks", name)
+
+
+def _election(name: str) -> str:
+    return path("v1", "elections", name)

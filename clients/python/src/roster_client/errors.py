@@ -87,6 +87,14 @@ class Conflict(RosterError):
     """The state of the cluster forbids it (409), such as ``stale-incarnation``."""
 
 
+class LockHeld(Conflict):
+    """Somebody else holds the lock (``lock-held``); the place in its queue was given up."""
+
+
+class StaleToken(Conflict):
+    """Nobody holds what this token stood for (``stale-token``); nothing was changed."""
+
+
 class Compacted(RosterError):
     """The changes after the asked revision are not kept any more (410): list again."""
 
@@ -120,10 +128,18 @@ _BY_STATUS: Dict[int, Type[RosterError]] = {
 }
 
 
+_BY_CODE: Dict[str, Type[RosterError]] = {
+    "lock-held": LockHeld,
+    "stale-token": StaleToken,
+}
+
+
 def refusal(status: int, body: bytes, retry_after: Optional[float] = None) -> RosterError:
     """The error that a node's answer stands for; what it does not say is judged by its status."""
     document = _document(body)
-    kind = _BY_STATUS.get(status, Unavailable if status >= 500 else InvalidRequest)
+    code = _text(document.get("code")) or f"http-{status}"
+    by_status = _BY_STATUS.get(status, Unavailable if status >= 500 else InvalidRequest)
+    kind = _BY_CODE.get(code, by_status)
     word = document.get("outcome")
     nothing = word == "none" if isinstance(word, str) else status < 500
     retryable = document.get("retryable")
@@ -131,7 +147,7 @@ def refusal(status: int, body: bytes, retry_after: Optional[float] = None) -> Ro
     fields = document.get("errors")
     return kind(
         detail if isinstance(detail, str) else _shown(body),
-        code=_text(document.get("code")) or f"http-{status}",
+        code=code,
         status=status,
         outcome=Outcome.NONE if nothing else Outcome.UNKNOWN,
         retryable=retryable if isinstance(retryable, bool) else status in _PASSING,

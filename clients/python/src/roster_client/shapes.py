@@ -141,6 +141,74 @@ class Released:
     detail: str = ""
 
 
+@dataclass(frozen=True)
+class Acquired:
+    """A lock that was won."""
+
+    name: str
+    token: int
+    """The revision at which it was won: the fencing token of what is done under it."""
+    mode: str
+    """``exclusive`` or ``shared``."""
+    revision: int
+
+
+@dataclass(frozen=True)
+class LockHolder:
+    """Who holds a lock: an owner on a session."""
+
+    owner: str
+    session: str
+    token: int
+    mode: str
+    """``exclusive`` or ``shared``."""
+
+
+@dataclass(frozen=True)
+class LockView:
+    """Who holds a lock, and how many wait for it."""
+
+    name: str
+    holders: Tuple[LockHolder, ...]
+    waiting: int
+    revision: int
+
+
+@dataclass(frozen=True)
+class Campaigned:
+    """The answer to a campaign. Who does not lead stays a candidate, in its place."""
+
+    name: str
+    leader: bool
+    token: Optional[int]
+    """The revision at which it was won; ``None`` for a candidate."""
+    revision: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A session that waits to lead."""
+
+    session: str
+    value: str
+
+
+@dataclass(frozen=True)
+class ElectionView:
+    """Who leads, and who waits to."""
+
+    name: str
+    leader: Optional[str]
+    """The session that leads."""
+    value: str
+    """What the leader told of itself."""
+    token: Optional[int]
+    candidates: Tuple[Candidate, ...]
+    """The first that wait, in order; at most 100."""
+    waiting: int
+    revision: int
+
+
 def read(answer: Answer, reader: Callable[[Dict[str, Any]], T]) -> T:
     """Reads an answer's body.
 
@@ -213,6 +281,60 @@ def released(body: Dict[str, Any]) -> Tuple[Released, ...]:
     return tuple(
         Released(_text(result["shard"]), result.get("code") or "", result.get("detail") or "")
         for result in body["results"]
+    )
+
+
+def acquired(body: Dict[str, Any]) -> Acquired:
+    return Acquired(
+        name=_text(body["name"]),
+        token=_number(body["token"]),
+        mode=_text(body["mode"]),
+        revision=_number(body["revision"]),
+    )
+
+
+def lock(body: Dict[str, Any]) -> LockView:
+    holders = (
+        LockHolder(
+            owner=_text(holder["owner"]),
+            session=_text(holder["session"]),
+            token=_number(holder["token"]),
+            mode=_text(holder["mode"]),
+        )
+        for holder in body["holders"]
+    )
+    return LockView(
+        name=_text(body["name"]),
+        holders=tuple(holders),
+        waiting=_number(body["waiting"]),
+        revision=_number(body["revision"]),
+    )
+
+
+def campaigned(body: Dict[str, Any]) -> Campaigned:
+    leads = body["leader"] is True
+    return Campaigned(
+        name=_text(body["name"]),
+        leader=leads,
+        token=_number(body["token"]) if leads else None,
+        revision=_number(body["revision"]),
+    )
+
+
+def election(body: Dict[str, Any]) -> ElectionView:
+    leader, token = body.get("leader"), body.get("token")
+    candidates = (
+        Candidate(_text(candidate["session"]), candidate.get("value") or "")
+        for candidate in body["candidates"]
+    )
+    return ElectionView(
+        name=_text(body["name"]),
+        leader=None if leader is None else _text(leader),
+        value=body.get("value") or "",
+        token=None if token is None else _number(token),
+        candidates=tuple(candidates),
+        waiting=_number(body["waiting"]),
+        revision=_number(body["revision"]),
     )
 
 

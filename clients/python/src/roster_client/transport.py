@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import ssl
 import threading
 import time
 import urllib.parse
@@ -27,6 +28,9 @@ _CONNECT_SECONDS = 1.5
 # While others can still be asked, a node gets its share of a call's time, but at least this. Beyond
 # the time for a connection: else one that is never made would look like an unknown outcome.
 _SHARE_SECONDS_MIN = 2.0
+
+# What a try gets that begins when the call's time is nearly over.
+_LATE_TRY_SECONDS_MIN = 0.25
 
 _PAUSE_SECONDS_MIN = 0.1
 _PAUSE_SECONDS_MAX = 5.0
@@ -66,8 +70,8 @@ class Call:
     repeatable: bool = True
     patience: Optional[float] = None
     """Seconds for all nodes together, instead of the client's timeout."""
-    share_min: float = _SHARE_SECONDS_MIN
-    """Seconds that each node gets at least."""
+    share_min: Optional[float] = None
+    """Seconds that each node gets at least, instead of what the client gives."""
     wait: float = 0.0
     """Seconds that a node is asked to hold its answer back: each gets them on top."""
 
@@ -115,12 +119,10 @@ class Answer:
 class Node:
     """One node's address and the connections to it."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, tls: Optional[ssl.SSLContext] = None) -> None:
         host, port = _address(text)
         self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._pool = urllib3.HTTPConnectionPool(
-            host, port, maxsize=_CONNECTIONS_KEPT, block=False, retries=False
-        )
+        self._pool = _pool(host, port, tls)
 
     def open(self, call: Call, seconds: float) -> urllib3.BaseHTTPResponse:
         """Sends a call and gives the beginning of a success back; each silence of the node, now and
@@ -187,12 +189,30 @@ class Node:
         return body
 
 
+def _pool(host: str, port: int, tls: Optional[ssl.SSLContext]) -> urllib3.HTTPConnectionPool:
+    if tls is None:
+        return urllib3.HTTPConnectionPool(
+            host, port, maxsize=_CONNECTIONS_KEPT, block=False, retries=False
+        )
+    return urllib3.HTTPSConnectionPool(
+        host,
+        port,
+        maxsize=_CONNECTIONS_KEPT,
+        block=False,
+        retries=False,
+        ssl_context=tls,
+        # The context decides; urllib3 would otherwise decide once more.
+        assert_hostname=None if tls.check_hostname else False,
+        cert_reqs=tls.verify_mode,
+    )
+
+
 def _address(text: str) -> Tuple[str, int]:
     def wrong(why: str) -> InvalidRequest:
         return InvalidRequest(f"endpoint {text!r} {why}, such as 127.0.0.1:7401")
 
     if text.startswith("https://"):
-        raise wrong("asks for TLS, which Roster does not speak yet; give HOST:PORT")
+        raise wrong("asks for TLS; give HOST:PORT, and the client a TLS context")
     address = text[len("http://") :] if text.startswith("http://") else text
     try:
         parts = urllib.parse.urlsplit(f"//{address}")
@@ -207,14 +227,21 @@ def _address(text: str) -> Tuple[str, int]:
 class Transport:
     """The nodes of one cluster, and the one that calls go to. Threads may share it."""
 
-    def __init__(self, endpoints: Union[str, Iterable[str]], timeout: float) -> None:
+    def __init__(
+        self,
+        endpoints: Union[str, Iterable[str]],
+        timeout: float,
+        share_min: float = _SHARE_SECONDS_MIN,
+        tls: Optional[ssl.SSLContext] = None,
+    ) -> None:
         texts = endpoints.split(",") if isinstance(endpoints, str) else list(endpoints)
-        self.nodes: List[Node] = [Node(text.strip()) for text in texts if text.strip()]
+        self.nodes: List[Node] = [Node(text.strip(), tls) for text in texts if text.strip()]
         if not 1 <= len(self.nodes) <= ENDPOINTS_MAX:
             raise InvalidRequest(f"{len(self.nodes)} endpoints; 1 to {ENDPOINTS_MAX} are needed")
         if not timeout > 0:
             raise InvalidRequest(f"a timeout of {timeout!r} seconds leaves no time for an answer")
         self.timeout = timeout
+        self._share_min = share_min
         self._current = 0
         self._lock = threading.Lock()
 
@@ -241,9 +268,10 @@ class Transport:
         share = self.share(patience, call.share_min) if call.repeatable else patience
         pauses = Pauses(len(self.nodes))
         place, unknown = self.current(), False
+        seconds = share
         while True:
             try:
-                return self.nodes[place].ask(call, share + call.wait)
+                return self.nodes[place].ask(call, seconds + call.wait)
             except RosterError as error:
                 unknown = unknown or error.outcome is Outcome.UNKNOWN
                 if error.retryable:
@@ -258,10 +286,15 @@ class Transport:
                 if pauses.all_were_tried and time.monotonic() + pause >= until:
                     raise
             time.sleep(pause)
+            if pauses.all_were_tried:
+                # A try that begins late must not make the call much longer than its time.
+                left = until - time.monotonic()
+                seconds = min(share, max(left, _LATE_TRY_SECONDS_MIN))
 
-    def share(self, patience: float, share_min: float = _SHARE_SECONDS_MIN) -> float:
+    def share(self, patience: float, share_min: Optional[float] = None) -> float:
         """The seconds that one node gets, so that one that hangs leaves time for the others."""
-        return min(max(patience / len(self.nodes), share_min), patience)
+        least = self._share_min if share_min is None else share_min
+        return min(max(patience / len(self.nodes), least), patience)
 
     def names(self) -> str:
         return ", ".join(node.name for node in self.nodes)

@@ -1,0 +1,636 @@
+"""tooz's coordination on Roster: groups are apps, members are instances, and all that one coordinator
+has (memberships, locks, candidacies) hangs off one session.
+
+- A quiet :meth:`RosterDriver.run_watchers` is one small request, whatever the number of groups.
+- A coordinator whose session was lost opens another one, joins its groups again with the same
+  capabilities and stands again for what it stood for; its locks are lost, and say so.
+- Threads may share a coordinator, also green ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple, TypeVar, Union
+
+import tooz
+from tooz import coordination, partitioner, utils
+
+from roster_client import Client, NotFound, Outcome, RosterError, StaleToken
+
+from . import members as stored
+from .election import Elections
+from .encoding import Ids, shown, to_bytes
+from .errors import translated
+from .locks import RosterLock
+from .members import Groups
+from .partition import DEFAULT_PARTITION_NUMBER, RosterPartitioner
+from .session import Session
+from .url import settings_of
+from .watchers import Watched
+
+LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# What one call may take, on all nodes together: it ends within five seconds, whatever happens.
+_CALL_SECONDS = 4.5
+
+# What one node gets at least, where many are named.
+_SHARE_SECONDS_MIN = 0.5
+
+# Of a heartbeat's interval: tooz's heart beats at half of what it is told.
+_BEATS_PER_INTERVAL = 2
+
+
+class RosterDriver(
+    coordination.CoordinationDriverCachedRunWatchers,
+    coordination.CoordinationDriverWithExecutor,
+):
+    """A coordinator.
+
+    The URL names the nodes, and the next one is tried where one does not answer::
+
+        roster://host1:7400,host2:7400,host3:7400/?timeout=15
+
+    ``roster+https`` speaks TLS, for a proxy in front of the nodes. Options, besides tooz's own
+    ``executor``:
+
+    =========  =======  ====================================================================
+    Name       Default  Meaning
+    =========  =======  ====================================================================
+    timeout    15       seconds, from 1: who is not heard of for so long is gone, with its
+                        locks and leaderships
+    namespace           what names of groups and locks begin with on the server, to keep
+                        deployments apart that share a cluster
+    ca_cert             file with the certificates to trust, instead of the system's
+    cert_cert           file with the certificate to show
+    cert_key            file with its key
+    verify     true     ``false``: believe any certificate
+    =========  =======  ====================================================================
+    """
+
+    CHARACTERISTICS = (
+        coordination.Characteristics.DISTRIBUTED_ACROSS_THREADS,
+        coordination.Characteristics.DISTRIBUTED_ACROSS_PROCESSES,
+        coordination.Characteristics.DISTRIBUTED_ACROSS_HOSTS,
+        coordination.Characteristics.LINEARIZABLE,
+    )
+
+    def __init__(
+        self, member_id: Union[str, bytes], parsed_url: Any, options: Dict[str, Any]
+    ) -> None:
+        super().__init__(to_bytes(member_id), parsed_url, options)
+        self._settings = settings_of(parsed_url, utils.collapse(options))
+        self.ids = Ids(self._settings.namespace)
+        self._client: Optional[Client] = None
+        self._session: Optional[Session] = None
+        self._stopping = False
+        # Guards the session and what hangs off it. Taken after the one of the watchers, if both are.
+        self._session_lock = threading.RLock()
+        self._memberships: Dict[bytes, bytes] = {}
+        self._not_rejoined: Set[bytes] = set()
+        self._abandoned: List[Tuple[str, Session, str]] = []
+        # Guards what is remembered of groups and elections; callbacks run under it.
+        self._watch_lock = threading.RLock()
+
+    # Life
+
+    def start(self, start_heart: bool = False) -> None:
+        was_started = self._started
+        try:
+            super().start(start_heart)
+        except BaseException:
+            if not was_started:
+                self._executor.stop()
+            raise
+
+    def _start(self) -> None:
+        super()._start()
+        settings = self._settings
+        with translated():
+            client = Client(
+                settings.endpoints,
+                timeout=_CALL_SECONDS,
+                share_min=_SHARE_SECONDS_MIN,
+                tls=settings.tls,
+            )
+            try:
+                session = self._opened(client)
+            except BaseException:
+                client.close()
+                raise
+        self._stopping = False
+        self._client, self._session = client, session
+        self._memberships, self._not_rejoined, self._abandoned = {}, set(), []
+        share = max(_CALL_SECONDS / len(settings.endpoints), _SHARE_SECONDS_MIN)
+        self._groups = Groups(client, self.ids, share)
+        self._watched = Watched(client, self._groups, self.ids)
+        self._elections = Elections(client, self.ids, self._member_id)
+        for group in list(self._group_members):
+            # Watched before a stop: told again from what it knew then.
+            self._watched.members[group] = dict.fromkeys(self._group_members[group], b"")
+            self._watched.news[group] = None
+
+    def _opened(self, client: Client) -> Session:
+        return Session(client, self._settings.timeout, f"tooz {shown(self._member_id)}"[:200])
+
+    def stop(self) -> None:
+        # From here on a heart that cannot reach the cluster gives up, and no session is opened again.
+        self._stopping = self._started
+        # The end of the session leaves all groups in one write.
+        self._joined_groups = set()
+        super().stop()
+
+    def _stop(self) -> None:
+        super()._stop()
+        with self._session_lock:
+            client, session = self._client, self._session
+            self._client = self._session = None
+            self._memberships, self._abandoned = {}, []
+        if client is None or session is None:
+            return
+        try:
+            session.close()
+        except NotFound:
+            pass
+        except RosterError as error:
+            LOG.warning(
+                "Roster was not told that this coordinator stops, so its memberships and locks end "
+                "in %.0f seconds: %s",
+                self._settings.timeout,
+                error,
+            )
+        finally:
+            client.close()
+
+    @property
+    def client(self) -> Client:
+        """The connection to the cluster. Raises :class:`ToozError` if there is none."""
+        client = self._client
+        if client is None or self._stopping:
+            raise tooz.ToozError("The coordinator is not started: call start() first")
+        return client
+
+    # The session
+
+    def session(self) -> Session:
+        """The session of now. Raises :class:`ToozError` if there is none."""
+        session = self._session
+        if session is None or self._stopping:
+            raise tooz.ToozError("The coordinator is not started: call start() first")
+        return session
+
+    def heartbeat(self) -> float:
+        """Renews the session, or opens another one and joins again. Gives the seconds until the next
+        heartbeat is due at the latest."""
+        if self._stopping:
+            return self._settings.timeout
+        with translated():
+            session = self.session()
+            try:
+                session.renew()
+            except NotFound as error:
+                if error.code != "unknown-session":
+                    raise
+                session = self.reopened(session)
+            self._rejoin()
+            self._give_back()
+        return session.heartbeat_every * _BEATS_PER_INTERVAL
+
+    def reopened(self, lost: Session) -> Session:
+        """The session that follows a lost one. All groups are joined again with the capabilities
+        that they were joined with last."""
+        lost.end()
+        with self._session_lock:
+            current = self.session()
+            if current is not lost:
+                return current
+            LOG.warning(
+                "Roster has ended session %s of this coordinator, which it did not hear of for too "
+                "long: opening another one, and joining %d groups again",
+                lost.id,
+                len(self._memberships),
+            )
+            self._session = current = self._opened(self.client)
+            self._not_rejoined = set(self._memberships)
+            self._rejoin()
+            return current
+
+    def _rejoin(self) -> None:
+        if not self._not_rejoined:
+            return
+        with self._session_lock:
+            for group in sorted(self._not_rejoined):
+                self._rejoin_one(group)
+                self._not_rejoined.discard(group)
+
+    def _rejoin_one(self, group: bytes) -> None:
+        payload = self._memberships.get(group)
+        if payload is None:
+            return
+        try:
+            self._put(group, payload, self.session())
+        except (coordination.GroupNotCreated, coordination.MemberAlreadyExist) as error:
+            LOG.warning("A group cannot be joined again after the session was lost: %s", error)
+            self._forget(group)
+
+    def _on_session(self, act: Callable[[Session], T]) -> T:
+        """Does what needs a session, once more with another one if the first was lost."""
+        session = self.session()
+        try:
+            return act(session)
+        except NotFound as error:
+            if error.code != "unknown-session":
+                raise
+            return act(self.reopened(session))
+
+    @contextlib.contextmanager
+    def kept_alive(self, seconds: Optional[float]) -> Iterator[None]:
+        """Keeps the session while a call waits for so long, ``None`` for without end, where no heart
+        beats that does."""
+        patient = seconds is None or seconds > self.session().heartbeat_every
+        if not patient or self.heart.is_alive():
+            yield
+            return
+        over = threading.Event()
+
+        def beat() -> None:
+            pause = self.session().heartbeat_every
+            while not over.wait(pause):
+                try:
+                    pause = self.heartbeat() / _BEATS_PER_INTERVAL
+                except tooz.ToozError as error:
+                    LOG.warning("A heartbeat during a wait failed: %s", error)
+                    pause = 1.0
+
+        beating = threading.Thread(target=beat, name="roster-wait", daemon=True)
+        beating.start()
+        try:
+            yield
+        finally:
+            over.set()
+
+    # Groups
+
+    def _later(self, act: Callable[..., T], *arguments: Any) -> coordination.CoordinatorResult[T]:
+        def acted() -> T:
+            with translated():
+                return act(*arguments)
+
+        return coordination.CoordinatorResult(self._executor.submit(acted))
+
+    def create_group(self, group_id: Union[str, bytes]) -> coordination.CoordinatorResult[None]:
+        return self._later(self._groups_now().create, to_bytes(group_id))
+
+    def delete_group(self, group_id: Union[str, bytes]) -> coordination.CoordinatorResult[None]:
+        return self._later(self._groups_now().delete, to_bytes(group_id))
+
+    def get_groups(self) -> coordination.CoordinatorResult[List[bytes]]:
+        return self._later(self._groups_now().names)
+
+    def _groups_now(self) -> Groups:
+        self.session()
+        return self._groups
+
+    # Members
+
+    def join_group(
+        self,
+        group_id: Union[str, bytes],
+        capabilities: Optional[coordination.Capabilities] = None,
+    ) -> coordination.CoordinatorResult[None]:
+        return self._later(self._join, to_bytes(group_id), stored.packed(capabilities))
+
+    def _join(self, group: bytes, payload: bytes) -> None:
+        # Under the lock, so that a session that is lost meanwhile is followed by one with this group.
+        with self._session_lock:
+            self._on_session(lambda session: self._put(group, payload, session))
+            self._memberships[group] = payload
+            self._joined_groups.add(group)
+
+    def _put(self, group: bytes, payload: bytes, session: Session) -> None:
+        until = time.monotonic() + _CALL_SECONDS
+        unheard = False
+        while True:
+            try:
+                return self._groups.join(group, self._member_id, payload, session.id)
+            except coordination.MemberAlreadyExist:
+                known = group in self._memberships and group not in self._not_rejoined
+                if known or not self._is_on(group, session):
+                    raise
+                if unheard:
+                    return None
+                # An earlier join that was not answered; its capabilities may be others.
+                return self._groups.update(group, self._member_id, payload)
+            except RosterError as error:
+                again = error.retryable and error.outcome is Outcome.UNKNOWN
+                if not again or time.monotonic() >= until:
+                    raise
+                unheard = True
+
+    def _is_on(self, group: bytes, session: Session) -> bool:
+        """Whether the member that is in the group is this coordinator."""
+        try:
+            found = self._groups.member(group, self._member_id)
+        except (coordination.GroupNotCreated, coordination.MemberNotJoined):
+            return False
+        return bool(found["session"] == session.id)
+
+    def leave_group(self, group_id: Union[str, bytes]) -> coordination.CoordinatorResult[None]:
+        return self._later(self._leave, to_bytes(group_id))
+
+    def _leave(self, group: bytes) -> None:
+        with self._session_lock:
+            try:
+                self._groups.leave(group, self._member_id)
+            except (coordination.MemberNotJoined, coordination.GroupNotCreated):
+                self._forget(group)
+                raise
+            self._forget(group)
+
+    def _forget(self, group: bytes) -> None:
+        self._memberships.pop(group, None)
+        self._joined_groups.discard(group)
+
+    def update_capabilities(
+        self, group_id: Union[str, bytes], capabilities: Optional[coordination.Capabilities]
+    ) -> coordination.CoordinatorResult[None]:
+        return self._later(self._update, to_bytes(group_id), stored.packed(capabilities))
+
+    def _update(self, group: bytes, payload: bytes) -> None:
+        with self._session_lock:
+            if group in self._memberships:
+                # If the session was lost, the group is joined again with the new ones.
+                self._memberships[group] = payload
+            try:
+                self._groups.update(group, self._member_id, payload)
+            except coordination.MemberNotJoined:
+                if not self._is_still_member(group):
+                    raise
+
+    def _is_still_member(self, group: bytes) -> bool:
+        """Whether this coordinator, which is not listed in a group that it joined, has only lost its
+        session: then it is joined again by now."""
+        with self._session_lock:
+            if group not in self._memberships:
+                return False
+            self.heartbeat()
+            return group in self._memberships and self._is_on(group, self.session())
+
+    def get_members(
+        self, group_id: Union[str, bytes]
+    ) -> coordination.CoordinatorResult[Set[bytes]]:
+        groups = self._groups_now()
+        return self._later(lambda: set(groups.listed(to_bytes(group_id)).members))
+
+    def get_members_with_capabilities(
+        self, group_id: Union[str, bytes]
+    ) -> coordination.CoordinatorResult[Dict[bytes, Optional[coordination.Capabilities]]]:
+        groups = self._groups_now()
+
+        def read() -> Dict[bytes, Optional[coordination.Capabilities]]:
+            members = groups.listed(to_bytes(group_id)).members
+            return {member: stored.unpacked(payload) for member, payload in members.items()}
+
+        return self._later(read)
+
+    def get_member_capabilities(
+        self, group_id: Union[str, bytes], member_id: Union[str, bytes]
+    ) -> coordination.CoordinatorResult[Optional[coordination.Capabilities]]:
+        groups = self._groups_now()
+
+        def read() -> Optional[coordination.Capabilities]:
+            instance = groups.member(to_bytes(group_id), to_bytes(member_id))
+            return stored.unpacked(stored.payload_of(instance))
+
+        return self._later(read)
+
+    def get_member_info(
+        self, group_id: Union[str, bytes], member_id: Union[str, bytes]
+    ) -> coordination.CoordinatorResult[Dict[str, Any]]:
+        """``created_at`` is when the member joined, ``updated_at`` when it was last heard of; dates in
+        UTC."""
+        groups = self._groups_now()
+
+        def read() -> Dict[str, Any]:
+            instance = groups.member(to_bytes(group_id), to_bytes(member_id))
+            joined = stored.time_of(instance.get("registered_at"))
+            return {
+                "capabilities": stored.unpacked(stored.payload_of(instance)),
+                "created_at": joined,
+                "updated_at": stored.time_of(instance.get("last_heartbeat")) or joined,
+            }
+
+        return self._later(read)
+
+    def join_partitioned_group(
+        self,
+        group_id: Union[str, bytes],
+        weight: int = 1,
+        partitions: int = DEFAULT_PARTITION_NUMBER,
+    ) -> partitioner.Partitioner:
+        group = to_bytes(group_id)
+        self.join_group_create(group, capabilities={"weight": weight})
+        with translated():
+            return RosterPartitioner(self, group, partitions=partitions)
+
+    # Watchers
+
+    def watch_join_group(self, group_id: Union[str, bytes], callback: Any) -> None:
+        with self._watch_lock:
+            super().watch_join_group(to_bytes(group_id), callback)
+
+    def unwatch_join_group(self, group_id: Union[str, bytes], callback: Any) -> None:
+        with self._watch_lock:
+            super().unwatch_join_group(to_bytes(group_id), callback)
+            self._drop_unwatched(to_bytes(group_id))
+
+    def watch_leave_group(self, group_id: Union[str, bytes], callback: Any) -> None:
+        with self._watch_lock:
+            super().watch_leave_group(to_bytes(group_id), callback)
+
+    def unwatch_leave_group(self, group_id: Union[str, bytes], callback: Any) -> None:
+        with self._watch_lock:
+            super().unwatch_leave_group(to_bytes(group_id), callback)
+            self._drop_unwatched(to_bytes(group_id))
+
+    def _init_watch_group(self, group_id: bytes) -> None:
+        if group_id in self._group_members:
+            return
+        self.session()
+        with translated():
+            listed = self._watched.begin(group_id)
+        self._watched.members[group_id] = listed.members
+        self._group_members[group_id] = set(listed.members)
+
+    def _drop_unwatched(self, group: bytes) -> None:
+        if not self._has_hooks_for_group(group):
+            self._group_members.pop(group, None)
+            self._watched.members.pop(group, None)
+            self._watched.news.pop(group, None)
+
+    @contextlib.contextmanager
+    def watching(self, group: bytes) -> Iterator[Dict[bytes, bytes]]:
+        """Gives the members of a group, with their capabilities, as the next run of the watchers will
+        take them for known; nothing is told inside."""
+        with self._watch_lock:
+            try:
+                self._init_watch_group(group)
+                yield dict(self._watched.members[group])
+            finally:
+                self._drop_unwatched(group)
+
+    def payload_seen(self, group: bytes, member: bytes) -> Optional[bytes]:
+        """The capabilities of a member whose joining is being told."""
+        return self._watched.members.get(group, {}).get(member)
+
+    def run_watchers(self, timeout: Optional[float] = None) -> List[Any]:
+        """Tells what happened since the last run: it sees all that was acknowledged before it was
+        called, by anyone. With nothing new it is one small request."""
+        until = None if timeout is None else time.monotonic() + timeout
+        with self._watch_lock:
+            self.session()
+            results: List[Any] = []
+            self._ask(until)
+            for group in sorted(self._watched.news):
+                results.extend(self._tell(group, until))
+            results.extend(self._run_elections(until))
+            return results
+
+    def run_elect_coordinator(self) -> None:
+        with self._watch_lock:
+            self.session()
+            self._ask(None)
+            self._run_elections(None)
+
+    def _ask(self, until: Optional[float]) -> None:
+        with translated():
+            self._watched.ask(self._elections.stood_for(), _left(until))
+
+    def _tell(self, group: bytes, until: Optional[float]) -> List[Any]:
+        """Calls back for what is new in one group, and then remembers it."""
+        before = self._group_members.get(group, set())
+        with translated():
+            now = self._watched.now(group, _left(until))
+            if group in self._joined_groups and self._member_id not in now:
+                now = self._booted_out_or_back(group, now, until)
+        self._watched.members[group] = now
+        results: List[Any] = []
+        for member in sorted(set(now) - before):
+            joined = coordination.MemberJoinedGroup(group, member)
+            results.extend(_hooks(self._hooks_join_group, group).run(joined))
+        for member in sorted(before - set(now)):
+            left = coordination.MemberLeftGroup(group, member)
+            results.extend(_hooks(self._hooks_leave_group, group).run(left))
+        # Only now: what a callback that raises did not take is told again.
+        self._watched.news.pop(group, None)
+        if group in self._group_members:
+            self._group_members[group] = set(now)
+        self._drop_unwatched(group)
+        return results
+
+    def _booted_out_or_back(
+        self, group: bytes, now: Dict[bytes, bytes], until: Optional[float]
+    ) -> Dict[bytes, bytes]:
+        with self._session_lock:
+            if not self._is_still_member(group):
+                self._forget(group)
+                return now
+        self._watched.news[group] = None
+        return self._watched.now(group, _left(until))
+
+    # Elections
+
+    def watch_elected_as_leader(self, group_id: Union[str, bytes], callback: Any) -> None:
+        group = to_bytes(group_id)
+        with self._watch_lock:
+            with translated():
+                self._groups_now().check(group)
+            super().watch_elected_as_leader(group, callback)
+
+    def unwatch_elected_as_leader(self, group_id: Union[str, bytes], callback: Any) -> None:
+        group = to_bytes(group_id)
+        with self._watch_lock:
+            if group not in self._hooks_elected_leader:
+                raise coordination.WatchCallbackNotFound(group, callback)
+            super().unwatch_elected_as_leader(group, callback)
+            if group not in self._hooks_elected_leader and self._client is not None:
+                # Whoever leads goes on; who waits would be elected without hearing of it.
+                with translated():
+                    self._elections.withdraw(group)
+
+    def stand_down_group_leader(self, group_id: Union[str, bytes]) -> bool:
+        with self._watch_lock, translated():
+            return self._elections.stand_down(to_bytes(group_id), self.session())
+
+    def get_leader(  # type: ignore[override]
+        self, group_id: Union[str, bytes]
+    ) -> coordination.CoordinatorResult[Optional[bytes]]:
+        self.session()
+        return self._later(self._elections.leader, to_bytes(group_id))
+
+    def _run_elections(self, until: Optional[float]) -> List[Any]:
+        results: List[Any] = []
+        for group in sorted(self._hooks_elected_leader):
+            results.extend(self._run_election(group, until))
+        return results
+
+    def _run_election(self, group: bytes, until: Optional[float]) -> List[Any]:
+        with translated():
+            won = self._on_session(
+                lambda session: self._elections.won(group, session, self._watched)
+            )
+        if won is None:
+            return []
+        elected = coordination.LeaderElected(group, self._member_id)
+        results = _hooks(self._hooks_elected_leader, group).run(elected)
+        # Only now: what a callback that raises did not take is told again.
+        self._elections.told(group, won)
+        return results
+
+    # Locks
+
+    def get_lock(self, name: Union[str, bytes]) -> RosterLock:
+        return RosterLock(self, name)  # type: ignore[arg-type]
+
+    def abandon(self, latch: str, session: Session, owner: str) -> None:
+        """Gives a lock back that may have been won without an answer, at once or with a heartbeat."""
+        with self._session_lock:
+            self._abandoned.append((latch, session, owner))
+        with contextlib.suppress(RosterError, tooz.ToozError):
+            self._give_back()
+
+    def _give_back(self) -> None:
+        if not self._abandoned:
+            return
+        with self._session_lock:
+            waiting, self._abandoned = self._abandoned, []
+        while waiting:
+            latch, session, owner = waiting[0]
+            try:
+                self.client.abandon_lock(latch, session.id, owner)
+            except (StaleToken, NotFound):
+                pass
+            except RosterError:
+                with self._session_lock:
+                    self._abandoned = waiting + self._abandoned
+                raise
+            waiting.pop(0)
+
+
+def _hooks(hooks: Dict[bytes, coordination.Hooks], group: bytes) -> coordination.Hooks:
+    """The callbacks of a group, as they are now: they may change while they are called."""
+    return coordination.Hooks(hooks.get(group, ()))
+
+
+def _left(until: Optional[float]) -> Optional[float]:
+    """What is left of a time limit, for one request."""
+    if until is None:
+        return None
+    left = until - time.monotonic()
+    if left <= 0:
+        raise coordination.OperationTimedOut("The watchers were not run within the given time")
+    return min(left, _CALL_SECONDS)
