@@ -59,6 +59,7 @@ class Nova:
         from nova import servicegroup
 
         self.cluster = cluster
+        self.closed = False
         self.conf = nova.conf.CONF
         self._folder = folder
         self._processes: List[subprocess.Popen[bytes]] = []
@@ -116,6 +117,7 @@ class Nova:
     def close(self) -> None:
         from roster_openstack.servicegroup import process
 
+        self.closed = True
         for each in self._processes:
             self.kill(each)
         for shared in list(process._processes.values()):

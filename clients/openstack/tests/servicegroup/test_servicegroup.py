@@ -38,11 +38,11 @@ class Sampling:
         self._over = threading.Event()
         self.questions = 0
         self.answers: List[Any] = []
-        self._thread = threading.Thread(target=self._ask)
+        self._thread = threading.Thread(target=self._ask, daemon=True)
         self._thread.start()
 
     def _ask(self) -> None:
-        while not self._over.is_set():
+        while not self._over.is_set() and not self._nova.closed:
             try:
                 answer: Any = self._nova.is_up(self._host, self._topic)
             except Exception as error:
@@ -456,21 +456,24 @@ def test_a_join_reaches_who_follows_a_thousand_members(patient_nova: Nova) -> No
     print(f"\nfrom the answered join to the copy: {taken[10]:.1f} ms, worst {taken[-1]:.1f} ms")
 
 
-def test_a_forked_child_asks_for_itself(patient_nova: Nova) -> None:
-    nova, host = patient_nova, a_host()
+def test_a_forked_child_has_a_session_and_a_copy_of_its_own(patient_nova: Nova) -> None:
+    nova, host, later = patient_nova, a_host(), a_host()
     nova.api.join(host, "compute", service())
     wait_until(lambda: nova.is_up(host), "up")
     child = os.fork()
     if child == 0:
         try:
-            up = nova.is_up(host)
             nova.api.join(host, "compute", service())
-            wait_until(lambda: len(ids_of(nova, host)) == 2, "the child's own place")
-            os._exit(0 if up else 1)
+            nova.api.join(later, "compute", service())
+            # Only a copy that somebody keeps shows it.
+            wait_until(lambda: nova.is_up(later), "what happened after the fork")
+            os._exit(0 if nova.is_up(host) else 1)
         except BaseException:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert sorted(ids_of(nova, host)) == sorted([f"{host}/{os.getpid()}", f"{host}/{child}"])
+    joined = {each["id"]: each["session"] for each in instances(nova) if each["hostname"] == host}
+    assert set(joined) == {f"{host}/{os.getpid()}", f"{host}/{child}"}
+    assert len(set(joined.values())) == 2
     nova.driver.leave(host, "compute")
 
 
@@ -497,6 +500,39 @@ def test_a_service_starts_without_roster_and_joins_later(
     assert told[0].startswith("Lost connection to Roster for reporting service status")
     assert told[1] == "Recovered connection to Roster for reporting service status."
     wait_until(lambda: nova.is_up(host), "up")
+
+
+ASK = """
+import sys
+from nova import monkey_patch
+monkey_patch.patch(backend="threading")
+import nova.conf
+nova.conf.CONF(["--config-file", sys.argv[1]], project="nova", default_config_files=[])
+from nova import servicegroup
+api = servicegroup.API()
+rows = [{"host": host, "topic": "compute", "updated_at": None} for host in sys.argv[2:]]
+told = [api.service_is_up(row) for row in rows], api.get_updated_time(rows[0]) is not None
+print(monkey_patch.MONKEY_PATCHED, *told)
+"""
+
+
+@pytest.mark.parametrize("eventlet", [False, True], ids=["threads", "eventlet"])
+def test_the_first_question_of_a_process_is_answered_with_the_list(
+    patient_nova: Nova, eventlet: bool
+) -> None:
+    nova, host = patient_nova, a_host()
+    nova.api.join(host, "compute", service())
+    patching = {"OS_NOVA_DISABLE_EVENTLET_PATCHING": "0" if eventlet else "1"}
+    told = subprocess.run(
+        [sys.executable, "-c", ASK, str(nova.config_file), host, "nobody"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **patching},
+    )
+    assert told.stdout == f"{eventlet} [True, False] True\n", told.stderr
+    nova.driver.leave(host, "compute")
 
 
 def run_with(folder: Path, config: str, program: str) -> subprocess.CompletedProcess[str]:
