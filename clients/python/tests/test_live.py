@@ -58,6 +58,7 @@ def test_an_instance_is_registered_renewed_read_and_removed(client: Client, app:
     assert client.instance(app, "a:1")["metadata"] == {"built": "now"}
     assert [instance["id"] for instance in client.instances(app)] == ["a:1"]
     assert client.instances(app, filter="port == 2") == []
+    assert client.instances(app, heartbeats=True)[0]["last_heartbeat"].endswith("Z")
     client.deregister(app, "a:1", incarnation=registered.incarnation)
     with pytest.raises(NotFound) as raised:
         client.heartbeat(app, "a:1")

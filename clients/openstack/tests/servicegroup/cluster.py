@@ -1,5 +1,5 @@
 """Three real nodes of a test's own, so that it may stop and kill them. The environment variable
-ROSTER_PROGRAM names the program."""
+ROSTER_BINARY names the program."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable, Dict, List, Optional, Type
 
-PROGRAM = os.environ.get("ROSTER_PROGRAM", "")
+PROGRAM = os.environ.get("ROSTER_BINARY", "")
 
 PATIENCE_SECONDS = 30.0
 

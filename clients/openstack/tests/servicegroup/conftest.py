@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -15,7 +16,11 @@ import pytest
 from . import cluster as clusters
 from .cluster import Cluster
 
-HERE = Path(__file__).parent
+# The driver needs nova's libraries; the third file says so.
+if importlib.util.find_spec("nova") is None:
+    collect_ignore = ["test_local_copy.py", "test_presence.py"]
+
+PROGRAM = Path(__file__).parent / "real" / "service_process.py"
 
 
 class Timers:
@@ -59,6 +64,7 @@ class Nova:
         from nova import servicegroup
 
         self.cluster = cluster
+        self.closed = False
         self.conf = nova.conf.CONF
         self._folder = folder
         self._processes: List[subprocess.Popen[bytes]] = []
@@ -93,7 +99,7 @@ class Nova:
         with open(self._folder / f"{host}-{len(self._processes)}.log", "wb") as log:
             process = subprocess.Popen(
                 [
-                    *(sys.executable, str(HERE / "service_process.py"), str(self.config_file)),
+                    *(sys.executable, str(PROGRAM), str(self.config_file)),
                     *(host, topic, str(workers)),
                 ],
                 stdout=log,
@@ -116,6 +122,7 @@ class Nova:
     def close(self) -> None:
         from roster_openstack.servicegroup import process
 
+        self.closed = True
         for each in self._processes:
             self.kill(each)
         for shared in list(process._processes.values()):
@@ -128,7 +135,7 @@ class Nova:
 def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """For tests that leave the nodes alone."""
     if not clusters.PROGRAM:
-        pytest.skip("ROSTER_PROGRAM is not set: no nodes to test against")
+        pytest.skip("ROSTER_BINARY is not set: no nodes to test against")
     pytest.importorskip("nova", reason="nova is not installed")
     with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
@@ -153,7 +160,7 @@ def patient_nova(shared_cluster: Cluster, tmp_path: Path) -> Iterator[Nova]:
 def own_nova(tmp_path: Path) -> Iterator[Nova]:
     """On nodes that the test may stop."""
     if not clusters.PROGRAM:
-        pytest.skip("ROSTER_PROGRAM is not set: no nodes to test against")
+        pytest.skip("ROSTER_BINARY is not set: no nodes to test against")
     pytest.importorskip("nova", reason="nova is not installed")
     with Cluster(tmp_path) as cluster:
         told = Nova(cluster, tmp_path)

@@ -21,8 +21,8 @@ class Session:
 
 
 class PlayedCluster:
-    """Keeps sessions and instances as nodes do. ``during_register`` is called in the middle of a
-    registration: it is done, and not answered yet."""
+    """Keeps sessions and instances as nodes do. ``during_open`` and ``during_register`` are called in
+    the middle of a call: it is done, and not answered yet."""
 
     def __init__(self) -> None:
         self.sessions: List[str] = []
@@ -30,12 +30,15 @@ class PlayedCluster:
         self.opened = 0
         self.revision = 0
         self.away = False
+        self.during_open: Any = None
         self.during_register: Any = None
 
     def open_session(self, *, ttl: float, name: str) -> Session:
         self._there()
         self.opened += 1
         self.sessions.append(str(self.opened))
+        if self.during_open is not None:
+            self.during_open()
         return Session(str(self.opened))
 
     def register(self, app: str, id: str, registration: Registration) -> Registered:
@@ -101,7 +104,7 @@ def test_the_first_beat_registers_and_the_next_renews() -> None:
 
 
 def test_all_that_a_process_joins_hangs_off_one_session() -> None:
-    cluster, process = PlayedCluster(), None
+    cluster = PlayedCluster()
     process = presence(cluster)
     compute, other = member(), member("nova.conductor")
     process.beat(compute, 1.0)
@@ -164,12 +167,13 @@ def test_who_has_left_never_comes_back() -> None:
     assert cluster.ids() == [] and cluster.opened == 1
 
 
-def test_a_signal_in_the_middle_of_a_join_leaves_all_the_same() -> None:
+@pytest.mark.parametrize("moment", ["during_open", "during_register"])
+def test_a_signal_in_the_middle_of_a_join_leaves_all_the_same(moment: str) -> None:
     cluster, here = PlayedCluster(), member()
     process = presence(cluster)
     # The handler runs in the very thread that waits for the answer.
-    cluster.during_register = lambda: process.leave(here)
+    setattr(cluster, moment, lambda: process.leave(here))
     process.beat(here, 1.0)
-    assert cluster.ids() == [] and cluster.sessions == []
+    assert cluster.ids() == []
     process.beat(here, 1.0)
-    assert cluster.ids() == [] and cluster.sessions == []
+    assert cluster.ids() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, List
 
 import pytest
-from roster_client import Call, Client
+from roster_client import Call, Client, NotFound
 from roster_client.transport import json_body
 
 from .cluster import wait_until
@@ -37,11 +38,11 @@ class Sampling:
         self._over = threading.Event()
         self.questions = 0
         self.answers: List[Any] = []
-        self._thread = threading.Thread(target=self._ask)
+        self._thread = threading.Thread(target=self._ask, daemon=True)
         self._thread.start()
 
     def _ask(self) -> None:
-        while not self._over.is_set():
+        while not self._over.is_set() and not self._nova.closed:
             try:
                 answer: Any = self._nova.is_up(self._host, self._topic)
             except Exception as error:
@@ -60,7 +61,11 @@ class Sampling:
 
 def instances(nova: Nova, topic: str = "compute") -> List[Any]:
     with Client(nova.cluster.endpoints) as client:
-        return client.instances(f"nova.{topic}")
+        try:
+            return client.instances(f"nova.{topic}")
+        except NotFound:
+            # Nobody has joined yet.
+            return []
 
 
 def ids_of(nova: Nova, host: str, topic: str = "compute") -> List[str]:
@@ -295,13 +300,22 @@ def scheduler_filter_passes(host: str) -> bool:
     return bool(compute_filter.ComputeFilter().host_passes(state, None))
 
 
-def test_a_first_question_without_a_quorum_ends_and_says_why(own_nova: Nova) -> None:
+def test_a_first_question_without_a_quorum_ends_and_says_why(
+    own_nova: Nova, caplog: pytest.LogCaptureFixture
+) -> None:
     from roster_openstack.servicegroup.driver import ServiceGroupUnavailable
 
     own_nova.cluster.freeze(0)
     own_nova.cluster.freeze(1)
-    with pytest.raises(ServiceGroupUnavailable, match="never listed"):
+    with pytest.raises(ServiceGroupUnavailable) as raised:
         own_nova.is_up("anybody")
+    # Users see it: no address of Roster's is for them. Its cause, in the log, says more.
+    assert str(raised.value) == "It cannot be told at this time which services are up."
+    assert "was never listed" in str(raised.value.__cause__)
+    with pytest.raises(ServiceGroupUnavailable):
+        own_nova.is_up("somebody-else")
+    lost = [record for record in caplog.records if "was never listed" in record.getMessage()]
+    assert len(lost) == 1
 
 
 def test_a_killed_leader_downs_nobody(own_nova: Nova) -> None:
@@ -434,7 +448,7 @@ def test_a_join_reaches_who_follows_a_thousand_members(patient_nova: Nova) -> No
             host = a_host()
             nova.driver.join(host, "compute", service())
             joined = time.perf_counter()
-            wait_until(lambda host=host: nova.is_up(host), "up")
+            wait_until(functools.partial(nova.is_up, host), "up")
             taken.append((time.perf_counter() - joined) * 1e3)
             nova.driver.leave(host, "compute")
         client.close_session(session)
@@ -442,21 +456,24 @@ def test_a_join_reaches_who_follows_a_thousand_members(patient_nova: Nova) -> No
     print(f"\nfrom the answered join to the copy: {taken[10]:.1f} ms, worst {taken[-1]:.1f} ms")
 
 
-def test_a_forked_child_asks_for_itself(patient_nova: Nova) -> None:
-    nova, host = patient_nova, a_host()
+def test_a_forked_child_has_a_session_and_a_copy_of_its_own(patient_nova: Nova) -> None:
+    nova, host, later = patient_nova, a_host(), a_host()
     nova.api.join(host, "compute", service())
     wait_until(lambda: nova.is_up(host), "up")
     child = os.fork()
     if child == 0:
         try:
-            up = nova.is_up(host)
             nova.api.join(host, "compute", service())
-            wait_until(lambda: len(ids_of(nova, host)) == 2, "the child's own place")
-            os._exit(0 if up else 1)
+            nova.api.join(later, "compute", service())
+            # Only a copy that somebody keeps shows it.
+            wait_until(lambda: nova.is_up(later), "what happened after the fork")
+            os._exit(0 if nova.is_up(host) else 1)
         except BaseException:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert sorted(ids_of(nova, host)) == sorted([f"{host}/{os.getpid()}", f"{host}/{child}"])
+    joined = {each["id"]: each["session"] for each in instances(nova) if each["hostname"] == host}
+    assert set(joined) == {f"{host}/{os.getpid()}", f"{host}/{child}"}
+    assert len(set(joined.values())) == 2
     nova.driver.leave(host, "compute")
 
 
@@ -483,6 +500,39 @@ def test_a_service_starts_without_roster_and_joins_later(
     assert told[0].startswith("Lost connection to Roster for reporting service status")
     assert told[1] == "Recovered connection to Roster for reporting service status."
     wait_until(lambda: nova.is_up(host), "up")
+
+
+ASK = """
+import sys
+from nova import monkey_patch
+monkey_patch.patch(backend="threading")
+import nova.conf
+nova.conf.CONF(["--config-file", sys.argv[1]], project="nova", default_config_files=[])
+from nova import servicegroup
+api = servicegroup.API()
+rows = [{"host": host, "topic": "compute", "updated_at": None} for host in sys.argv[2:]]
+told = [api.service_is_up(row) for row in rows], api.get_updated_time(rows[0]) is not None
+print(monkey_patch.MONKEY_PATCHED, *told)
+"""
+
+
+@pytest.mark.parametrize("eventlet", [False, True], ids=["threads", "eventlet"])
+def test_the_first_question_of_a_process_is_answered_with_the_list(
+    patient_nova: Nova, eventlet: bool
+) -> None:
+    nova, host = patient_nova, a_host()
+    nova.api.join(host, "compute", service())
+    patching = {"OS_NOVA_DISABLE_EVENTLET_PATCHING": "0" if eventlet else "1"}
+    told = subprocess.run(
+        [sys.executable, "-c", ASK, str(nova.config_file), host, "nobody"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **patching},
+    )
+    assert told.stdout == f"{eventlet} [True, False] True\n", told.stderr
+    nova.driver.leave(host, "compute")
 
 
 def run_with(folder: Path, config: str, program: str) -> subprocess.CompletedProcess[str]:

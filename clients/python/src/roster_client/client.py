@@ -6,19 +6,7 @@ import ssl
 import time
 import uuid
 from types import TracebackType
-from typing import (
-    Any,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Tuple,
-    Type,
-    Union,
-)
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Type, Union
 
 from . import shapes
 from .durations import format_duration
@@ -49,10 +37,6 @@ _PAGE = 10_000
 
 # A waiting call that lasted so long reached a node that served it.
 _STOOD_SECONDS = 1.0
-
-
-# Parameters of a request, in order.
-_Query = Sequence[Tuple[str, Union[str, bytes, int]]]
 
 
 class Client:
@@ -164,8 +148,9 @@ class Client:
         """All instances of an app, as the API shows them, of one revision. ``filter`` is a CEL
         expression over their fields; ``heartbeats`` adds ``last_heartbeat``, when the leader last
         heard of each."""
-        query = _given(filter=filter, heartbeats="true" if heartbeats else None)
-        return self._listed(path("v1", "apps", app, "instances"), "instances", query)
+        target = path("v1", "apps", app, "instances")
+        known = "true" if heartbeats else None
+        return self._listed(target, "instances", filter=filter, heartbeats=known)
 
     def keep_alive(
         self,
@@ -487,7 +472,7 @@ class Client:
         headers = {**_JSON, "Idempotency-Key": uuid.uuid4().hex}
         self.send(Call("POST", target, body=json_body(dict(body)), headers=headers))
 
-    def _listed(self, target: str, name: str, query: _Query = ()) -> List[Dict[str, Any]]:
+    def _listed(self, target: str, name: str, **query: Optional[str]) -> List[Dict[str, Any]]:
         for _ in range(3):
             try:
                 return list(self._pages(target, name, query))
@@ -497,11 +482,13 @@ class Client:
                 continue
         return list(self._pages(target, name, query))
 
-    def _pages(self, target: str, name: str, query: _Query) -> Iterator[Dict[str, Any]]:
+    def _pages(
+        self, target: str, name: str, asked: Mapping[str, Optional[str]]
+    ) -> Iterator[Dict[str, Any]]:
         cursor: Optional[str] = None
         while True:
-            page_of = [*query, *_given(limit=_PAGE, cursor=cursor)]
-            page = self.send(Call("GET", target, query=page_of)).json()
+            query = _given(limit=_PAGE, cursor=cursor, **asked)
+            page = self.send(Call("GET", target, query=query)).json()
             yield from page.get(name, ())
             cursor = page.get("next_cursor")
             if not cursor:

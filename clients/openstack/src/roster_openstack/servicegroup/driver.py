@@ -26,9 +26,10 @@ LOG = logging.getLogger(__name__)
 
 
 class ServiceGroupUnavailable(exception.ServiceUnavailable):  # type: ignore[misc]
-    """Nobody can tell which services are up. It is not said of them that they are down."""
+    """Nobody can tell which services are up. It is not said of them that they are down. Nova shows
+    its text to users, so the reason, with Roster's addresses, is only its cause, and in the log."""
 
-    msg_fmt = "It cannot be told which services are up: %(reason)s"
+    msg_fmt = "It cannot be told at this time which services are up."
     code = 503
 
 
@@ -88,7 +89,7 @@ class RosterDriver(base.Driver):  # type: ignore[misc]
         try:
             up = self._process().group(group).is_up(host)
         except GroupUnknown as error:
-            raise ServiceGroupUnavailable(reason=str(error)) from error
+            raise ServiceGroupUnavailable() from error
         if not up:
             LOG.debug("Seems service %s on host %s is down", service_ref.get("binary"), host)
         return up
@@ -111,7 +112,7 @@ class RosterDriver(base.Driver):  # type: ignore[misc]
         try:
             return self._process().group(group).hosts()
         except GroupUnknown as error:
-            raise ServiceGroupUnavailable(reason=str(error)) from error
+            raise ServiceGroupUnavailable() from error
 
     def get_one(self, group: str) -> Optional[str]:
         """Any one of :meth:`get_all`; ``None`` if there is none or that cannot be told."""

@@ -61,6 +61,7 @@ class Group:
         self._limit = limit
         self._copy = LocalCopy()
         self._error: Optional[Exception] = None
+        self._told_unknown = False
         self._watch: Optional[Watch] = None
         self._behind: Optional[_Behind] = None
         self._check_now = threading.Event()
@@ -94,10 +95,19 @@ class Group:
             self._first_list.wait(max(self._wait_until - lease_now(), 0.0))
             age = self._copy.age(lease_now())
         if age is not None and age <= self._limit:
+            self._told_once(unknown=False, what=f"The service group {self.app} is known again")
             return
         known = "was never listed" if age is None else f"was last known {age:.0f} s ago"
         reason = f": {self._error}" if self._error is not None else ""
-        raise GroupUnknown(f"the group {self.app} {known}{reason}")
+        what = f"The service group {self.app} {known}{reason}"
+        self._told_once(unknown=True, what=what)
+        raise GroupUnknown(what)
+
+    def _told_once(self, unknown: bool, what: str) -> None:
+        """A loss and its end are logged once each, however many ask meanwhile."""
+        if self._told_unknown is not unknown:
+            self._told_unknown = unknown
+            LOG.log(logging.ERROR if unknown else logging.INFO, "%s", what)
 
     def _start(self, work: Callable[[], None], name: str) -> None:
         thread_name = f"roster-{name}-{self.app}"

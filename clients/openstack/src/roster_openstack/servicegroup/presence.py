@@ -108,13 +108,14 @@ class Presence:
             if error.code != "unknown-session":
                 raise
             self._session = None
-            self._put(member)
+            if not member.left:
+                self._put(member)
 
     def _put(self, member: Member) -> None:
-        if member.left:
-            return
         if self._session is None:
             self._session = self._client.open_session(ttl=self._ttl, name=self._name).session
+        if member.left:
+            return
         # From another session this takes over at once: what an earlier process of this name left
         # behind goes here, and the end of its session does not touch what is registered now.
         registration = replace(member.registration, session=self._session)
