@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any, Iterator, List, Tuple
+from typing import Any, Iterator, List, Tuple, Type
 
 import pytest
 import urllib3
@@ -85,5 +85,5 @@ class Noted:
         self.events.append(event)
         return len(self.events)
 
-    def members(self, kind: type) -> List[bytes]:
+    def members(self, kind: Type[Any]) -> List[bytes]:
         return [event.member_id for event in self.events if isinstance(event, kind)]

@@ -21,7 +21,7 @@ def main() -> None:
     done = 0
     while done < int(times):
         try:
-            if not lock.acquire(blocking=5):
+            if not lock.acquire(timeout=5):
                 continue
         except tooz.ToozError:
             # The cluster elects a leader.

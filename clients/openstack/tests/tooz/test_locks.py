@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, List
 
 import pytest
 import tooz
@@ -30,7 +30,7 @@ def test_a_released_token_never_holds_again_and_tokens_only_grow(
 ) -> None:
     name = fresh("lock")
     one, two = coordinators().get_lock(name), coordinators().get_lock(name)
-    tokens = []
+    tokens: List[Any] = []
     for lock in (one, two, one):
         assert lock.token is None and not lock.acquired
         with lock:
