@@ -99,6 +99,22 @@ def test_what_was_joined_and_left_between_two_runs_is_not_told(coordinators: Coo
     assert noted.events == []
 
 
+def test_what_is_watched_later_hides_nothing_of_what_was_watched_before(
+    coordinators: Coordinators,
+) -> None:
+    driver, other = coordinators(), coordinators()
+    first, second = fresh("group"), fresh("group")
+    driver.create_group(first).get()
+    driver.create_group(second).get()
+    noted = watched(driver, first)
+    other.join_group(first).get()
+    watched(driver, second)
+    driver.watch_elected_as_leader(second, Noted())
+    driver.run_elect_coordinator()
+    driver.run_watchers()
+    assert noted.members(MemberJoinedGroup) == [other._member_id]
+
+
 def test_many_changes_at_once_are_told_joins_first(coordinators: Coordinators) -> None:
     driver, group = coordinators(), fresh("group")
     others = [coordinators() for _ in range(8)]
