@@ -101,6 +101,7 @@ def test_a_break_that_names_no_token_is_not_sent_twice() -> None:
             client_of(first, second).break_lock("l")
         with pytest.raises(Unavailable, match="may have taken effect"):
             client_of(first, second).break_election("e")
+        assert (len(first.requests), len(second.requests)) == (2, 0)
     with (
         ScriptedServer(drops) as first,
         ScriptedServer(lambda _: Reply({"revision": 9, "broken": []})) as second,
