@@ -18,11 +18,13 @@ from roster_client import (
     Event,
     InvalidRequest,
     KeepAlive,
+    LockHeld,
     NotFound,
     PreconditionFailed,
     Registration,
     RingWatcher,
     ShardWorker,
+    StaleToken,
 )
 
 from .scripted_server import closed_endpoint, wait_until
@@ -318,3 +320,55 @@ def test_shards_are_shared_handed_over_and_taken_over_without_double_work(
     with pytest.raises(NotFound) as raised:
         client.shard_set(name)
     assert raised.value.code == "unknown-shard-set"
+
+
+def test_a_lock_passes_from_one_to_the_next_with_a_higher_token(client: Client, app: str) -> None:
+    one, two = (client.open_session(ttl=20).session for _ in range(2))
+    first = client.acquire_lock(app, one, owner="a")
+    assert client.acquire_lock(app, one, owner="a").token == first.token
+    with pytest.raises(LockHeld):
+        client.acquire_lock(app, two)
+    assert client.check_lock(app, first.token)
+    won: List[int] = []
+    waiter = threading.Thread(target=lambda: won.append(_token_of(client, app, two)))
+    waiter.start()
+    wait_until(lambda: client.get_lock(app).waiting == 1, "one who waits")
+    client.release_lock(app, first.token, session=one, owner="a")
+    waiter.join()
+    assert won[0] > first.token
+    assert not client.check_lock(app, first.token)
+    with pytest.raises(StaleToken):
+        client.release_lock(app, first.token)
+    assert client.get_lock(app).holders[0].session == two
+    assert app in [lock.name for lock in client.list_locks()]
+    client.break_lock(app, token=won[0])
+    with pytest.raises(NotFound) as unknown:
+        client.get_lock(app)
+    assert unknown.value.code == "unknown-latch"
+    assert client.acquire_lock(app, one, shared=True).mode == "shared"
+    assert client.acquire_lock(app, two, shared=True).mode == "shared"
+    client.abandon_lock(app, one)
+    client.close_session(two)
+    assert client.acquire_lock(app, one).mode == "exclusive"
+
+
+def _token_of(client: Client, name: str, session: str) -> int:
+    return client.acquire_lock(name, session, wait=20).token
+
+
+def test_an_election_goes_on_to_the_next_candidate(client: Client, app: str) -> None:
+    one, two = (client.open_session(ttl=20).session for _ in range(2))
+    first = client.campaign(app, one, value="10.0.0.1:80")
+    assert first.leader
+    assert not client.campaign(app, two, value="10.0.0.2:80").leader
+    view = client.get_election(app)
+    assert (view.leader, view.value, view.token) == (one, "10.0.0.1:80", first.token)
+    assert [candidate.session for candidate in view.candidates] == [two]
+    client.resign(app, token=first.token)
+    second = client.campaign(app, two, value="10.0.0.3:80")
+    assert second.leader and client.get_election(app).value == "10.0.0.3:80"
+    assert second.token is not None and client.check_election(app, second.token)
+    assert app in [election.name for election in client.list_elections()]
+    client.resign(app, session=two)
+    with pytest.raises(NotFound):
+        client.get_election(app)

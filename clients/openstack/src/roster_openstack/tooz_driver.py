@@ -22,7 +22,7 @@ from roster_client import Client, NotFound, Outcome, RosterError, StaleToken
 
 from . import members as stored
 from .election import Elections
-from .encoding import Ids, shown, to_bytes
+from .encoding import Ids, encode, to_bytes
 from .errors import translated
 from .locks import RosterLock
 from .members import Groups
@@ -135,7 +135,7 @@ class RosterDriver(
             self._watched.news[group] = None
 
     def _opened(self, client: Client) -> Session:
-        return Session(client, self._settings.timeout, f"tooz {shown(self._member_id)}"[:200])
+        return Session(client, self._settings.timeout, f"tooz {encode(self._member_id)[:200]}")
 
     def stop(self) -> None:
         # From here on a heart that cannot reach the cluster gives up, and no session is opened again.
@@ -251,14 +251,15 @@ class RosterDriver(
     def kept_alive(self, seconds: Optional[float]) -> Iterator[None]:
         """Keeps the session while a call waits for so long, ``None`` for without end, where no heart
         beats that does."""
-        patient = seconds is None or seconds > self.session().heartbeat_every
+        every = self.session().heartbeat_every
+        patient = seconds is None or seconds > every
         if not patient or self.heart.is_alive():
             yield
             return
         over = threading.Event()
 
         def beat() -> None:
-            pause = self.session().heartbeat_every
+            pause = every
             while not over.wait(pause):
                 try:
                     pause = self.heartbeat() / _BEATS_PER_INTERVAL
