@@ -169,28 +169,30 @@ fn a_block_of_claims_alone_is_told_to_those_who_follow_its_latches() {
     assert_eq!(history.revision_at(newest.stamp.wall_ms + 1), Some(newest.revision));
 }
 
-/// A row is one value in sled, however many latches its block is about.
+/// A row is one value in sled, however many latches its block is about, and several share a page.
 #[test]
-fn a_session_that_ends_with_10_000_claims_has_a_small_row() {
+fn sessions_that_end_with_10_000_claims_each_have_small_rows() {
     let home = tempfile::tempdir().expect("a folder");
-    let history = open(&home.path().join("history"), UNLIMITED, Sizes::default());
-    let one = changes(0, 10)
-        .into_iter()
-        .find_map(|change| Some(change.events[0].clone()).filter(|event| event.latch().is_some()));
-    let Some(Event::ClaimPut { claim, .. }) = one else { panic!("{one:?}") };
-    let all: Vec<_> = (0..10_000)
-        .map(|n| Event::ClaimEnded {
-            latch: model::latch(n),
-            claim: claim.clone(),
-            reason: Reason::SessionClosed,
-        })
-        .collect();
-    history.append(Revision(0), Revision(1), &[Arc::new(Change::new(at(1), all.clone()))]);
-    history.sync(0).expect("it works");
+    let folder = home.path().join("history");
+    let history = open(&folder, UNLIMITED, Sizes::default());
+    let first = changes(0, 10).into_iter().find(|change| latch_of(change).is_some());
+    let first = first.and_then(|change| change.events.first().cloned());
+    let Some(Event::ClaimPut { claim, .. }) = first else { panic!("{first:?}") };
+    let ended = |n| Event::ClaimEnded {
+        latch: model::latch(n),
+        claim: claim.clone(),
+        reason: Reason::SessionClosed,
+    };
+    let all: Vec<_> = (0..10_000).map(ended).collect();
+    for revision in 1..=6 {
+        let change = Arc::new(Change::new(at(revision), all.clone()));
+        history.append(Revision(revision - 1), Revision(revision), &[change]);
+        history.sync(0).expect("it works");
+    }
     let one = Interest { latches: Some([model::latch(4_321)].into()), ..interest(None) };
-    let (told, _) = history.after(Revision(0), &one, 1).expect("covered");
+    let (told, _) = history.after(Revision(5), &one, 1).expect("covered");
     assert_eq!(told[0].events, all);
-    let blobs = std::fs::read_dir(home.path().join("history/blobs")).expect("it is there");
+    let blobs = std::fs::read_dir(folder.join("blobs")).expect("it is there");
     assert_eq!(blobs.count(), 0, "nothing is in files that are not synced");
 }
 
