@@ -10,7 +10,7 @@
 //! - A block says itself which revisions it covers, and carries a checksum. It begins where the one
 //!   before it ended, or there is a gap. A block that cannot be read whole is taken out of what is
 //!   covered by the first who finds out, whatever sled said before.
-//! - Blocks are passed over unread only by what their row says of the apps in them. The row that
+//! - Blocks are passed over unread only by what their row says of the apps and latches in them. The row that
 //!   says so is the one that says which revisions are covered; an index apart from it could lose an
 //!   entry without anybody noticing.
 //! - Only what was synced is covered: [`History::append`] only takes changes into memory,
@@ -49,7 +49,7 @@ use crate::names::Revision;
 use block::{Block, Builder, Checked};
 use coverage::{Coverage, Place};
 use folder::Contents;
-use keys::{AppMark, Key, Name, Row, after, before};
+use keys::{Key, Mark, Name, Row, after, before};
 use store::{Store, StoreError};
 
 pub use folder::{OPENINGS_MAX, SET_ASIDE_MAX};
@@ -595,7 +595,7 @@ impl History {
         let rows: Vec<_> = {
             let state = self.state.read();
             let rows = state.coverage.rows().rev();
-            rows.filter(|row| !row.apps.is_empty() && row.oldest_ms < wall_ms).cloned().collect()
+            rows.filter(|row| !row.marks.is_empty() && row.oldest_ms < wall_ms).cloned().collect()
         };
         rows.iter().find_map(|row| {
             let changes = self.changes(row).ok()?;
@@ -817,13 +817,21 @@ fn close(filling: &mut Builder, closed: &mut Vec<Block>, next: Revision, sizes: 
     *filling = Builder::starting_after(next);
 }
 
-/// The marks of the apps that somebody is interested in; `None`: all. Latches belong to no app, so who
-/// is interested in them looks everywhere.
-fn marks(interest: &Interest) -> Option<Vec<AppMark>> {
-    let apps = interest.apps.as_ref().filter(|_| !interest.kinds.has(Kind::Latch));
-    apps.map(|apps| apps.iter().map(AppMark::of).collect())
+/// The marks of all that somebody is interested in; `None`: every block may hold some of it.
+fn marks(interest: &Interest) -> Option<Vec<Mark>> {
+    let Interest { apps, kinds, latches, id: _, session: _ } = interest;
+    let of_apps = kinds.has_any_of_apps();
+    let of_latches = kinds.has(Kind::Latch);
+    let mut marks = Vec::new();
+    if of_apps {
+        marks.extend(apps.as_ref()?.iter().map(Mark::of));
+    }
+    if of_latches {
+        marks.extend(latches.as_ref()?.iter().map(Mark::of_latch));
+    }
+    Some(marks)
 }
 
-fn may_touch(marks: &Option<Vec<AppMark>>, row: &Row) -> bool {
-    marks.as_ref().is_none_or(|marks| marks.iter().any(|m| row.apps.binary_search(m).is_ok()))
+fn may_touch(marks: &Option<Vec<Mark>>, row: &Row) -> bool {
+    marks.as_ref().is_none_or(|marks| marks.iter().any(|m| row.marks.binary_search(m).is_ok()))
 }

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use roster_storage::events::{Change, Event};
+use roster_storage::events::{Change, Event, Interest, Reason};
 use roster_storage::history::{Gap, GapReason, History, HistoryError, HistoryLimits, Sizes};
-use roster_storage::names::Revision;
+use roster_storage::names::{LatchKey, Revision};
 
 use model::{SMALL, UNLIMITED, assert_right, at, changes, covered, interest, open, plain, wall_ms};
 
@@ -145,6 +145,59 @@ fn a_wall_time_finds_the_last_revision_told_before_it() {
         assert_eq!(history.revision_at(wall), expected.map(|change| change.at.revision), "{wall}");
     }
     assert_eq!(history.revision_at(0), None);
+}
+
+/// Nothing but claims was told: they belong to no app, and are told all the same.
+#[test]
+fn a_block_of_claims_alone_is_told_to_those_who_follow_its_latches() {
+    let home = tempfile::tempdir().expect("a folder");
+    let history = open(&home.path().join("history"), UNLIMITED, SMALL);
+    let claims: Vec<_> =
+        changes(0, 100).into_iter().filter(|change| latch_of(change).is_some()).collect();
+    let claims: Vec<_> = claims.into_iter().filter(|change| change.events.len() == 1).collect();
+    history.append(Revision(0), Revision(100), &claims);
+    history.sync(0).expect("it works");
+    let told =
+        |interest: &Interest| history.after(Revision(0), interest, 1_000).expect("covered").0;
+    let nobodys = interest(Some(&[99]));
+    assert_eq!(told(&nobodys), claims, "latches belong to no app");
+    let last = claims.last().expect("some");
+    let only = Interest { latches: Some(latch_of(last).into_iter().collect()), ..nobodys };
+    assert!(told(&only).contains(last));
+    assert!(told(&only).iter().all(|change| latch_of(change) == latch_of(last)));
+    let newest = last.at;
+    assert_eq!(history.revision_at(newest.stamp.wall_ms + 1), Some(newest.revision));
+}
+
+/// A row is one value in sled, however many latches its block is about, and several share a page.
+#[test]
+fn sessions_that_end_with_10_000_claims_each_have_small_rows() {
+    let home = tempfile::tempdir().expect("a folder");
+    let folder = home.path().join("history");
+    let history = open(&folder, UNLIMITED, Sizes::default());
+    let first = changes(0, 10).into_iter().find(|change| latch_of(change).is_some());
+    let first = first.and_then(|change| change.events.first().cloned());
+    let Some(Event::ClaimPut { claim, .. }) = first else { panic!("{first:?}") };
+    let ended = |n| Event::ClaimEnded {
+        latch: model::latch(n),
+        claim: claim.clone(),
+        reason: Reason::SessionClosed,
+    };
+    let all: Vec<_> = (0..10_000).map(ended).collect();
+    for revision in 1..=6 {
+        let change = Arc::new(Change::new(at(revision), all.clone()));
+        history.append(Revision(revision - 1), Revision(revision), &[change]);
+        history.sync(0).expect("it works");
+    }
+    let one = Interest { latches: Some([model::latch(4_321)].into()), ..interest(None) };
+    let (told, _) = history.after(Revision(5), &one, 1).expect("covered");
+    assert_eq!(told[0].events, all);
+    let blobs = std::fs::read_dir(folder.join("blobs")).expect("it is there");
+    assert_eq!(blobs.count(), 0, "nothing is in files that are not synced");
+}
+
+fn latch_of(change: &Change) -> Option<LatchKey> {
+    change.events.iter().find_map(|event| event.latch().cloned())
 }
 
 #[test]

@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use roster_storage::catalog::{At, Catalog, Record};
 use roster_storage::command::{
-    Command, CompactRing, Condition, Covered, DeleteDocument, DeleteRing, DeleteShardSet,
-    Deregister, EncodedCommand, Expire, Expiry, Profile, Proposal, PutDocument, PutRing,
-    PutShardSet, Rebalance, Register, Release, ReleasedBy, ShardSetConfig, Stamp,
+    BreakLatch, ClaimLatch, Command, CompactRing, Condition, Covered, DeleteDocument, DeleteRing,
+    DeleteShardSet, Deregister, EncodedCommand, Expire, Expiry, OpenSession, Profile, Proposal,
+    PutDocument, PutRing, PutShardSet, Rebalance, Register, Release, ReleaseLatch, ReleasedBy,
+    Request, ShardSetConfig, Stamp, WithdrawClaim,
 };
 use roster_storage::events::{Event, Held, Reason};
+use roster_storage::latch::{Claim, Claimant, Mode};
 use roster_storage::names::{
-    AppName, Incarnation, InstanceId, InstanceKey, Revision, SessionId, ShardId, ShardSetName,
+    AppName, Incarnation, InstanceId, InstanceKey, LatchKey, LatchKind, Revision, SessionId,
+    ShardId, ShardSetName,
 };
 use roster_storage::shards::scaling::ScalingPolicy;
 
@@ -224,6 +227,8 @@ fn the_bytes_of_rings_and_shard_sets_and_their_hash() {
         | Record::Instance { .. }
         | Record::Document { .. }
         | Record::Override { .. }
+        | Record::Latch { .. }
+        | Record::Claim { .. }
         | Record::Kept { .. }
         | Record::HashMark { .. } => false,
     });
@@ -307,5 +312,117 @@ fn the_bytes_of_events_of_rings_and_shard_sets() {
     \x81\xa7WorkPut\x96\xa7metrics\xa3pay\xa3a:1\xa7pay/a:1\t\xc3
     \x81\xa9WorkEnded\x96\xa7metrics\xa3pay\xa3a:1\xa7pay/a:1\t\xa8Released
     \x81\xa9WorkEnded\x96\xa7metrics\xa3pay\xa3a:1\xa7pay/a:1\t\xaaWorkerGone
+    "#);
+}
+
+fn latch(kind: LatchKind) -> LatchKey {
+    LatchKey::new(kind, "backup".parse().expect("a name"))
+}
+
+fn by(owner: &str) -> Claimant {
+    Claimant { session: SessionId(3), owner: owner.into() }
+}
+
+fn claim(kind: LatchKind, owner: &str, mode: Mode, value: &str) -> Command {
+    let (latch, by, value) = (latch(kind), by(owner), value.into());
+    Command::ClaimLatch(ClaimLatch { latch, by, mode, value, waits: true })
+}
+
+#[test]
+fn the_bytes_of_latch_commands() {
+    let (lock, election) = (latch(LatchKind::Lock), latch(LatchKind::Election));
+    let (token, asked) = (Revision(7), Some(Revision(9)));
+    let request = Request { key: "K".parse().expect("a key"), digest: (1, 2), part: 0 };
+    let (even_won, request) = (true, Some(request));
+    let commands = [
+        claim(LatchKind::Lock, "nightly", Mode::Shared, ""),
+        claim(LatchKind::Election, "", Mode::Exclusive, "10.0.0.1:80"),
+        Command::WithdrawClaim(WithdrawClaim { latch: lock.clone(), by: by("x"), asked, even_won }),
+        Command::ReleaseLatch(ReleaseLatch {
+            latch: lock.clone(),
+            token,
+            by: Some(by("x")),
+            request,
+        }),
+        Command::ReleaseLatch(ReleaseLatch { latch: election, token, by: None, request: None }),
+        Command::BreakLatch(BreakLatch { latch: lock, token: Some(token) }),
+    ];
+    let lines: Vec<_> = commands
+        .iter()
+        .map(|command| {
+            let encoded = EncodedCommand::new(command).expect("small");
+            assert_eq!(encoded.decode().as_ref(), Ok(command));
+            rmp_serde::to_vec_named(command).expect("encodes").escape_ascii().to_string()
+        })
+        .collect();
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    \x81\xaaClaimLatch\x85\xa5latch\x82\xa4kind\xa4Lock\xa4name\xa6backup\xa2by\x82\xa7session\x03\xa5owner\xa7nightly\xa4mode\xa6Shared\xa5value\xa0\xa5waits\xc3
+    \x81\xaaClaimLatch\x85\xa5latch\x82\xa4kind\xa8Election\xa4name\xa6backup\xa2by\x82\xa7session\x03\xa5owner\xa0\xa4mode\xa9Exclusive\xa5value\xab10.0.0.1:80\xa5waits\xc3
+    \x81\xadWithdrawClaim\x84\xa5latch\x82\xa4kind\xa4Lock\xa4name\xa6backup\xa2by\x82\xa7session\x03\xa5owner\xa1x\xa5asked\t\xa8even_won\xc3
+    \x81\xacReleaseLatch\x84\xa5latch\x82\xa4kind\xa4Lock\xa4name\xa6backup\xa5token\x07\xa2by\x82\xa7session\x03\xa5owner\xa1x\xa7request\x83\xa3key\xa1K\xa6digest\x92\x01\x02\xa4part\x00
+    \x81\xacReleaseLatch\x84\xa5latch\x82\xa4kind\xa8Election\xa4name\xa6backup\xa5token\x07\xa2by\xc0\xa7request\xc0
+    \x81\xaaBreakLatch\x82\xa5latch\x82\xa4kind\xa4Lock\xa4name\xa6backup\xa5token\x07
+    "#);
+}
+
+/// A lock that is shared and waited for, and an election.
+#[test]
+fn the_bytes_of_latches_and_their_hash() {
+    let mut catalog = Catalog::default();
+    let stamp = Stamp { cluster_ms: 1_000, wall_ms: 1_700_000_000_000 };
+    let open =
+        || Command::OpenSession(OpenSession { ttl_ms: None, name: "".into(), request: None });
+    let commands = [
+        open(),
+        open(),
+        open(),
+        claim(LatchKind::Lock, "", Mode::Shared, ""),
+        claim(LatchKind::Lock, "x", Mode::Exclusive, ""),
+        claim(LatchKind::Election, "", Mode::Exclusive, "10.0.0.1:80"),
+        claim(LatchKind::Lock, "x", Mode::Exclusive, ""),
+    ];
+    for (revision, command) in (7..).zip(&commands) {
+        catalog.apply(At { revision: Revision(revision), term: 2, stamp }, command);
+    }
+    let of_latches =
+        |record: &Record| matches!(record, Record::Latch { .. } | Record::Claim { .. });
+    let bytes = |record: Record| rmp_serde::to_vec_named(&record).expect("encodes");
+    let records = catalog.records().filter(of_latches);
+    let lines: Vec<_> = records.map(|r| bytes(r).escape_ascii().to_string()).collect();
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    \x81\xa5Latch\x82\xa5latch\x82\xa4kind\xa4Lock\xa4name\xa6backup\xa8revision\x0b
+    \x81\xa5Claim\x82\xa5latch\x82\xa4kind\xa4Lock\xa4name\xa6backup\xa5value\x86\xa2by\x82\xa7session\x03\xa5owner\xa0\xa4mode\xa6Shared\xa5value\xa0\xa5since\n\xa5token\n\xa5asked\n
+    \x81\xa5Claim\x82\xa5latch\x82\xa4kind\xa4Lock\xa4name\xa6backup\xa5value\x86\xa2by\x82\xa7session\x03\xa5owner\xa1x\xa4mode\xa9Exclusive\xa5value\xa0\xa5since\x0b\xa5token\xc0\xa5asked\r
+    \x81\xa5Latch\x82\xa5latch\x82\xa4kind\xa8Election\xa4name\xa6backup\xa8revision\x0c
+    \x81\xa5Claim\x82\xa5latch\x82\xa4kind\xa8Election\xa4name\xa6backup\xa5value\x86\xa2by\x82\xa7session\x03\xa5owner\xa0\xa4mode\xa9Exclusive\xa5value\xab10.0.0.1:80\xa5since\x0c\xa5token\x0c\xa5asked\x0c
+    "#);
+    assert_eq!(
+        catalog.state_hash(),
+        10_052_395_056_252_343_895,
+        "equal states of two versions must have equal hashes"
+    );
+}
+
+#[test]
+fn the_bytes_of_events_of_latches() {
+    let claim = |token| {
+        let (mode, value, since, asked) = (Mode::Shared, "v".into(), Revision(7), Revision(9));
+        Arc::new(Claim { by: by("x"), mode, value, since, token, asked })
+    };
+    let ended = |reason| Event::ClaimEnded {
+        latch: latch(LatchKind::Election),
+        claim: claim(Some(Revision(8))),
+        reason,
+    };
+    let events = [
+        Event::ClaimPut { latch: latch(LatchKind::Lock), claim: claim(None) },
+        ended(Reason::LetGo),
+        ended(Reason::GaveUp),
+    ];
+    let lines: Vec<_> = events.iter().map(|e| by_position(e).escape_ascii().to_string()).collect();
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    \x81\xa8ClaimPut\x92\x92\xa4Lock\xa6backup\x96\x92\x03\xa1x\xa6Shared\xa1v\x07\xc0\t
+    \x81\xaaClaimEnded\x93\x92\xa8Election\xa6backup\x96\x92\x03\xa1x\xa6Shared\xa1v\x07\x08\t\xa5LetGo
+    \x81\xaaClaimEnded\x93\x92\xa8Election\xa6backup\x96\x92\x03\xa1x\xa6Shared\xa1v\x07\x08\t\xa6GaveUp
     "#);
 }

@@ -90,6 +90,7 @@ impl World {
             Act::Term(term) => self.term = term,
             Act::Show => effects.push_str(&effects::shown(&self.catalog)),
             Act::ShowShardSets => effects.push_str(&effects::shown_sets(&self.catalog)),
+            Act::ShowLatches => effects.push_str(&effects::shown_latches(&self.catalog)),
             Act::Command(command) => return self.apply(&command, self.at.stamp, effects),
             Act::Tick(by) => {
                 let cluster_ms = self.at.stamp.cluster_ms.saturating_add_signed(by);

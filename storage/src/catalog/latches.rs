@@ -117,10 +117,14 @@ impl Catalog {
         c: &ReleaseLatch,
         events: &mut Vec<Event>,
     ) -> Applied {
-        let held =
-            self.latches.get(&c.latch).into_iter().flat_map(|latch| latch.held_under(c.token));
-        let meant: Vec<_> =
-            held.filter(|claim| c.by.as_ref().is_none_or(|by| *by == claim.by)).cloned().collect();
+        let meant: Vec<_> = match (&c.by, self.latches.get(&c.latch)) {
+            (Some(by), _) => {
+                let claim = self.claim_of(by, &c.latch);
+                claim.filter(|claim| claim.token == Some(c.token)).into_iter().cloned().collect()
+            }
+            (None, Some(latch)) => latch.held_under(c.token).cloned().collect(),
+            (None, None) => Vec::new(),
+        };
         match meant.as_slice() {
             [] => Err(self.stale_token(&c.latch)),
             [claim] => {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use twox_hash::XxHash64;
 
-use super::keys::{AppMark, FORMAT, Key, Rest, Row};
+use super::keys::{FORMAT, Key, Mark, Rest, Row};
 use crate::catalog::At;
 use crate::command::Stamp;
 use crate::events::{Change, Event};
@@ -34,14 +34,14 @@ pub(super) struct Builder {
     from: Revision,
     upto: Revision,
     raw: Vec<u8>,
-    apps: BTreeSet<AppMark>,
+    marks: BTreeSet<Mark>,
     /// The lowest and the highest wall time so far.
     walls: Option<(u64, u64)>,
 }
 
 impl Builder {
     pub fn starting_after(from: Revision) -> Self {
-        Self { from, upto: from, raw: Vec::new(), apps: BTreeSet::new(), walls: None }
+        Self { from, upto: from, raw: Vec::new(), marks: BTreeSet::new(), walls: None }
     }
 
     pub fn upto(&self) -> Revision {
@@ -62,7 +62,7 @@ impl Builder {
     pub fn push(&mut self, change: &Change, encoded: &[u8]) {
         self.raw.extend_from_slice(encoded);
         self.upto = change.at.revision;
-        self.apps.extend(change.told().filter_map(|(_, event)| event.app()).map(AppMark::of));
+        self.marks.extend(change.told().filter_map(|(_, event)| Mark::of_event(event)));
         let wall = change.at.stamp.wall_ms;
         let (oldest, newest) = self.walls.unwrap_or((wall, wall));
         self.walls = Some((oldest.min(wall), newest.max(wall)));
@@ -94,7 +94,7 @@ impl Builder {
             bytes: length as u64,
             oldest_ms,
             newest_ms,
-            apps: self.apps.iter().copied().collect(),
+            marks: self.marks.iter().copied().collect(),
         };
         Block { row, bytes, value_bytes }
     }

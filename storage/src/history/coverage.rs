@@ -158,7 +158,7 @@ mod tests {
             bytes: 10,
             oldest_ms: 0,
             newest_ms: 0,
-            apps: Box::default(),
+            marks: Box::default(),
         }
     }
 

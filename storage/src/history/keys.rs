@@ -9,7 +9,7 @@
 //! | the name of a gap | `G`, first revision u64 | [`Name`] |
 //!
 //! A row: format u8, last revision u64, parts u32, bytes u64, oldest and newest wall time u64 each,
-//! number of apps u32, their [`AppMark`]s u32 each, XXH64 of the key and all of this u64.
+//! number of marks u32, the [`Mark`]s of its apps and latches u32 each, XXH64 of the key and all of this u64.
 //!
 //! A name: format u8, last revision u64, reason u8, XXH64 of the key and all of this u64.
 
@@ -18,7 +18,8 @@ use std::ops::RangeInclusive;
 use twox_hash::XxHash64;
 
 use super::GapReason;
-use crate::names::{AppName, Revision};
+use crate::events::Event;
+use crate::names::{AppName, LatchKey, LatchKind, Revision};
 
 /// Raised with every change of what the bytes of a row, a name or a block mean. A binary refuses
 /// the formats that it does not know.
@@ -85,13 +86,31 @@ impl Key {
     }
 }
 
-/// Stands for an app in a row: a row that does not hold it is of a block without that app.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct AppMark(pub u32);
+/// How many marks all latches share. Part of the format: a reader looks for those that were written.
+const LATCH_MARKS: u32 = 512;
 
-impl AppMark {
+/// Stands for an app or a latch in a row: a row that does not hold it is of a block without that one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Mark(pub u32);
+
+impl Mark {
     pub fn of(app: &AppName) -> Self {
         Self(XxHash64::oneshot(0, app.as_str().as_bytes()) as u32)
+    }
+
+    /// One of a few, which latches share: a session may end with 10,000 claims in one entry, and a
+    /// row must stay a small value.
+    pub fn of_latch(latch: &LatchKey) -> Self {
+        let seed = match latch.kind {
+            LatchKind::Lock => 1,
+            LatchKind::Election => 2,
+        };
+        Self(XxHash64::oneshot(seed, latch.name.as_str().as_bytes()) as u32 % LATCH_MARKS)
+    }
+
+    /// What the event is about. Clients are told of nothing that is about neither.
+    pub fn of_event(event: &Event) -> Option<Self> {
+        event.latch().map(Self::of_latch).or_else(|| event.app().map(Self::of))
     }
 }
 
@@ -109,7 +128,7 @@ pub(super) struct Row {
     pub oldest_ms: u64,
     pub newest_ms: u64,
     /// Of its changes, ascending.
-    pub apps: Box<[AppMark]>,
+    pub marks: Box<[Mark]>,
 }
 
 impl Row {
@@ -128,8 +147,8 @@ impl Row {
         bytes.extend(self.bytes.to_be_bytes());
         bytes.extend(self.oldest_ms.to_be_bytes());
         bytes.extend(self.newest_ms.to_be_bytes());
-        bytes.extend((self.apps.len() as u32).to_be_bytes());
-        bytes.extend(self.apps.iter().flat_map(|mark| mark.0.to_be_bytes()));
+        bytes.extend((self.marks.len() as u32).to_be_bytes());
+        bytes.extend(self.marks.iter().flat_map(|mark| mark.0.to_be_bytes()));
         sealed(&self.key(), bytes)
     }
 
@@ -144,10 +163,10 @@ impl Row {
             bytes: rest.u64()?,
             oldest_ms: rest.u64()?,
             newest_ms: rest.u64()?,
-            apps: Box::default(),
+            marks: Box::default(),
         };
         let count = rest.u32()?;
-        row.apps = (0..count).map(|_| rest.u32().map(AppMark)).collect::<Result<_, _>>()?;
+        row.marks = (0..count).map(|_| rest.u32().map(Mark)).collect::<Result<_, _>>()?;
         rest.end()?;
         if row.upto < row.from { Err("it ends before it begins") } else { Ok(row) }
     }
@@ -272,7 +291,7 @@ mod tests {
             bytes: 3,
             oldest_ms: 4,
             newest_ms: 5,
-            apps: [AppMark(6), AppMark(7)].into(),
+            marks: [Mark(6), Mark(7)].into(),
         }
     }
 
@@ -289,7 +308,10 @@ mod tests {
         assert_eq!(key, b"G\0\0\0\0\0\0\0\x08");
         let value = name.value(&key);
         assert_eq!(value.split_last_chunk::<8>().expect("a sum").0, b"\x01\0\0\0\0\0\0\0\x09\x03");
-        assert_eq!(AppMark::of(&AppName::new("pay").expect("a name")), AppMark(0xda4c_b113));
+        assert_eq!(Mark::of(&AppName::new("pay").expect("a name")), Mark(0xda4c_b113));
+        let latch = |kind| LatchKey::new(kind, "pay".parse().expect("a name"));
+        assert_eq!(Mark::of_latch(&latch(LatchKind::Lock)), Mark(378));
+        assert_eq!(Mark::of_latch(&latch(LatchKind::Election)), Mark(496));
     }
 
     #[test]
@@ -311,12 +333,12 @@ mod tests {
         #[test]
         fn a_row_comes_back_and_a_changed_one_does_not(
             from in 0..u64::MAX / 2, covers in 0..1000_u64, parts: u32, bytes: u64,
-            oldest_ms: u64, newest_ms: u64, apps in vec(any::<u32>().prop_map(AppMark), 0..9),
+            oldest_ms: u64, newest_ms: u64, marks in vec(any::<u32>().prop_map(Mark), 0..9),
             flip: prop::sample::Index,
         ) {
             let row = Row {
                 from: Revision(from), upto: Revision(from + covers), parts, bytes, oldest_ms,
-                newest_ms, apps: apps.into(),
+                newest_ms, marks: marks.into(),
             };
             let (key, mut value) = (row.key(), row.value());
             prop_assert_eq!(Row::read(&key, &value), Ok(row));

@@ -7,9 +7,13 @@ use std::sync::Arc;
 
 use roster_storage::catalog::{At, Instance, State};
 use roster_storage::command::{AppPolicy, Profile, Stamp};
-use roster_storage::events::{Change, Event, Interest, Kinds, Reason, Seen};
+use roster_storage::events::{Change, Event, Interest, Kind, Kinds, Reason, Seen};
 use roster_storage::history::{Gap, GapReason, History, HistoryError, HistoryLimits, Sizes};
-use roster_storage::names::{AppName, Incarnation, InstanceId, InstanceKey, Revision, SessionId};
+use roster_storage::latch::{Claim, Claimant, Mode};
+use roster_storage::names::{
+    AppName, Incarnation, InstanceId, InstanceKey, LatchKey, LatchKind, LatchName, Revision,
+    SessionId,
+};
 
 pub const UNLIMITED: HistoryLimits = HistoryLimits { bytes_max: u64::MAX, age_max_ms: u64::MAX };
 
@@ -45,6 +49,41 @@ fn seen(revision: u64) -> Seen {
     Seen { instance: Arc::new(instance), state: State::Up }
 }
 
+/// Of a few latches, named like apps and unlike any.
+pub fn latch(n: u64) -> LatchKey {
+    let kind = if n.is_multiple_of(2) { LatchKind::Lock } else { LatchKind::Election };
+    LatchKey::new(kind, LatchName::new(format!("app-{}", n / 2)).expect("a name"))
+}
+
+fn claim(revision: u64) -> Event {
+    let latch = latch(revision % 21);
+    let claim = Arc::new(Claim {
+        by: Claimant { session: SessionId(revision), owner: "x".into() },
+        mode: Mode::Exclusive,
+        value: noise(revision, 30).into(),
+        since: Revision(revision),
+        token: revision.is_multiple_of(4).then_some(Revision(revision)),
+        asked: Revision(revision),
+    });
+    match revision.is_multiple_of(7) {
+        true => Event::ClaimEnded { latch, claim, reason: Reason::LetGo },
+        false => Event::ClaimPut { latch, claim },
+    }
+}
+
+/// In some apps or all of them, in some latches or all of them, and in latches alone.
+fn interests() -> [Interest; 5] {
+    let latches = |numbers: &[u64]| Some(numbers.iter().map(|n| latch(*n)).collect());
+    let only_latches = std::iter::once(Kind::Latch).collect();
+    [
+        interest(None),
+        Interest { latches: latches(&[3]), ..interest(Some(&[3])) },
+        interest(Some(&[0, 99])),
+        Interest { latches: latches(&[99]), ..interest(Some(&[99])) },
+        Interest { latches: latches(&[0, 6, 99]), kinds: only_latches, ..interest(None) },
+    ]
+}
+
 /// Text that does not compress, the same for the same number.
 fn noise(mut seed: u64, length: usize) -> String {
     let mut next = || {
@@ -71,6 +110,7 @@ pub fn change(revision: u64) -> Option<Arc<Change>> {
     };
     let reason = Reason::Expired { silent_ms: revision };
     let events = match revision % 5 {
+        0 if revision.is_multiple_of(10) => vec![claim(revision)],
         0 => return None,
         1 => vec![silent],
         2 => vec![
@@ -86,6 +126,7 @@ pub fn change(revision: u64) -> Option<Arc<Change>> {
             silent,
             Event::ShardDeleted { key: key(one), incarnation, reason, held: Vec::new() },
         ],
+        _ if revision.is_multiple_of(3) => vec![put, claim(revision)],
         _ => vec![put],
     };
     Some(Arc::new(Change::new(at(revision), events)))
@@ -212,14 +253,13 @@ pub fn covered(history: &History) -> Vec<(u64, u64)> {
     history.covered().iter().map(|(first, last)| (first.0 - 1, last.0)).collect()
 }
 
-/// Reads all of it both ways, for all apps and for some. Everything told must be right, and what is
+/// Reads all of it both ways, for all apps and latches and for some. Everything told must be right, and what is
 /// covered and what was told must be the same in the end. Returns the covered ranges.
 pub fn assert_right(history: &History, newest: u64, count: usize) -> Vec<(u64, u64)> {
     let all = interest(None);
     let (ranges, gaps) = read_forwards(history, newest, &all, count);
     assert_eq!(ranges, covered(history), "what was told is what is covered; gaps: {gaps:?}");
-    for apps in [None, Some(&[3_u64][..]), Some(&[0, 99]), Some(&[99])] {
-        let interest = interest(apps);
+    for interest in interests() {
         let (forwards, _) = read_forwards(history, newest, &interest, count);
         assert_eq!(forwards, ranges);
         let (mut backwards, _) = read_backwards(history, newest, &interest, count);

@@ -1,4 +1,4 @@
-//! Random commands over a small universe: two apps, three ids, two documents, two shard sets, a few
+//! Random commands over a small universe: two apps, three ids, two documents, two shard sets, three latches, a few
 //! sessions and keys. What a command must match to have an effect (a session, a `touched`, an
 //! incarnation, a grant) is chosen from the state at that moment, mostly rightly.
 
@@ -9,19 +9,21 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use roster_storage::catalog::{At, Catalog};
 use roster_storage::command::{
-    AppPolicy, Batch, BatchItem, ClearOverride, CloseSession, Command, CompactRing, Condition,
-    Covered, DeleteApp, DeleteDocument, DeleteRing, DeleteShardSet, Deregister, EncodedCommand,
-    Expire, Expiry, MetadataPatch, OpenSession, Overridden, Patch, Profile, PutApp, PutDocument,
-    PutOverride, PutRing, PutShardSet, Rebalance, Register, Release, ReleasedBy, Request,
-    ShardSetConfig, Stamp,
+    AppPolicy, Batch, BatchItem, BreakLatch, ClaimLatch, ClearOverride, CloseSession, Command,
+    CompactRing, Condition, Covered, DeleteApp, DeleteDocument, DeleteRing, DeleteShardSet,
+    Deregister, EncodedCommand, Expire, Expiry, MetadataPatch, OpenSession, Overridden, Patch,
+    Profile, PutApp, PutDocument, PutOverride, PutRing, PutShardSet, Rebalance, Register, Release,
+    ReleaseLatch, ReleasedBy, Request, ShardSetConfig, Stamp, WithdrawClaim,
 };
+use roster_storage::latch::{Claim, Claimant, Mode};
 use roster_storage::limits::IDEMPOTENCY_MS;
 use roster_storage::names::{
-    AppName, DocumentName, Incarnation, InstanceId, InstanceKey, Revision, SessionId, ShardId,
-    ShardSetName,
+    AppName, DocumentName, Incarnation, InstanceId, InstanceKey, LatchKey, LatchKind, Revision,
+    SessionId, ShardId, ShardSetName,
 };
 use roster_storage::shards::Shard;
 use roster_storage::shards::scaling::ScalingPolicy;
+use smol_str::SmolStr;
 
 const APPS: [&str; 2] = ["pay", "pay/eu"];
 const IDS: [&str; 3] = [" ", "a", "b"];
@@ -120,6 +122,30 @@ enum Kind {
     Batch {
         items: Vec<Item>,
         request: Option<Request>,
+    },
+    Claim {
+        latch: LatchKey,
+        session: Pick,
+        owner: SmolStr,
+        mode: Mode,
+        value: &'static str,
+        waits: bool,
+    },
+    Withdraw {
+        latch: LatchKey,
+        claim: Pick,
+        asked: Pick,
+        even_won: bool,
+    },
+    ReleaseLatch {
+        latch: LatchKey,
+        token: Pick,
+        by: Pick,
+        request: Option<Request>,
+    },
+    BreakLatch {
+        latch: LatchKey,
+        token: Pick,
     },
     Expire {
         sessions: Vec<(Pick, bool)>,
@@ -253,6 +279,31 @@ impl World {
                 let items = items.iter().map(|item| self.item(item)).collect();
                 Command::Batch(Batch { items, request })
             }
+            Kind::Claim { latch, session, owner, mode, value, waits } => {
+                let by = Claimant { session: self.session(session).unwrap_or_default(), owner };
+                Command::ClaimLatch(ClaimLatch { latch, by, mode, value: value.into(), waits })
+            }
+            Kind::Withdraw { latch, claim, asked, even_won } => {
+                let known = self.claim(&latch, claim);
+                let asked = picked(asked, known.map(|claim| claim.asked));
+                let by = self.claimant(known);
+                Command::WithdrawClaim(WithdrawClaim { latch, by, asked, even_won })
+            }
+            Kind::ReleaseLatch { latch, token, by, request } => {
+                let known = self.claim(&latch, token).filter(|claim| claim.token.is_some());
+                let token = known.and_then(|claim| claim.token).unwrap_or(Revision(1));
+                let by = match by {
+                    Pick::None => None,
+                    Pick::Right(_) => Some(self.claimant(known)),
+                    Pick::Wrong => Some(self.claimant(None)),
+                };
+                Command::ReleaseLatch(ReleaseLatch { latch, token, by, request })
+            }
+            Kind::BreakLatch { latch, token } => {
+                let holder = self.catalog.latch(&latch).and_then(|known| known.holders().next());
+                let token = picked(token, holder.and_then(|claim| claim.token));
+                Command::BreakLatch(BreakLatch { latch, token })
+            }
             Kind::Expire { sessions, term_moved } => Command::Expire(Expire {
                 term: self.at.term - u64::from(term_moved),
                 sessions: sessions.into_iter().map(|(s, late)| self.expiry(s, late)).collect(),
@@ -291,6 +342,27 @@ impl World {
             }
             Pick::Wrong => Some(SessionId(self.catalog.clock().last_session + 1)),
         }
+    }
+
+    /// One of a latch's claims.
+    fn claim(&self, latch: &LatchKey, pick: Pick) -> Option<&Claim> {
+        let known = self.catalog.latch(latch)?;
+        match pick {
+            Pick::None => known.claims().next().map(|claim| &**claim),
+            Pick::Right(n) => {
+                known.claims().nth(usize::from(n) % known.len()).map(|claim| &**claim)
+            }
+            Pick::Wrong => None,
+        }
+    }
+
+    /// Whose it is; without a claim, somebody who is there and claims nothing.
+    fn claimant(&self, claim: Option<&Claim>) -> Claimant {
+        let nobody = || Claimant {
+            session: self.session(Pick::Right(0)).unwrap_or_default(),
+            owner: "nobody".into(),
+        };
+        claim.map_or_else(nobody, |claim| claim.by.clone())
     }
 
     fn incarnation(&self, key: &InstanceKey, pick: Pick) -> Option<Incarnation> {
@@ -371,6 +443,14 @@ pub fn may_release(by: &ReleasedBy, shard: &Shard) -> bool {
     }
 }
 
+fn picked(pick: Pick, current: Option<Revision>) -> Option<Revision> {
+    match pick {
+        Pick::None => None,
+        Pick::Right(_) => current,
+        Pick::Wrong => Some(Revision(1)),
+    }
+}
+
 fn condition(pick: Pick, current: Option<Revision>) -> Condition {
     match (pick, current) {
         (Pick::None, _) => Condition::Any,
@@ -415,14 +495,21 @@ pub fn short_lived(app: AppName) -> PutApp {
     PutApp { app, policy, condition: Condition::Any }
 }
 
-/// Up to `most` entries from an empty catalogue; half of the sequences begin with rings and shard
-/// sets over everybody, and then go on about these more than about other things.
+/// Up to `most` entries from an empty catalogue; a third of the sequences begin with rings and shard
+/// sets over everybody, and then go on about these more than about other things; a third with
+/// sessions, and go on about latches.
 pub fn acts(most: usize) -> impl Strategy<Value = Vec<Act>> {
     let any = vec(act(kind()), 0..most);
     let settled = most.saturating_sub(beginning().len()).max(1);
     let at_work = vec(act(prop_oneof![1 => kind(), 3 => kind_at_work()]), 0..settled);
     let at_work = at_work.prop_map(|acts| beginning().into_iter().chain(acts).collect());
-    prop_oneof![any, at_work]
+    let sessions = || (0..4).map(|_| alone(Kind::Open { request: None }));
+    let latched = vec(
+        act(prop_oneof![1 => kind(), 4 => kind_of_latches()]),
+        0..most.saturating_sub(4).max(1),
+    );
+    let latched = latched.prop_map(move |acts| sessions().chain(acts).collect());
+    prop_oneof![any, at_work, latched]
 }
 
 fn act(kind: impl Strategy<Value = Kind>) -> impl Strategy<Value = Act> {
@@ -451,8 +538,11 @@ fn beginning() -> Vec<Act> {
         kinds.push(Kind::PutShardSet { set: set.clone(), config, condition: Pick::None });
         kinds.push(Kind::Rebalance { sets: vec![set] });
     }
-    let act = |kind| Act { kind, pass_ms: 1, back_ms: 0, new_term: false };
-    kinds.into_iter().map(act).collect()
+    kinds.into_iter().map(alone).collect()
+}
+
+fn alone(kind: Kind) -> Act {
+    Act { kind, pass_ms: 1, back_ms: 0, new_term: false }
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
@@ -495,6 +585,7 @@ fn kind() -> impl Strategy<Value = Kind> {
             .prop_map(|(items, request)| Kind::Batch { items, request }),
         2 => (vec((pick(), prop::bool::weighted(0.3)), 0..4), prop::bool::weighted(0.2))
             .prop_map(|(sessions, term_moved)| Kind::Expire { sessions, term_moved }),
+        6 => kind_of_latches(),
         1 => Just(Kind::Tick),
     ]
 }
@@ -535,6 +626,46 @@ fn kind_at_work() -> impl Strategy<Value = Kind> {
         ),
         8 => vec(set(), 1..3).prop_map(|sets| Kind::Rebalance { sets }),
     ]
+}
+
+/// Who claims latches and lets them go, and whose sessions end.
+fn kind_of_latches() -> impl Strategy<Value = Kind> {
+    let mode = prop_oneof![Just(Mode::Exclusive), Just(Mode::Shared)];
+    let claim = (latch(), pick_one(), select(vec!["", "x"]), mode, select(vec!["", "a", "b"]));
+    let claim = (claim, prop::bool::weighted(0.8)).prop_map(
+        |((latch, session, owner, mode, value), waits)| Kind::Claim {
+            latch,
+            session,
+            owner: owner.into(),
+            mode,
+            value,
+            waits,
+        },
+    );
+    prop_oneof![
+        12 => claim,
+        3 => (latch(), pick_one(), pick(), any::<bool>()).prop_map(
+            |(latch, claim, asked, even_won)| Kind::Withdraw { latch, claim, asked, even_won }
+        ),
+        4 => (latch(), pick(), pick(), prop_oneof![3 => Just(None), 1 => request()]).prop_map(
+            |(latch, token, by, request)| Kind::ReleaseLatch { latch, token, by, request }
+        ),
+        1 => (latch(), pick()).prop_map(|(latch, token)| Kind::BreakLatch { latch, token }),
+        1 => Just(Kind::Open { request: None }),
+        1 => vec((pick_one(), prop::bool::weighted(0.2)), 1..3)
+            .prop_map(|sessions| Kind::Expire { sessions, term_moved: false }),
+    ]
+}
+
+/// Two locks, and an election that is named like one of them.
+fn latch() -> impl Strategy<Value = LatchKey> {
+    use LatchKind::{Election, Lock};
+    select(vec![(Lock, "pay"), (Lock, " "), (Election, "pay")])
+        .prop_map(|(kind, name)| LatchKey::new(kind, name.parse().expect("a name")))
+}
+
+fn pick_one() -> impl Strategy<Value = Pick> {
+    prop_oneof![12 => any::<u8>().prop_map(Pick::Right), 1 => Just(Pick::Wrong)]
 }
 
 fn ring_less() -> impl Strategy<Value = Kind> {

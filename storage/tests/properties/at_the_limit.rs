@@ -2,14 +2,16 @@
 
 use super::*;
 use roster_storage::command::{
-    Condition, Covered, Deregister, OpenSession, Patch, PutRing, PutShardSet, Register, Request,
-    ShardSetConfig,
+    BreakLatch, ClaimLatch, CloseSession, Condition, Covered, Deregister, Expire, Expiry,
+    OpenSession, Patch, PutRing, PutShardSet, Register, ReleaseLatch, Request, ShardSetConfig,
 };
+use roster_storage::latch::{Claimant, Mode};
 use roster_storage::limits::{
     COMMAND_BYTES_MAX, DOCUMENT_BYTES_MAX, DUE_PER_ENTRY_MAX, ID_BYTES_MAX, IDEMPOTENCY_BYTES_MAX,
-    RING_SLOTS_MAX, SESSION_THINGS_MAX, SHARD_SETS_MAX, TEXT_BYTES_MAX, WEIGHT_MAX,
+    LATCH_CLAIMS_MAX, RING_SLOTS_MAX, SESSION_THINGS_MAX, SHARD_SETS_MAX, TEXT_BYTES_MAX,
+    WEIGHT_MAX,
 };
-use roster_storage::names::{AppName, InstanceKey, SessionId};
+use roster_storage::names::{AppName, InstanceKey, LatchKey, LatchKind, SessionId};
 
 fn at(revision: u64) -> At {
     At { revision: Revision(revision), term: 1, ..At::default() }
@@ -240,4 +242,123 @@ fn records_of_rings_and_shard_sets_out_of_place_are_refused() {
         );
     }
     assert_eq!(all().finish().verify(), Ok(()));
+}
+
+fn lock(name: &str) -> LatchKey {
+    LatchKey::new(LatchKind::Lock, name.parse().expect("a name"))
+}
+
+fn claim(latch: &str, session: u64, owner: u64, mode: Mode) -> Command {
+    let by = Claimant { session: SessionId(session), owner: owner.to_string().into() };
+    Command::ClaimLatch(ClaimLatch { latch: lock(latch), by, mode, value: "".into(), waits: true })
+}
+
+/// Sessions 1 to `count`, opened in as many entries.
+fn sessions(count: u64) -> Catalog {
+    let mut catalog = Catalog::default();
+    for n in 1..=count {
+        let open = OpenSession { ttl_ms: None, name: "host".into(), request: None };
+        catalog.apply(at(n), &Command::OpenSession(open));
+    }
+    catalog
+}
+
+fn is_won(event: &Event) -> bool {
+    matches!(event, Event::ClaimPut { claim, .. } if claim.token.is_some())
+}
+
+/// One holds it alone and all others wait to share it: all of them win in one entry.
+#[test]
+fn so_many_claim_a_latch_and_no_more() {
+    let mut catalog = sessions(3);
+    let limit = LATCH_CLAIMS_MAX as u64;
+    catalog.apply(at(4), &claim("data", 3, 0, Mode::Exclusive));
+    for n in 1..limit {
+        let (outcome, _) = catalog.apply(at(4 + n), &claim("data", 1 + n % 2, n, Mode::Shared));
+        assert_eq!(outcome.result, Ok(Reply::Claimed { token: None }));
+    }
+    let before = catalog.clone();
+    let (outcome, events) = catalog.apply(at(limit + 4), &claim("data", 3, 1, Mode::Shared));
+    let full = Refusal::LatchFull { latch: lock("data"), limit };
+    assert_eq!((outcome.result, events), (Err(full), vec![]));
+    assert!(catalog == before);
+    let (outcome, _) = catalog.apply(at(limit + 5), &claim("data", 2, 1, Mode::Shared));
+    assert!(outcome.result.is_ok(), "who waits may ask again: {outcome}");
+    let (outcome, _) = catalog.apply(at(limit + 6), &claim("other", 3, 1, Mode::Shared));
+    assert!(outcome.result.is_ok(), "another latch has room: {outcome}");
+    assert_eq!(catalog.verify(), Ok(()));
+
+    let (request, token) = (None, Revision(4));
+    let release = ReleaseLatch { latch: lock("data"), token, by: None, request };
+    let (_, events) = catalog.apply(at(limit + 7), &Command::ReleaseLatch(release));
+    assert_eq!(events.iter().filter(|event| is_won(event)).count() as u64, limit - 1);
+    assert_eq!(catalog.verify(), Ok(()));
+    let all = BreakLatch { latch: lock("data"), token: None };
+    let (outcome, _) = catalog.apply(at(limit + 8), &Command::BreakLatch(all));
+    let Ok(Reply::LatchBroken(broken)) = &outcome.result else { panic!("{outcome}") };
+    assert_eq!((broken.len() as u64, catalog.latch(&lock("data"))), (limit - 1, None));
+    assert_eq!(catalog.verify(), Ok(()));
+}
+
+#[test]
+fn a_full_session_claims_nothing_more_and_ends_with_all_that_it_claimed() {
+    let mut catalog = sessions(2);
+    let limit = SESSION_THINGS_MAX as u64;
+    for n in 0..limit {
+        let (outcome, _) = catalog.apply(at(n + 3), &claim(&n.to_string(), 1, 0, Mode::Exclusive));
+        assert!(outcome.result.is_ok(), "{outcome}");
+    }
+    let (outcome, events) = catalog.apply(at(limit + 3), &claim("more", 1, 0, Mode::Exclusive));
+    let full = Refusal::SessionFull { session: SessionId(1), limit };
+    assert_eq!((outcome.result, events), (Err(full.clone()), vec![]));
+    let (outcome, _) = catalog.apply(at(limit + 4), &Command::Register(on_session_1(1)));
+    assert_eq!(outcome.result, Err(full), "claims count like instances");
+    let (outcome, _) = catalog.apply(at(limit + 5), &claim("7", 1, 0, Mode::Exclusive));
+    assert!(outcome.result.is_ok(), "what it holds it may ask for again: {outcome}");
+    catalog.apply(at(limit + 6), &claim("7", 2, 0, Mode::Exclusive));
+    let close = CloseSession { session: SessionId(1) };
+    let (_, events) = catalog.apply(at(limit + 7), &Command::CloseSession(close));
+    assert_eq!(events.iter().filter(|event| is_won(event)).count(), 1);
+    assert_eq!(catalog.latches_after(LatchKind::Lock, None).count(), 1);
+    assert_eq!(catalog.verify(), Ok(()));
+}
+
+#[test]
+fn a_thousand_sessions_on_one_lock_expire_in_one_entry_and_the_one_left_has_it() {
+    let mut catalog = sessions(1_001);
+    for n in 1..=1_001 {
+        catalog.apply(at(1_001 + n), &claim("data", n, 0, Mode::Exclusive));
+    }
+    let expiry =
+        |n| Expiry { session: SessionId(n), touched: Revision(1_001 + n), silent_ms: 15_000 };
+    let expire = Expire { term: 1, sessions: (1..=1_000).map(expiry).collect() };
+    let (_, events) = catalog.apply(at(2_003), &Command::Expire(expire));
+    let won: Vec<_> = events.iter().filter(|event| is_won(event)).collect();
+    let [Event::ClaimPut { claim, .. }] = won.as_slice() else { panic!("{won:?}") };
+    assert_eq!((claim.by.session, claim.token), (SessionId(1_001), Some(Revision(2_003))));
+    assert_eq!(catalog.verify(), Ok(()));
+}
+
+#[test]
+fn records_of_latches_out_of_place_are_refused() {
+    let mut catalog = sessions(2);
+    catalog.apply(at(3), &claim("data", 1, 0, Mode::Shared));
+    catalog.apply(at(4), &claim("data", 2, 0, Mode::Exclusive));
+    catalog.apply(at(5), &claim("data", 2, 1, Mode::Shared));
+    let records: Vec<_> = catalog.records().collect();
+    let of_latches =
+        |record: &&Record| matches!(record, Record::Latch { .. } | Record::Claim { .. });
+    assert_eq!(records.iter().filter(of_latches).count(), 4);
+    for record in records.iter().filter(of_latches) {
+        let mut all = CatalogBuilder::default();
+        records.iter().for_each(|record| all.add(record.clone()).expect("fits"));
+        assert!(all.add(record.clone()).is_err(), "taken twice: {record:?}");
+        let alone = CatalogBuilder::default().add(record.clone());
+        let hangs = matches!(record, Record::Claim { .. });
+        assert!(!hangs || alone.is_err(), "taken without what it hangs off: {record:?}");
+        let mut without = CatalogBuilder::default();
+        let rest = records.iter().filter(|other| *other != record);
+        let taken = rest.map(|other| without.add(other.clone())).all(|taken| taken.is_ok());
+        assert!(!taken || without.finish().verify().is_err(), "not missed: {record:?}");
+    }
 }

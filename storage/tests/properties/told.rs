@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use roster_storage::catalog::{At, Catalog, Document};
 use roster_storage::events::Event;
+use roster_storage::latch::{Claim, Latch, Mode};
 use roster_storage::names::{
-    AppName, DocumentName, Incarnation, InstanceId, InstanceKey, Revision, ShardId, ShardSetName,
+    AppName, DocumentName, Incarnation, InstanceId, InstanceKey, LatchKey, LatchKind, Revision,
+    ShardId, ShardSetName,
 };
 use roster_storage::ring::Ring;
 use roster_storage::shards::Shard;
@@ -51,7 +53,9 @@ pub fn follow_documents(told: &mut Documents, events: &[Event]) {
             | Event::RingPut { .. }
             | Event::RingDeleted { .. }
             | Event::WorkPut { .. }
-            | Event::WorkEnded { .. } => {}
+            | Event::WorkEnded { .. }
+            | Event::ClaimPut { .. }
+            | Event::ClaimEnded { .. } => {}
         }
     }
 }
@@ -96,7 +100,9 @@ impl Lives {
                 | Event::RingPut { .. }
                 | Event::RingDeleted { .. }
                 | Event::WorkPut { .. }
-                | Event::WorkEnded { .. } => {}
+                | Event::WorkEnded { .. }
+                | Event::ClaimPut { .. }
+                | Event::ClaimEnded { .. } => {}
             }
         }
         assert_eq!(gone, shards_gone, "instances and shards go together");
@@ -152,7 +158,9 @@ impl Rings {
                 | Event::DocumentPut { .. }
                 | Event::DocumentDeleted { .. }
                 | Event::WorkPut { .. }
-                | Event::WorkEnded { .. } => {}
+                | Event::WorkEnded { .. }
+                | Event::ClaimPut { .. }
+                | Event::ClaimEnded { .. } => {}
             }
         }
     }
@@ -217,7 +225,9 @@ impl Work {
                 | Event::DocumentPut { .. }
                 | Event::DocumentDeleted { .. }
                 | Event::RingPut { .. }
-                | Event::RingDeleted { .. } => {}
+                | Event::RingDeleted { .. }
+                | Event::ClaimPut { .. }
+                | Event::ClaimEnded { .. } => {}
             }
         }
     }
@@ -263,4 +273,92 @@ impl Work {
         assert!(before.0 <= epoch, "the epoch of {set} went back to {epoch}");
         assert!(before == now || epoch == at.revision, "{set} changed within its epoch {epoch}");
     }
+}
+
+/// What a watcher knows of latches from events alone, and the largest tokens that it saw.
+#[derive(Default)]
+pub struct Latches {
+    claims: BTreeMap<(LatchKey, Revision), Claim>,
+    /// Kept when the latch goes: it may come again.
+    newest: BTreeMap<LatchKey, Revision>,
+}
+
+impl Latches {
+    /// Takes the events of the entry at `at`.
+    pub fn follow(&mut self, at: At, events: &[Event]) {
+        for event in events {
+            match event {
+                Event::ClaimPut { latch, claim } => self.put(at, latch, claim),
+                Event::ClaimEnded { latch, claim, .. } => {
+                    let known = self.claims.remove(&(latch.clone(), claim.since));
+                    assert_eq!(known, Some(as_told(claim)), "{latch} ends what was not told");
+                }
+                Event::AppPut { .. }
+                | Event::AppDeleted { .. }
+                | Event::InstancePut { .. }
+                | Event::InstanceDeleted { .. }
+                | Event::ShardPut { .. }
+                | Event::ShardDeleted { .. }
+                | Event::SessionPut { .. }
+                | Event::SessionEnded { .. }
+                | Event::DocumentPut { .. }
+                | Event::DocumentDeleted { .. }
+                | Event::RingPut { .. }
+                | Event::RingDeleted { .. }
+                | Event::WorkPut { .. }
+                | Event::WorkEnded { .. } => {}
+            }
+        }
+    }
+
+    /// Whoever wins has a larger token than all who held before, but for those it shares with.
+    fn put(&mut self, at: At, latch: &LatchKey, claim: &Claim) {
+        let told = as_told(claim);
+        let known = self.claims.insert((latch.clone(), claim.since), told.clone());
+        assert_ne!(known.as_ref(), Some(&told), "{latch} was told twice");
+        let held = known.as_ref().and_then(|known| known.token);
+        if let Some(known) = &known {
+            assert_eq!((&known.by, known.mode), (&claim.by, claim.mode), "{latch}");
+            assert!(held.is_none() || held == claim.token, "{latch} lost a token: {claim:?}");
+        } else {
+            assert_eq!(claim.since, at.revision, "{latch} began late: {claim:?}");
+        }
+        let Some(token) = claim.token.filter(|_| held.is_none()) else { return };
+        assert_eq!(token, at.revision, "{latch} was won by the entry that tells it");
+        let newest = self.newest.insert(latch.clone(), token);
+        let grew = newest < Some(token);
+        assert!(grew || newest == Some(token) && claim.mode == Mode::Shared, "{latch}: {claim:?}");
+    }
+
+    /// The events tell the state; who holds comes before who waits; one holds alone, or all share;
+    /// and nobody waits who could hold.
+    pub fn hold_against(&self, catalog: &Catalog) {
+        let mut claims = BTreeMap::new();
+        for (key, latch) in latches_of(catalog) {
+            let each: Vec<_> = latch.claims().collect();
+            claims.extend(each.iter().map(|c| ((key.clone(), c.since), as_told(c))));
+            let holding = each.iter().take_while(|claim| claim.token.is_some()).count();
+            let (holders, waiters) = each.split_at(holding);
+            assert!(waiters.iter().all(|claim| claim.token.is_none()), "{key} was passed on");
+            let shared = holders.iter().all(|claim| claim.mode == Mode::Shared);
+            assert!(holding == 1 || holding > 1 && shared, "{holding} hold {key}");
+            if let Some(first) = waiters.first() {
+                assert!(!(shared && first.mode == Mode::Shared), "{key}: {first:?} could hold");
+            }
+        }
+        assert_eq!(self.claims, claims);
+    }
+}
+
+/// Asking again changes nothing that is told.
+fn as_told(claim: &Claim) -> Claim {
+    Claim { asked: Revision(0), ..claim.clone() }
+}
+
+/// All latches, each with its key.
+pub fn latches_of(catalog: &Catalog) -> impl Iterator<Item = (LatchKey, &Arc<Latch>)> {
+    [LatchKind::Lock, LatchKind::Election].into_iter().flat_map(move |kind| {
+        let latches = catalog.latches_after(kind, None);
+        latches.map(move |(name, latch)| (LatchKey::new(kind, name.clone()), latch))
+    })
 }

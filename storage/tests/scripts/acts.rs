@@ -19,12 +19,17 @@
 //! rebalance SET …
 //! open [ttl=] [name=] [REQUEST]
 //! close SESSION
+//! claim LATCH session=1 [owner=] [shared] [value=] [waits]
+//! withdraw LATCH session=1 [owner=] [asked=r3] [even_won]
+//! let-go LATCH token=r3 [session=1 [owner=]] [REQUEST]    what holds a latch lets it go
+//! break LATCH [token=r3]
 //! batch [REQUEST]                  its items follow, indented: register and deregister
 //! expire session=1 touched=1 [silent=15s] [session=2 touched=2 …] term=1
 //! tick [+10s]                      cluster time passes (or tries to go back: -10s)
 //! term 2                           later entries are of term 2
-//! show [shard-sets]                the state, or only what it has of shard sets
+//! show [shard-sets | latches]      the state, or only what it has of shard sets or of latches
 //!
+//! LATCH:     lock NAME or election NAME
 //! PROFILE:   version= zone= weight= meta.KEY=VALUE
 //! CONDITION: absent (If-None-Match: *) or if=r3 (If-Match)
 //! REQUEST:   key=K [body=1] [part=0]
@@ -36,12 +41,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use roster_storage::command::{
-    AppPolicy, Batch, BatchItem, ClearOverride, CloseSession, Command, CompactRing, Condition,
-    Covered, DeleteApp, DeleteDocument, DeleteRing, DeleteShardSet, Deregister, Expire, Expiry,
-    MetadataPatch, OpenSession, Overridden, Patch, Profile, PutApp, PutDocument, PutOverride,
-    PutRing, PutShardSet, Rebalance, Register, Release, ReleasedBy, Request, ShardSetConfig,
+    AppPolicy, Batch, BatchItem, BreakLatch, ClaimLatch, ClearOverride, CloseSession, Command,
+    CompactRing, Condition, Covered, DeleteApp, DeleteDocument, DeleteRing, DeleteShardSet,
+    Deregister, Expire, Expiry, MetadataPatch, OpenSession, Overridden, Patch, Profile, PutApp,
+    PutDocument, PutOverride, PutRing, PutShardSet, Rebalance, Register, Release, ReleaseLatch,
+    ReleasedBy, Request, ShardSetConfig, WithdrawClaim,
 };
-use roster_storage::names::{AppName, DocumentName, InstanceKey, Revision};
+use roster_storage::latch::{Claimant, Mode};
+use roster_storage::names::{AppName, DocumentName, InstanceKey, LatchKey, LatchKind, Revision};
 use roster_storage::shards::scaling::ScalingPolicy;
 use smol_str::SmolStr;
 
@@ -52,6 +59,7 @@ pub enum Act {
     Term(u64),
     Show,
     ShowShardSets,
+    ShowLatches,
 }
 
 /// Reads the acts of one block.
@@ -105,6 +113,7 @@ impl<'a> Words<'a> {
             "tick" => Act::Tick(self.plain.first().map_or(Ok(0), |by| signed_ms(by))?),
             "term" => Act::Term(parsed(self.first()?)?),
             "show" if self.has("shard-sets") => Act::ShowShardSets,
+            "show" if self.has("latches") => Act::ShowLatches,
             "show" => Act::Show,
             _ => Act::Command(Box::new(self.command()?)),
         })
@@ -158,6 +167,23 @@ impl<'a> Words<'a> {
                 request: self.request()?,
             }),
             "close" => Command::CloseSession(CloseSession { session: parsed(self.first()?)? }),
+            "claim" => Command::ClaimLatch(self.claim()?),
+            "withdraw" => Command::WithdrawClaim(WithdrawClaim {
+                latch: self.latch()?,
+                by: self.claimant()?.ok_or("session= is missing")?,
+                asked: self.revision("asked")?,
+                even_won: self.has("even_won"),
+            }),
+            "let-go" => Command::ReleaseLatch(ReleaseLatch {
+                latch: self.latch()?,
+                token: self.revision("token")?.ok_or("token= is missing")?,
+                by: self.claimant()?,
+                request: self.request()?,
+            }),
+            "break" => Command::BreakLatch(BreakLatch {
+                latch: self.latch()?,
+                token: self.revision("token")?,
+            }),
             "batch" => Command::Batch(Batch { items: Vec::new(), request: self.request()? }),
             "expire" => Command::Expire(self.expire()?),
             verb => return Err(format!("no such act: {verb}")),
@@ -301,6 +327,21 @@ impl<'a> Words<'a> {
         })
     }
 
+    fn claim(&self) -> Result<ClaimLatch, String> {
+        Ok(ClaimLatch {
+            latch: self.latch()?,
+            by: self.claimant()?.ok_or("session= is missing")?,
+            mode: if self.has("shared") { Mode::Shared } else { Mode::Exclusive },
+            value: self.value("value").unwrap_or_default().into(),
+            waits: self.has("waits"),
+        })
+    }
+
+    fn claimant(&self) -> Result<Option<Claimant>, String> {
+        let Some(session) = self.number("session")? else { return Ok(None) };
+        Ok(Some(Claimant { session, owner: self.value("owner").unwrap_or_default().into() }))
+    }
+
     fn expire(&self) -> Result<Expire, String> {
         let mut sessions: Vec<Expiry> = Vec::new();
         for (name, value) in &self.pairs {
@@ -328,8 +369,8 @@ impl<'a> Words<'a> {
     }
 
     fn condition(&self) -> Result<Condition, String> {
-        match self.value("if") {
-            Some(revision) => Ok(Condition::Unchanged(parsed(revision.trim_start_matches('r'))?)),
+        match self.revision("if")? {
+            Some(revision) => Ok(Condition::Unchanged(revision)),
             None if self.has("absent") => Ok(Condition::Absent),
             None => Ok(Condition::Any),
         }
@@ -353,6 +394,16 @@ impl<'a> Words<'a> {
         Ok((parsed(app)?, parsed(name)?))
     }
 
+    fn latch(&self) -> Result<LatchKey, String> {
+        let kind = match self.first()? {
+            "lock" => LatchKind::Lock,
+            "election" => LatchKind::Election,
+            other => return Err(format!("a latch is a lock or an election, not {other:?}")),
+        };
+        let name = self.plain.get(1).ok_or("the name of the latch is missing")?;
+        Ok(LatchKey::new(kind, parsed(name)?))
+    }
+
     fn first(&self) -> Result<&'a str, String> {
         self.plain.first().copied().ok_or_else(|| "a word is missing".into())
     }
@@ -371,6 +422,11 @@ impl<'a> Words<'a> {
 
     fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, String> {
         self.value(name).map(parsed).transpose()
+    }
+
+    /// `3` or `r3`.
+    fn revision(&self, name: &str) -> Result<Option<Revision>, String> {
+        self.value(name).map(|text| parsed(text.trim_start_matches('r'))).transpose()
     }
 
     fn ms(&self, name: &str) -> Result<Option<u64>, String> {

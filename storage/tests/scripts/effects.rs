@@ -6,8 +6,8 @@ use std::fmt::Write;
 use roster_storage::catalog::{Catalog, Document, Instance, ShardSet, State};
 use roster_storage::command::{Covered, Outcome, Profile, Refusal, Reply, Withdrawn};
 use roster_storage::events::{Event, Held, Reason};
-use roster_storage::latch::Claim;
-use roster_storage::names::{InstanceKey, Revision, ShardSetName};
+use roster_storage::latch::{Claim, Latch};
+use roster_storage::names::{InstanceKey, LatchKey, LatchKind, Revision, ShardSetName};
 use roster_storage::ring::Ring;
 use roster_storage::shards::Shard;
 
@@ -19,16 +19,6 @@ pub fn told(revision: Revision, outcome: &Outcome, events: &[Event]) -> String {
     }
     text.push('\n');
     let items: Vec<String> = match &outcome.result {
-        Ok(Reply::Claimed { token: Some(token) }) => format!("holds token={token}"),
-        Ok(Reply::Claimed { token: None }) => "waits".into(),
-        Ok(Reply::Withdrawn(Withdrawn::Gone)) => "withdrawn".into(),
-        Ok(Reply::Withdrawn(Withdrawn::Won { token })) => format!("has won token={token}"),
-        Ok(Reply::Withdrawn(Withdrawn::NotThere)) => "nothing to withdraw".into(),
-        Ok(Reply::LatchReleased) => "latch released".into(),
-        Ok(Reply::LatchBroken(claims)) => {
-            let held: String = claims.iter().map(|claim| format!(" {}", claimed(claim))).collect();
-            format!("latch broken, held by{held}")
-        }
         Ok(Reply::Batch(items)) => items.iter().map(answer).collect(),
         Ok(Reply::Released(items)) => items.iter().map(let_go).collect(),
         Ok(_) | Err(_) => Vec::new(),
@@ -78,6 +68,16 @@ fn answer(result: &Result<Reply, Refusal>) -> String {
             format!("opened session={session} ttl={ttl_ms}ms")
         }
         Ok(Reply::SessionClosed { instances }) => format!("closed with {instances} instances"),
+        Ok(Reply::Claimed { token: Some(token) }) => format!("holds token={token}"),
+        Ok(Reply::Claimed { token: None }) => "waits".into(),
+        Ok(Reply::Withdrawn(Withdrawn::Gone)) => "withdrawn".into(),
+        Ok(Reply::Withdrawn(Withdrawn::Won { token })) => format!("has won token={token}"),
+        Ok(Reply::Withdrawn(Withdrawn::NotThere)) => "nothing to withdraw".into(),
+        Ok(Reply::LatchReleased) => "latch released".into(),
+        Ok(Reply::LatchBroken(claims)) => {
+            let held: Vec<_> = claims.iter().map(|claim| claimed(claim)).collect();
+            format!("latch broken, was held by {}", held.join("; "))
+        }
         Ok(Reply::Batch(items)) => format!("batch of {}", items.len()),
         Ok(Reply::Expired { ended, dropped }) => format!("expired ended={ended} dropped={dropped}"),
     }
@@ -201,7 +201,7 @@ fn said(profile: &Profile) -> String {
     text
 }
 
-/// The state: sessions, apps with their instances, documents, overrides and ring, shard sets.
+/// The state: sessions, apps with their instances, documents, overrides and ring, shard sets, latches.
 pub fn shown(catalog: &Catalog) -> String {
     let mut text = String::new();
     for (id, session) in catalog.sessions() {
@@ -235,6 +235,7 @@ pub fn shown(catalog: &Catalog) -> String {
         }
     }
     text.push_str(&shown_sets(catalog));
+    text.push_str(&shown_latches(catalog));
     if text.is_empty() { "= nothing\n".into() } else { text }
 }
 
@@ -277,6 +278,27 @@ fn shown_set(name: &ShardSetName, set: &ShardSet) -> String {
         };
         let next = next.as_ref().map_or("".into(), |next| format!(" next={next}"));
         let _ = writeln!(text, "{next}{}", if *gone { " gone" } else { "" });
+    }
+    text
+}
+
+/// What the state has of latches: their claims in the order of their places, each with the last
+/// entry that asked for it.
+pub fn shown_latches(catalog: &Catalog) -> String {
+    [LatchKind::Lock, LatchKind::Election]
+        .into_iter()
+        .flat_map(|kind| {
+            catalog.latches_after(kind, None).map(move |(name, latch)| (kind, name, latch))
+        })
+        .map(|(kind, name, latch)| shown_latch(&LatchKey::new(kind, name.clone()), latch))
+        .collect()
+}
+
+fn shown_latch(key: &LatchKey, latch: &Latch) -> String {
+    let (holding, waiting, revision) = (latch.holding(), latch.waiting(), latch.revision);
+    let mut text = format!("= {key} revision={revision} holding={holding} waiting={waiting}\n");
+    for claim in latch.claims() {
+        let _ = writeln!(text, "= {key} has {} asked={}", claimed(claim), claim.asked);
     }
     text
 }
