@@ -175,8 +175,8 @@ fn sessions_that_end_with_10_000_claims_each_have_small_rows() {
     let home = tempfile::tempdir().expect("a folder");
     let folder = home.path().join("history");
     let history = open(&folder, UNLIMITED, Sizes::default());
-    let first = changes(0, 10).into_iter().find(|change| latch_of(change).is_some());
-    let first = first.and_then(|change| change.events.first().cloned());
+    let mut events = changes(0, 10).into_iter().flat_map(|change| change.events.clone());
+    let first = events.find(|event| event.latch().is_some());
     let Some(Event::ClaimPut { claim, .. }) = first else { panic!("{first:?}") };
     let ended = |n| Event::ClaimEnded {
         latch: model::latch(n),

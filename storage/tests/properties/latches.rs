@@ -146,12 +146,12 @@ impl Model {
 /// before them.
 fn settle(at: At, queue: &mut [Claim]) {
     let mut all_share = true;
-    for place in 0..queue.len() {
-        all_share &= queue[place].mode == Mode::Shared;
+    for (place, claim) in queue.iter_mut().enumerate() {
+        all_share &= claim.mode == Mode::Shared;
         if place > 0 && !all_share {
             return;
         }
-        queue[place].token.get_or_insert(at.revision);
+        claim.token.get_or_insert(at.revision);
     }
 }
 
