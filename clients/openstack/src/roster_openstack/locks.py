@@ -75,8 +75,10 @@ class RosterLock(locking.Lock):
         if claim is None:
             return False
         with self._mutex:
-            # Who wins it alone knows that nothing won before holds any more.
-            self._claims = self._claims + [claim] if shared else [claim]
+            # Who wins it alone knows that what it won before holds no more. What other threads won
+            # stays, stale as it is: a release of theirs must not take this one for their own.
+            kept = [c for c in self._claims if shared or c.thread != claim.thread]
+            self._claims = [*kept, claim]
         return True
 
     def _won(self, owner: str, shared: bool, until: Optional[float]) -> Optional[Claim]:
