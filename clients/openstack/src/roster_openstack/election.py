@@ -41,7 +41,7 @@ class Elections:
         """Stands for leader of a group, if it does not yet; gives the token of an election that was
         won and not told."""
         standing = self._standing.get(group)
-        if standing is None:
+        if standing is None or standing.session is not session:
             standing = self._stand(group, session, watched)
         elif group in watched.election_news:
             standing = self._looked_at(group, standing) or self._stand(group, session, watched)

@@ -82,8 +82,10 @@ class RosterLock(locking.Lock):
         return True
 
     def _won(self, owner: str, shared: bool, until: Optional[float]) -> Optional[Claim]:
+        # Asked without a wait at first: a cluster that cannot serve then says so at once, where one
+        # that only hangs would look like a lock that is held.
+        left = 0.0
         while True:
-            left = _PIECE_SECONDS_MAX if until is None else max(until - _now(), 0.0)
             session = self._driver.session()
             try:
                 acquired = self._driver.client.acquire_lock(
@@ -96,6 +98,7 @@ class RosterLock(locking.Lock):
             except LockHeld:
                 if until is not None and _now() >= until:
                     return None
+                left = _PIECE_SECONDS_MAX if until is None else max(until - _now(), 0.0)
             except NotFound as error:
                 if error.code != "unknown-session":
                     raise
