@@ -75,13 +75,17 @@ class RosterLock(locking.Lock):
         if claim is None:
             return False
         with self._mutex:
-            # Who wins it alone knows that nothing won before holds any more.
-            self._claims = self._claims + [claim] if shared else [claim]
+            # Who wins it alone knows that what it won before holds no more. What other threads won
+            # stays, stale as it is: a release of theirs must not take this one for their own.
+            kept = [c for c in self._claims if shared or c.thread != claim.thread]
+            self._claims = [*kept, claim]
         return True
 
     def _won(self, owner: str, shared: bool, until: Optional[float]) -> Optional[Claim]:
+        # Asked without a wait at first: a cluster that cannot serve then says so at once, where one
+        # that only hangs would look like a lock that is held.
+        left = 0.0
         while True:
-            left = _PIECE_SECONDS_MAX if until is None else max(until - _now(), 0.0)
             session = self._driver.session()
             try:
                 acquired = self._driver.client.acquire_lock(
@@ -94,6 +98,7 @@ class RosterLock(locking.Lock):
             except LockHeld:
                 if until is not None and _now() >= until:
                     return None
+                left = _PIECE_SECONDS_MAX if until is None else max(until - _now(), 0.0)
             except NotFound as error:
                 if error.code != "unknown-session":
                     raise

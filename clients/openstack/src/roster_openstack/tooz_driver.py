@@ -598,11 +598,10 @@ class RosterDriver(
         return RosterLock(self, name)  # type: ignore[arg-type]
 
     def abandon(self, latch: str, session: Session, owner: str) -> None:
-        """Gives a lock back that may have been won without an answer, at once or with a heartbeat."""
+        """Gives a lock back that may have been won without an answer: with the next heartbeat, since the
+        cluster has just not answered, and whoever asked for the lock wants to hear of it."""
         with self._session_lock:
             self._abandoned.append((latch, session, owner))
-        with contextlib.suppress(RosterError, tooz.ToozError):
-            self._give_back()
 
     def _give_back(self) -> None:
         if not self._abandoned:

@@ -144,11 +144,14 @@ def test_events_that_a_callback_did_not_take_are_told_again(coordinators: Coordi
         return noted(event)
 
     driver.watch_join_group(group, callback)
-    driver.watch_elected_as_leader(group, callback)
     other.join_group(group).get()
     for _ in range(2):
         with pytest.raises(LookupError):
             driver.run_watchers()
+    driver.watch_elected_as_leader(group, callback)
+    for _ in range(2):
+        with pytest.raises(LookupError):
+            driver.run_elect_coordinator()
     refusing[0] = False
     assert len(driver.run_watchers()) == 2
     assert noted.members(MemberJoinedGroup) == [other._member_id]

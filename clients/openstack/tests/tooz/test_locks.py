@@ -97,9 +97,10 @@ def test_two_threads_of_one_lock_object_release_each_their_own(coordinators: Coo
         assert driver.get_lock(name).break_()
         assert acquired.result() is True
         # What the other thread holds is not what this one had.
+        assert lock.release() is False
         assert lock.is_still_owner()
         assert pool.submit(lock.release).result() is True
-    assert lock.release() is False
+    assert not lock.acquired
 
 
 def test_shared_holders_hold_together_and_keep_out_who_wants_it_alone(
