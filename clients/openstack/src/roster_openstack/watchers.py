@@ -14,8 +14,10 @@ from .members import Groups, Listed, payload_of
 # Of a group in which more has changed than this the whole list is read.
 _SINGLES_MAX = 4
 
-# Longer requests are refused by servers: then all changes are asked for, and the others dropped.
+# Longer requests, and more names of one kind, are refused by servers: then all changes are asked for,
+# and the others dropped.
 _QUERY_BYTES_MAX = 30_000
+_NAMES_MAX = 1_000
 
 Query = List[Tuple[str, Union[str, bytes, int]]]
 
@@ -101,6 +103,7 @@ def _query(groups: Iterable[str], elections: Iterable[str]) -> Query:
     query += [("election", name) for name in sorted(elections)]
     kinds = (["instance"] if groups else []) + (["latch"] if elections else [])
     # In the address each byte can become three.
-    if 3 * sum(len(str(name).encode("utf-8")) + 3 for _, name in query) > _QUERY_BYTES_MAX:
+    bytes_at_most = 3 * sum(len(str(name).encode("utf-8")) + 3 for _, name in query)
+    if len(query) > _NAMES_MAX or bytes_at_most > _QUERY_BYTES_MAX:
         query = []
     return query + [("kind", ",".join(kinds))]
