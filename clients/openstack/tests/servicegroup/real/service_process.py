@@ -22,7 +22,7 @@ from oslo_service import service as oslo_service  # noqa: E402
 CONF = nova.conf.CONF
 
 
-class Service(oslo_service.Service):
+class Service(oslo_service.Service):  # type: ignore[misc]
     """What a driver sees of ``nova.service.Service``."""
 
     def __init__(self, host: str, topic: str) -> None:
