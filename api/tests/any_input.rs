@@ -7,7 +7,7 @@ use http::{HeaderValue, Request, Uri};
 use proptest::prelude::*;
 use support::Server;
 
-const PATHS: [&str; 31] = [
+const PATHS: [&str; 43] = [
     "/v1/apps",
     "/v1/apps/{}",
     "/v1/apps/{}/instances",
@@ -36,6 +36,18 @@ const PATHS: [&str; 31] = [
     "/v1/sessions/{}",
     "/v1/sessions/{}/heartbeat",
     "/v1/shards",
+    "/v1/locks",
+    "/v1/locks/{}",
+    "/v1/locks/{}/acquire",
+    "/v1/locks/{}/release",
+    "/v1/locks/{}/check",
+    "/v1/elections",
+    "/v1/elections/{}",
+    "/v1/elections/{}/campaign",
+    "/v1/elections/{}/resign",
+    "/v1/elections/{}/check",
+    "/v1/changes",
+    "/v1/events",
     "/registry/machine",
     "/app/{}/machines.json",
     "/app/{}/machine/remove.json",
@@ -72,6 +84,12 @@ fn query() -> impl Strategy<Value = String> {
         "worker",
         "gone",
         "standbys",
+        "token",
+        "session",
+        "owner",
+        "lock",
+        "election",
+        "kind",
         "other",
     ]);
     let value = prop_oneof![
@@ -98,6 +116,8 @@ fn document() -> impl Strategy<Value = Vec<u8>> {
         Just("\"register\"".to_owned()),
         Just("\"18446744073709551615ms\"".to_owned()),
         Just("\"draining\"".to_owned()),
+        Just("\"shared\"".to_owned()),
+        Just("\"1ms\"".to_owned()),
         Just("\"9999-12-31T23:59:59Z\"".to_owned()),
         Just("{\"a\":\"b\",\"c\":null}".to_owned()),
         Just("[{\"op\":\"register\",\"app\":\"a\",\"id\":\"b\"},{\"app\":\"a\"},7]".to_owned()),
@@ -141,6 +161,11 @@ fn document() -> impl Strategy<Value = Vec<u8>> {
         "reason",
         "name",
         "adopted",
+        "token",
+        "owner",
+        "mode",
+        "value",
+        "wait",
     ]);
     prop::collection::vec((name, value), 0..4).prop_map(|fields| {
         let fields: Vec<_> =
@@ -179,7 +204,7 @@ proptest! {
             request = request.header(name, value);
         }
         let request = request.body(Body::from(body)).expect("a request");
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let reply = runtime.block_on(async {
             let server = Server::new();
             server.call("PUT /v1/apps/a/instances/a", "{}").await;
@@ -189,6 +214,10 @@ proptest! {
             let set = r#"{"workers":"a","apps":["b"],"scaling":{"shards_per_worker":1,"max":9}}"#;
             server.call("PUT /v1/shard-sets/a", set).await;
             server.registry.rebalance("a").await;
+            server.call("POST /v1/sessions", "{}").await;
+            let claim = r#"{"session":"3"}"#;
+            server.call("POST /v1/locks/a/acquire", claim).await;
+            server.call("POST /v1/elections/a/campaign", claim).await;
             server.send(request).await
         });
         prop_assert!(reply.status.as_u16() < 500, "{}: {}", reply.status, reply.text());

@@ -7,7 +7,7 @@ use super::latches::{Afterwards, Claimed};
 use crate::Shared;
 use crate::answer::{Answer, Answered};
 use crate::error::Invalid;
-use crate::extract::{Content, Latch, Params};
+use crate::extract::{Content, Latch, Params, Unconditional};
 use crate::lists::Listed;
 use crate::wire::latch::{CampaignBody, CampaignView, ElectionList, ElectionView, ResignBody};
 
@@ -71,6 +71,11 @@ pub(super) async fn check(State(api): Shared, Latch(name): Latch, params: Params
     api.check(&LatchKey::new(LatchKind::Election, name), params).await
 }
 
-pub(super) async fn depose(State(api): Shared, Latch(name): Latch, params: Params) -> Answered {
+pub(super) async fn depose(
+    State(api): Shared,
+    Latch(name): Latch,
+    _: Unconditional,
+    params: Params,
+) -> Answered {
     api.break_latch(LatchKey::new(LatchKind::Election, name), params).await
 }

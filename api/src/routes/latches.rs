@@ -54,13 +54,11 @@ impl Api {
         let mut place =
             PlaceInQueue { api: self.clone(), latch, by, afterwards, stage: Stage::Known };
         let (asked, token) = place.take(command).await?;
-        let claimed = match token {
+        match token {
             Some(token) => Ok(Claimed::Won { token, at: asked }),
-            None if wait_ms == 0 => Ok(Claimed::Waits { at: asked }),
+            None if wait_ms == 0 => Ok(place.known(Claimed::Waits { at: asked })),
             None => place.wait(asked, deadline).await,
-        };
-        place.stage = Stage::Known;
-        claimed
+        }
     }
 
     /// Lets go what is held under a token, or all that a claimant has of a latch.
@@ -156,8 +154,21 @@ enum Stage {
     Proposed(JoinHandle<Result<Outcome, Unavailable>>),
     /// In the queue, asked for at this revision.
     Queued(Revision),
-    /// Whoever asked knows what there is, or that it has to ask again.
+    /// Whoever asked knows what there is, or that it has to ask again; or this request has nothing to
+    /// give back.
     Known,
+}
+
+impl Stage {
+    /// After it was decided what became of a claim.
+    fn of(outcome: &Outcome) -> Self {
+        match &outcome.result {
+            // Another request of the same claimant won it before this one, and may be at work.
+            Ok(Reply::Claimed { token: Some(token) }) if *token < outcome.revision => Self::Known,
+            Ok(_) => Self::Queued(outcome.revision),
+            Err(_) => Self::Known,
+        }
+    }
 }
 
 impl PlaceInQueue {
@@ -176,25 +187,35 @@ impl PlaceInQueue {
         };
         let outcome = proposing.await;
         self.stage = Stage::Known;
-        let outcome = outcome.map_err(|_| ApiError::not_ready("this node stops"))?;
-        match decided(outcome?)? {
-            (asked, Reply::Claimed { token }) => {
-                self.stage = Stage::Queued(asked);
-                Ok((asked, token))
+        let outcome = outcome.map_err(|_| ApiError::not_ready("this node stops").unknown())??;
+        let stage = Stage::of(&outcome);
+        match decided(outcome)? {
+            (asked, Reply::Claimed { token: None }) => {
+                self.stage = stage;
+                Ok((asked, None))
             }
+            (asked, Reply::Claimed { token }) => Ok((asked, token)),
             (_, other) => Err(ApiError::unexpected(&other)),
         }
     }
 
     async fn wait(&mut self, asked: Revision, deadline: Instant) -> Result<Claimed, ApiError> {
+        let stays = self.afterwards == Afterwards::Stays;
         match self.until_it_ends(asked, deadline).await {
-            Ok(Some(claimed)) => Ok(claimed),
-            Ok(None) if self.afterwards == Afterwards::Stays => Ok(Claimed::Waits { at: asked }),
+            Ok(Some(claimed)) => Ok(self.known(claimed)),
+            Ok(None) if stays => Ok(self.known(Claimed::Waits { at: asked })),
             Ok(None) => self.leave(asked).await?.ok_or_else(|| self.still_held()),
-            Err(Interrupted::Ended(why)) => Err(why),
-            Err(Interrupted::Unfollowed(why)) if self.afterwards == Afterwards::Stays => Err(why),
+            Err(Interrupted::Ended(why)) => Err(self.known(why)),
+            // It is a candidate all the same.
+            Err(Interrupted::Unfollowed(why)) if stays => Err(self.known(why.unknown())),
             Err(Interrupted::Unfollowed(why)) => self.leave(asked).await?.ok_or(why),
         }
+    }
+
+    /// From here on nothing is given back, whoever hangs up.
+    fn known<T>(&mut self, answer: T) -> T {
+        self.stage = Stage::Known;
+        answer
     }
 
     /// `None` when the time is over.
@@ -214,13 +235,13 @@ impl PlaceInQueue {
                 Err(NotFollowed::Unavailable(why)) => {
                     return Err(Interrupted::Unfollowed(why.into()));
                 }
-                Err(NotFollowed::Compacted { .. }) => {
-                    after = match self.look().await? {
-                        Claimed::Waits { at } => at,
-                        won @ Claimed::Won { .. } => return Ok(Some(won)),
-                    };
-                    continue;
-                }
+                Err(NotFollowed::Compacted { .. }) => match self.look().await? {
+                    Claimed::Waits { at } => {
+                        after = at;
+                        continue;
+                    }
+                    won @ Claimed::Won { .. } => return Ok(Some(won)),
+                },
             };
             loop {
                 match feed.next(left()).await {
@@ -232,10 +253,18 @@ impl PlaceInQueue {
                     }
                     Told::UpTo(_) if left().is_zero() => return Ok(None),
                     Told::UpTo(_) => {}
-                    Told::Lagging(upto) | Told::Compacted { restart_from: upto } => {
+                    Told::Lagging(upto) => {
                         after = upto;
                         break;
                     }
+                    // What was not told may be that it won.
+                    Told::Compacted { .. } => match self.look().await? {
+                        Claimed::Waits { at } => {
+                            after = at;
+                            break;
+                        }
+                        won @ Claimed::Won { .. } => return Ok(Some(won)),
+                    },
                     // It keeps its place, for whoever asks for it again on the next node.
                     Told::Stopping(_) => {
                         let why =
@@ -265,26 +294,44 @@ impl PlaceInQueue {
     fn ended_by(&self, change: &Change) -> Option<Result<Claimed, ApiError>> {
         let at = change.at.revision;
         let ended = |event: &Event| match event {
-            Event::ClaimPut { latch, claim } if self.is_mine(latch, claim) => {
-                claim.token.map(|token| Ok(Claimed::Won { token, at }))
+            Event::ClaimPut { latch, claim } => {
+                let token = claim.token.filter(|_| self.is_mine(latch, claim))?;
+                Some(Ok(Claimed::Won { token, at }))
             }
-            Event::ClaimEnded { latch, claim, reason } if self.is_mine(latch, claim) => {
-                Some(Err(match reason {
-                    Reason::Expired { .. } | Reason::SessionClosed => self.unknown_session(),
-                    Reason::Deregistered
-                    | Reason::Replaced { .. }
-                    | Reason::Operator
-                    | Reason::Empty
-                    | Reason::Released
-                    | Reason::WorkerGone
-                    | Reason::LetGo
-                    | Reason::GaveUp => ApiError::claim_given_up(&self.latch),
-                }))
+            Event::ClaimEnded { latch, claim, reason } => {
+                self.is_mine(latch, claim).then(|| Err(self.why_it_ended(reason).at(at)))
             }
-            // Its claims were told before it, and other things are of no interest.
-            _ => None,
+            // A session's claims are told before its end; other things are of no interest.
+            Event::SessionPut { .. }
+            | Event::SessionEnded { .. }
+            | Event::AppPut { .. }
+            | Event::AppDeleted { .. }
+            | Event::InstancePut { .. }
+            | Event::InstanceDeleted { .. }
+            | Event::ShardPut { .. }
+            | Event::ShardDeleted { .. }
+            | Event::DocumentPut { .. }
+            | Event::DocumentDeleted { .. }
+            | Event::RingPut { .. }
+            | Event::RingDeleted { .. }
+            | Event::WorkPut { .. }
+            | Event::WorkEnded { .. } => None,
         };
-        change.events.iter().find_map(ended).map(|ended| ended.map_err(|why| why.at(at)))
+        change.events.iter().find_map(ended)
+    }
+
+    fn why_it_ended(&self, reason: &Reason) -> ApiError {
+        match reason {
+            Reason::Expired { .. } | Reason::SessionClosed => self.unknown_session(),
+            Reason::Deregistered
+            | Reason::Replaced { .. }
+            | Reason::Operator
+            | Reason::Empty
+            | Reason::Released
+            | Reason::WorkerGone
+            | Reason::LetGo
+            | Reason::GaveUp => ApiError::claim_given_up(&self.latch),
+        }
     }
 
     fn is_mine(&self, latch: &LatchKey, claim: &Claim) -> bool {
@@ -296,9 +343,12 @@ impl PlaceInQueue {
     }
 
     /// Leaves the queue at the end of its wait, unless it has won meanwhile: then that is the answer.
-    async fn leave(&self, asked: Revision) -> Result<Option<Claimed>, ApiError> {
+    /// Where that fails it may be in the queue still, and is taken out of it behind the answer.
+    async fn leave(&mut self, asked: Revision) -> Result<Option<Claimed>, ApiError> {
         let withdrawal = withdrawal(&self.latch, &self.by, asked, false);
-        match decided(self.api.registry.propose(withdrawal).await?)? {
+        let left = self.api.registry.propose(withdrawal).await;
+        let left = left.map_err(|why| ApiError::from(why).unknown())?;
+        match decided(self.known(left))? {
             (at, Reply::Withdrawn(Withdrawn::Won { token })) => {
                 Ok(Some(Claimed::Won { token, at }))
             }
@@ -341,10 +391,11 @@ impl Drop for PlaceInQueue {
         let (api, latch, by) = (self.api.clone(), self.latch.clone(), self.by.clone());
         runtime.spawn(async move {
             let asked = match stage {
-                Stage::Proposed(proposing) => match proposing.await {
-                    Ok(Ok(outcome)) if outcome.result.is_ok() => outcome.revision,
-                    _ => return,
-                },
+                Stage::Proposed(proposing) => {
+                    let Ok(Ok(outcome)) = proposing.await else { return };
+                    let Stage::Queued(asked) = Stage::of(&outcome) else { return };
+                    asked
+                }
                 Stage::Queued(asked) => asked,
                 Stage::Known => return,
             };

@@ -156,6 +156,10 @@ impl Params {
             (true, true) => [Kind::Latch].into_iter().collect(),
             (true, false) => Kinds::told(),
         };
+        if !latches.is_empty() && !kinds.has(Kind::Latch) {
+            let why = "must have latch with lock= and election=: nothing else is of those";
+            return Err(Invalid::new("kind", why));
+        }
         if latches.is_empty() {
             latches.extend(apps.iter().flat_map(latches_of));
         }
