@@ -1,12 +1,17 @@
 //! The command line: `roster serve`, `roster dev`, `roster bench`, `roster demo`; and what asks a
-//! running cluster: `roster watch`, `roster events`, `roster ring`, `roster shards`.
+//! running cluster: `roster watch`, `roster events`, `roster ring`, `roster shards`, `roster lock`,
+//! `roster election`, `roster service`.
 
 pub(crate) mod asking;
+mod election;
 mod events;
 pub(crate) mod grid;
+mod lock;
 mod ring;
+mod service;
 mod shards;
 mod table;
+mod under;
 mod watch;
 
 use std::path::PathBuf;
@@ -43,6 +48,12 @@ enum Sub {
     Ring(ring::Ring),
     /// Show who works on which shard; make and change shard sets
     Shards(shards::Shards),
+    /// Run a command while holding a lock; show, acquire and release locks
+    Lock(lock::Lock),
+    /// Stand for election, run a command while leading; show and watch who leads
+    Election(election::Election),
+    /// Show what services of OpenStack are here
+    Service(service::Service),
 }
 
 #[derive(Debug, clap::Args)]
@@ -61,7 +72,8 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
 /// Runs the command line. 0: all went well, 1: it failed, 2: a setting or an argument is wrong, 3:
-/// not found, 4: conflict, 5: no leader, or nobody answered in time.
+/// not found, 4: conflict, 5: no leader, or nobody answered in time. What runs a command passes its
+/// exit code on.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     process::raise_file_limit();
@@ -81,6 +93,9 @@ pub fn main() -> ExitCode {
         }),
         Sub::Ring(ring) => on_runtime(None, async { asking::exit(ring.run().await) }),
         Sub::Shards(shards) => on_runtime(None, async { asking::exit(shards.run().await) }),
+        Sub::Lock(lock) => on_runtime(None, async { asking::exit(lock.run().await) }),
+        Sub::Election(election) => on_runtime(None, async { asking::exit(election.run().await) }),
+        Sub::Service(service) => on_runtime(None, async { asking::exit(service.run().await) }),
         Sub::Watch(watch) => on_runtime(None, async { asking::exit(watch.run().await) }),
         Sub::Events(events) => on_runtime(None, async { asking::exit(events.run().await) }),
     }

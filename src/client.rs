@@ -1,5 +1,5 @@
 //! A client of a Roster cluster: calls, registrations that are kept alive, watches, the history,
-//! key rings and shards.
+//! key rings and shards, locks and elections.
 //!
 //! A [`Client`] knows the nodes of one cluster and asks the next one when a node does not answer or
 //! says that it cannot serve. What it resends is decided by one rule: a call whose outcome is
@@ -26,8 +26,12 @@
 //! instance: a [`ShardWorker`] is told which ones to work on. Both stop by themselves when their
 //! [`Lease`] is not safe any more, before the cluster gives their work to others.
 //!
+//! Who may act alone is answered in two more: [`Client::lock`] acquires a lock, a [`Candidate`] leads an
+//! election once it is its turn. Both give a [`Held`]: its fencing token grows with each holder, and
+//! it tells in time when it may be another's.
+//!
 //! Calls go one way: `watch`, `keep_alive` and `history` use `call`; `ring_member` and `shard_worker`
-//! use `keep_alive`. `revisions` decides, without a socket or a clock, what a watch gives out and from
+//! use `keep_alive`, and `holding` uses `session`, `latches` and `watch`. `revisions` decides, without a socket or a clock, what a watch gives out and from
 //! where it resumes; in the same way `standing` decides on which keys a member may start, and `work` what a
 //! worker starts, stops and lets go.
 
@@ -36,8 +40,10 @@ mod endpoints;
 mod error;
 mod event;
 mod history;
+mod holding;
 mod instance;
 mod keep_alive;
+mod latches;
 mod lease;
 mod lines;
 mod patience;
@@ -45,6 +51,7 @@ mod pauses;
 mod revisions;
 mod ring;
 mod ring_member;
+mod session;
 mod shard_worker;
 mod shards;
 mod standing;
@@ -61,13 +68,17 @@ pub use call::{Answer, Call, path};
 pub use error::{Error, Outcome, Problem};
 pub use event::{Action, Event, HeldIn};
 pub use history::{Events, EventsRequest, Order, Page};
+pub use holding::{Candidate, CandidateSettings, Held, LockSettings, Loss};
 pub use instance::{Registered, Registration};
 pub use keep_alive::{Ended, KeepAlive, Status};
+pub use latches::{AcquiredLock, Latch, LockMode};
 pub use lease::Lease;
 pub use ring::RingFollower;
 pub use ring_member::{RingMember, RingWork};
 pub use roster_storage::names::{Incarnation, Revision};
 pub use roster_storage::ring::{Description as RingDescription, View as RingView};
+pub(crate) use session::once_key;
+pub use session::{KeptSession, OpenedSession, SessionSettings};
 pub use shard_worker::{ShardWork, ShardWorker, ShardWorkerSettings};
 pub use shards::{Grant, Released, WorkerShard, WorkerView};
 pub use watch::{Item, Watch, WatchRequest};

@@ -47,6 +47,8 @@ pub(super) enum End {
     NotAll(&'static str),
     Output(io::Error),
     Signals(io::Error),
+    /// What was run for the user ended with this code, which is passed on. All has been told.
+    Code(u8),
 }
 
 impl From<Error> for End {
@@ -71,6 +73,7 @@ pub(super) fn exit(result: Result<(), End>) -> ExitCode {
         Err(End::Client(error)) => {
             fail(code_of(&error), &super::table::escaped(&error.to_string()))
         }
+        Err(End::Code(code)) => ExitCode::from(code),
         Err(End::NotAll(what)) => fail(CONFLICT, &what),
         Err(End::Output(e)) => fail(FAILED, &format!("cannot write the output: {e}")),
         Err(End::Signals(e)) => fail(FAILED, &format!("cannot listen for signals: {e}")),
@@ -81,7 +84,7 @@ pub(super) fn exit(result: Result<(), End>) -> ExitCode {
 const NOT_FOUND: u8 = 3;
 
 /// Something else is so already.
-const CONFLICT: u8 = 4;
+pub(super) const CONFLICT: u8 = 4;
 
 /// It may go better later: no leader, no answer in time, overloaded.
 const LATER: u8 = 5;

@@ -15,7 +15,14 @@ pub(super) struct Events {
     /// Only of this instance
     #[arg(long, value_name = "ID")]
     instance: Option<String>,
-    /// Only this kind: app, instance, shard, document, ring or worker; may be given more than once
+    /// Only this lock; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    lock: Vec<String>,
+    /// Only this election; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    election: Vec<String>,
+    /// Only this kind: app, instance, shard, document, ring, worker or latch; may be given more than
+    /// once
     #[arg(long, value_name = "KIND")]
     kind: Vec<String>,
     /// After this revision or time (2026-11-21T20:36:17Z)
@@ -60,6 +67,8 @@ impl Events {
         EventsRequest {
             app: self.app,
             instance: self.instance,
+            locks: self.lock,
+            elections: self.election,
             kinds: self.kind,
             since: self.since,
             until: self.until,

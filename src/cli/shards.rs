@@ -157,13 +157,13 @@ fn set_path(set: &str, more: &[&str]) -> Result<String, Error> {
 /// A page of a list.
 #[derive(Deserialize)]
 struct Page {
-    #[serde(alias = "shards", alias = "workers")]
+    #[serde(alias = "shards", alias = "workers", alias = "locks", alias = "elections")]
     items: Vec<Value>,
     next_cursor: Option<String>,
 }
 
 /// All pages of a list: each document as it came for programs, a row per item for people.
-async fn pages(
+pub(super) async fn pages(
     target: &Target,
     call: impl Fn() -> Call,
     mut grid: Grid,

@@ -51,23 +51,26 @@ pub(super) fn row(change: Change, event: &Event) -> String {
     row.trim_end().to_owned()
 }
 
-/// An app's and a ring's id is the app's name and a shard's begins with it; everything else is named
-/// by both.
+/// An app's and a ring's id is the app's name and a shard's begins with it; locks and elections belong
+/// to no app, but one of each may have the same name; everything else is named by app and id.
 fn name(event: &Event) -> Cow<'_, str> {
     match event.kind.as_str() {
         "app" | "ring" => Cow::Borrowed(&event.app),
         "shard" => Cow::Borrowed(&event.id),
+        "latch" => Cow::Owned(format!("{} {}", event.latch.as_deref().unwrap_or("-"), event.id)),
         _ if event.id.is_empty() => Cow::Borrowed(&event.app),
         _ => Cow::Owned(format!("{}/{}", event.app, event.id)),
     }
 }
 
 fn details(event: &Event) -> String {
-    let value = match event.action {
-        Action::Put => event.value_as::<Value>(),
-        Action::Delete => None,
+    // Whose claim ended is told at its end too.
+    let value = match (event.action, event.kind.as_str()) {
+        (Action::Put, _) | (Action::Delete, "latch") => event.value_as::<Value>(),
+        (Action::Delete, _) => None,
     };
     let of_kind = match (event.kind.as_str(), &value) {
+        ("latch", Some(claim)) => of_claim(claim, event.action),
         ("worker", _) => of_worker(event, value.as_ref()),
         ("ring", Some(ring)) => of_ring(ring),
         ("shard", None) => of_lost_shard(event),
@@ -89,6 +92,25 @@ fn of_worker(event: &Event, value: Option<&Value>) -> String {
     }
     if value.is_some_and(|value| value["release"] == true) {
         details += "  to let go";
+    }
+    details
+}
+
+/// Under which token a claim holds, or held, and whose it is.
+fn of_claim(claim: &Value, action: Action) -> String {
+    let mut details = match (claim["token"].as_u64(), action) {
+        (Some(token), Action::Put) => format!("holds  token={token}"),
+        (Some(token), Action::Delete) => format!("held  token={token}"),
+        (None, Action::Put) => "waits".to_owned(),
+        (None, Action::Delete) => "waited".to_owned(),
+    };
+    if claim["mode"] == "shared" {
+        details += "  shared";
+    }
+    for name in ["session", "owner", "value"] {
+        if let Some(text) = claim[name].as_str().filter(|text| !text.is_empty()) {
+            details += &format!("  {name}={}", escaped(text));
+        }
     }
     details
 }

@@ -12,7 +12,14 @@ pub(super) struct Watch {
     /// Only this app; may be given more than once
     #[arg(long, value_name = "APP")]
     app: Vec<String>,
-    /// Only this kind: app, instance, shard, document, ring or worker; may be given more than once
+    /// Only this lock; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    lock: Vec<String>,
+    /// Only this election; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    election: Vec<String>,
+    /// Only this kind: app, instance, shard, document, ring, worker or latch; may be given more than
+    /// once
     #[arg(long, value_name = "KIND")]
     kind: Vec<String>,
     /// Only instances for which this CEL expression is true, such as 'zone == "a"'
@@ -45,6 +52,8 @@ impl Watch {
     fn request(self) -> WatchRequest {
         WatchRequest {
             apps: self.app,
+            locks: self.lock,
+            elections: self.election,
             kinds: self.kind,
             filter: self.filter,
             restart: self.from.is_none(),

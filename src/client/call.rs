@@ -27,6 +27,9 @@ const PROBLEM_BYTES_MAX: usize = 64 * 1024;
 
 pub(super) const MSGPACK: &str = "application/msgpack";
 
+/// How often a node is looked at that lets a call wait.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
 /// What a path segment may hold as it is.
 const IN_SEGMENTS: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -136,13 +139,13 @@ impl Call {
     }
 
     /// Doing it twice is the same as doing it once.
-    pub(super) fn repeatable(mut self) -> Self {
+    pub(crate) fn repeatable(mut self) -> Self {
         self.repeatable = true;
         self
     }
 
     /// Doing it twice is not the same as doing it once.
-    pub(super) fn not_repeatable(mut self) -> Self {
+    pub(crate) fn not_repeatable(mut self) -> Self {
         self.repeatable = false;
         self
     }
@@ -236,6 +239,72 @@ impl Client {
             }
             sleep(pause).await;
             at = self.endpoints.after(at);
+        }
+    }
+
+    /// Sends a call that a node may leave unanswered for up to `wait`, until something has happened.
+    /// `call` makes it with what is left of the wait; it must be such that it may be repeated. The
+    /// client's patience begins anew when a node fails that has let it wait. A node that does not even
+    /// answer `/livez` meanwhile is left.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub(super) async fn send_waiting(
+        &self,
+        wait: Duration,
+        call: impl Fn(Duration) -> Result<Call, Error>,
+    ) -> Result<Answer, Error> {
+        let (count, until) = (self.endpoints.count(), Instant::now() + wait);
+        let mut patience = Patience::new(count, self.limits(), Instant::now());
+        let mut pauses = Pauses::new(count, &self.options);
+        let mut at = self.endpoints.current();
+        let mut unknown = false;
+        loop {
+            let asked = Instant::now();
+            let left = until.saturating_duration_since(asked);
+            let begin = left + patience.ask(asked);
+            let call = call(left)?.repeatable();
+            let answered = self.send_to(at, &call, begin, left + self.options.call_timeout);
+            let result = tokio::select! {
+                result = answered => result,
+                silence = self.falls_silent(at) => Err(silence),
+            };
+            let error = match result {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let goes_on = call.may_go_on_after(&error);
+            unknown |= error.outcome() == Outcome::Unknown;
+            let error = if unknown { error.after_unknown() } else { error };
+            if error.is_retryable() {
+                self.endpoints.leave(at);
+            }
+            if !goes_on {
+                return Err(error);
+            }
+            if asked.elapsed() > self.options.patience {
+                patience = Patience::new(count, self.limits(), Instant::now());
+                pauses.reset();
+            }
+            let pause = pauses.next(error.retry_after());
+            if patience.is_over(Instant::now() + pause) {
+                return Err(error.of_all(&self.endpoints));
+            }
+            sleep(pause).await;
+            at = self.endpoints.after(at);
+        }
+    }
+
+    /// Ends when a node does not answer at all any more, as one that was stopped does not.
+    async fn falls_silent(&self, at: usize) -> Error {
+        let live = Call::get("/livez".into());
+        let limit = self.limits().share;
+        loop {
+            sleep(LOOK_EVERY).await;
+            // Whatever it says, it runs.
+            if let Err(error @ Error::NoAnswer { .. }) = self.open_within(limit, at, &live).await {
+                return error.after_unknown();
+            }
         }
     }
 

@@ -21,16 +21,20 @@ pub struct Event {
     /// What happened.
     pub action: Action,
     /// `app`, `instance`, `shard`, `document`; `ring`, the ring of an app; `worker`, one shard that a
-    /// worker of a shard set holds; or a kind that this client is too old to know.
+    /// worker of a shard set holds; `latch`, one claim on a lock or an election; or a kind that this
+    /// client is too old to know.
     pub kind: String,
+    /// Of a latch: `lock` or `election`.
+    pub latch: Option<String>,
     /// The entry that changed it. In a snapshot: the object's own last change.
     pub revision: Revision,
     /// When, RFC 3339 with milliseconds, by the leader's wall clock. Not in snapshots.
     pub time: Option<String>,
-    /// The app that it belongs to; empty if it belongs to none.
+    /// The app that it belongs to; empty if it belongs to none, as a latch does.
     pub app: String,
     /// Which one of its kind. An app's and a ring's is the app's name, a shard's begins with its
-    /// app's name. A worker's does not tell its shards apart: see `set` and `shard`.
+    /// app's name. A worker's does not tell its shards apart: see `set` and `shard`. A latch's does
+    /// not tell its claims apart: their values do.
     pub id: String,
     /// The life of the instance.
     pub incarnation: Option<Incarnation>,
@@ -45,14 +49,15 @@ pub struct Event {
     /// Of a shard's delete: the other shard sets that had it.
     pub also_held: Vec<HeldIn>,
     /// Of a delete: `deregistered`, `expired`, `replaced` or `operator`; of a worker also `released`,
-    /// if it let the shard go, and `worker-gone`, if it lost the shard with its registration; or
-    /// `unmatched`, if it is still there but does not match the filter of this watch any more. Of a
+    /// if it let the shard go, and `worker-gone`, if it lost the shard with its registration; of a
+    /// latch `released` also if it left the queue; or `unmatched`, if it is still there but does not match the filter of this watch any more. Of a
     /// put: `operator`, if an operator's word changed the state.
     pub reason: Option<String>,
     /// What caused it, for people. Of a put only together with a reason: the state and what it was
     /// before.
     pub detail: Option<String>,
-    /// Of a put: the object as JSON, as a read of it would give it.
+    /// Of a put: the object as JSON, as a read of it would give it. Of a latch's delete: the claim as
+    /// it was last.
     pub value: Option<Box<RawValue>>,
     /// Whether another event of this revision follows.
     pub more: bool,
@@ -130,6 +135,7 @@ struct Wire {
     event: String,
     #[serde(default)]
     kind: String,
+    latch: Option<String>,
     revision: Option<Revision>,
     time: Option<String>,
     #[serde(default)]
@@ -181,6 +187,7 @@ impl Wire {
         Event {
             action,
             kind: self.kind,
+            latch: self.latch,
             revision,
             time: self.time,
             app: self.app,
@@ -245,6 +252,15 @@ mod tests {
         );
         assert_eq!((gone.set.as_deref(), gone.holder.as_deref()), (Some("main"), Some("f1")));
         assert_eq!(gone.also_held, [HeldIn { set: "other".into(), holder: None }]);
+    }
+
+    #[test]
+    fn a_claim_is_told_without_an_app_and_with_what_it_was_at_its_end() {
+        let line = r#"{"event":"delete","kind":"latch","revision":9,"latch":"lock","id":"db/a","value":{"session":"7","owner":"w","mode":"shared","token":8},"reason":"released"}"#;
+        let Ok(Message::Change(event)) = Message::parse(line.into()) else { panic!("a change") };
+        let told = (event.latch.as_deref(), event.id.as_str(), event.app.as_str());
+        assert_eq!(told, (Some("lock"), "db/a", ""));
+        assert_eq!(event.value_as::<serde_json::Value>().expect("a value")["token"], 8);
     }
 
     #[test]

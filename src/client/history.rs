@@ -29,6 +29,10 @@ pub struct EventsRequest {
     pub app: Option<String>,
     /// Only of this instance.
     pub instance: Option<String>,
+    /// Of all latches only these locks, and `elections`; as a watch takes them.
+    pub locks: Vec<String>,
+    /// Of all latches only these elections, and `locks`.
+    pub elections: Vec<String>,
     /// Only of these kinds; all, if there are none.
     pub kinds: Vec<String>,
     /// After this revision or RFC 3339 time.
@@ -133,6 +137,11 @@ impl Events {
         for (name, text) in texts {
             if let Some(text) = text {
                 call = call.query(name, text);
+            }
+        }
+        for (name, values) in [("lock", &request.locks), ("election", &request.elections)] {
+            for value in values {
+                call = call.query(name, value);
             }
         }
         if !request.kinds.is_empty() {

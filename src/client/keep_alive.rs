@@ -8,14 +8,14 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Client;
 use super::error::{Error, Outcome};
 use super::instance::{Registered, Registration, Renewed};
 use super::lease::{Heard, Lease, Moment};
 use super::patience::Limits;
+use super::{Client, Options};
 
 /// Heartbeats are not sent more often than this, whatever a node says.
-const HEARTBEAT_EVERY_MIN: Duration = Duration::from_millis(10);
+pub(super) const HEARTBEAT_EVERY_MIN: Duration = Duration::from_millis(10);
 
 /// While an epoch that this instance has adopted is not settled, heartbeats are sent so often: each
 /// answer may be the one that says that it is. But not for longer than somebody who died may be
@@ -175,6 +175,13 @@ impl KeepAlive {
     }
 }
 
+/// Those of a heartbeat: half of the time for one node leaves time for another one before the TTL is
+/// over.
+pub(super) fn heartbeat_limits(every: Duration, options: &Options) -> Limits {
+    let each = (every / 2).min(ANSWER_MAX).max(options.heartbeat_timeout_min);
+    Limits { share: each, each, all: every }
+}
+
 /// Whether the cluster does not know the instance.
 fn is_gone(error: &Error) -> bool {
     ["unknown-instance", "unknown-app", "unknown-session"].contains(&error.code())
@@ -234,10 +241,7 @@ impl Keeper {
         if self.unclear_until.is_some() {
             return self.register_again().await;
         }
-        let every = self.registered.heartbeat_every;
-        // Half of the time for one node leaves time for another one before the TTL is over.
-        let each = (every / 2).min(ANSWER_MAX).max(self.client.options.heartbeat_timeout_min);
-        let limits = Limits { share: each, each, all: every };
+        let limits = heartbeat_limits(self.registered.heartbeat_every, &self.client.options);
         let adopted = *self.adopted.borrow_and_update();
         let sent = Moment::now();
         match self.client.heartbeat(&self.registered, adopted, limits).await {

@@ -31,8 +31,13 @@ const REASONS_TOLD_MAX: usize = 16;
 pub struct WatchRequest {
     /// Only these apps; all, if there are none.
     pub apps: Vec<String>,
-    /// Only these kinds (`app`, `instance`, `shard`, `document`, `ring`, `worker`); all, if there are
-    /// none.
+    /// Of all latches only these locks, and `elections`; with no app and no kind beside them, nothing
+    /// else is told. If both are empty: the latches that are named like one of the apps, or all.
+    pub locks: Vec<String>,
+    /// Of all latches only these elections, and `locks`.
+    pub elections: Vec<String>,
+    /// Only these kinds (`app`, `instance`, `shard`, `document`, `ring`, `worker`, `latch`); all, if
+    /// there are none.
     pub kinds: Vec<String>,
     /// Only instances for which this CEL expression is true.
     pub filter: Option<String>,
@@ -174,7 +179,7 @@ impl fmt::Debug for Watch {
 }
 
 /// As the API reads durations: `5s`, `1500ms`.
-fn wait_text(wait: Duration) -> String {
+pub(super) fn wait_text(wait: Duration) -> String {
     match wait.subsec_millis() {
         0 => format!("{}s", wait.as_secs()),
         _ => format!("{}ms", wait.as_millis()),
@@ -310,8 +315,11 @@ impl Follower {
 
     fn call(&self) -> Call {
         let mut call = Call::get("/v1/watch".into()).accept(NDJSON);
-        for app in &self.request.apps {
-            call = call.query("app", app);
+        let WatchRequest { apps, locks, elections, .. } = &self.request;
+        for (name, values) in [("app", apps), ("lock", locks), ("election", elections)] {
+            for value in values {
+                call = call.query(name, value);
+            }
         }
         if !self.request.kinds.is_empty() {
             call = call.query("kind", self.request.kinds.join(","));

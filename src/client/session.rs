@@ -1,0 +1,184 @@
+//! A session that stays, as long as somebody holds on to it: locks and candidacies hang off it.
+
+use std::time::Duration;
+
+use roster_storage::names::{Incarnation, Revision};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Client;
+use super::call::{Call, path};
+use super::error::{Error, Outcome};
+use super::instance::{Renewed, span};
+use super::keep_alive::{HEARTBEAT_EVERY_MIN, heartbeat_limits};
+use super::lease::{Heard, Lease, Moment};
+
+/// A session as it is to be.
+#[derive(Clone, Debug, Default)]
+pub struct SessionSettings {
+    /// Who it is, for people: any text of at most 1,024 bytes.
+    pub name: String,
+    /// How long it stays without a heartbeat, in whole milliseconds: 1 s to 24 h; 15 s, if not given.
+    pub ttl: Option<Duration>,
+}
+
+/// The answer to the opening of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct OpenedSession {
+    /// Its id, which no other session ever has.
+    pub session: String,
+    /// It ends, with all that hangs off it, when nothing was heard for so long.
+    #[serde(deserialize_with = "span")]
+    pub ttl: Duration,
+    /// A third of that: how often to be heard.
+    #[serde(deserialize_with = "span")]
+    pub heartbeat_every: Duration,
+    /// When it began.
+    pub revision: Revision,
+}
+
+#[derive(Serialize)]
+struct OpenBody<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<String>,
+}
+
+/// A key that makes a request happen once, however often it is sent: nobody else draws it.
+pub(crate) fn once_key() -> String {
+    format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
+}
+
+impl Client {
+    /// Opens a session. It ends when no heartbeat comes: [`Client::keep_session`] sends them.
+    ///
+    /// # Errors
+    /// See [`Client::send`].
+    pub async fn open_session(&self, settings: &SessionSettings) -> Result<OpenedSession, Error> {
+        let ttl = settings.ttl.map(|ttl| format!("{}ms", ttl.as_millis()));
+        let body = OpenBody { name: &settings.name, ttl };
+        let call = Call::post(path(&["v1", "sessions"])?).json(&body)?.once(&once_key())?;
+        self.send(call).await?.json()
+    }
+
+    /// Ends a session: all that hangs off it goes in one revision, and whoever is next has it.
+    ///
+    /// # Errors
+    /// See [`Client::send`]. That it is not there is an error only if no earlier try of this very
+    /// call may have ended it.
+    pub async fn close_session(&self, session: &str) -> Result<(), Error> {
+        match self.send(Call::delete(path(&["v1", "sessions", session])?)).await {
+            Err(error) if error.code() == "unknown-session" => match error.outcome() {
+                Outcome::Nothing => Err(error),
+                Outcome::Unknown => Ok(()),
+            },
+            result => result.map(drop),
+        }
+    }
+
+    /// Opens a session and sends heartbeats from then on, as often as the nodes ask for. One that has
+    /// ended is not opened again: what hung off it may be another's. Needs a Tokio runtime.
+    ///
+    /// # Errors
+    /// See [`Client::open_session`].
+    pub async fn keep_session(&self, settings: &SessionSettings) -> Result<KeptSession, Error> {
+        let sent = Moment::now();
+        let opened = self.open_session(settings).await?;
+        // A session has one life, which began with it.
+        let life = Incarnation(opened.revision.0);
+        let (hear, heard) = watch::channel(Heard::new(life, sent, opened.ttl));
+        let id = opened.session.clone();
+        let keeper = Keeper {
+            client: self.clone(),
+            every: opened.heartbeat_every,
+            session: opened.session,
+            life,
+            hear,
+        };
+        let task = AbortOnDropHandle::new(tokio::spawn(keeper.run()));
+        let lease = Lease::of(heard);
+        Ok(KeptSession { client: self.clone(), id, life, lease, task })
+    }
+}
+
+/// Keeps a session. Dropping it ends the heartbeats, so that the session expires;
+/// [`KeptSession::close`] ends it at once.
+#[derive(Debug)]
+pub struct KeptSession {
+    client: Client,
+    id: String,
+    life: Incarnation,
+    lease: Lease,
+    task: AbortOnDropHandle<()>,
+}
+
+impl KeptSession {
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Until when this process may act on what hangs off the session.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Waits until the session may have ended, which is a fifth of its TTL before the cluster may
+    /// end it for silence. May be cancelled.
+    pub async fn lost(&self) {
+        self.lease.clone().over(self.life).await;
+    }
+
+    /// Ends the session, and with it all that hangs off it. That it has ended already is no error.
+    ///
+    /// # Errors
+    /// See [`Client::send`]: it may still be there then, until it expires.
+    pub async fn close(self) -> Result<(), Error> {
+        // A heartbeat that is on its way would only be told that it has ended.
+        drop(self.task);
+        match self.client.close_session(&self.id).await {
+            Err(error) if error.code() == "unknown-session" => Ok(()),
+            result => result,
+        }
+    }
+}
+
+/// What sends the heartbeats.
+struct Keeper {
+    client: Client,
+    session: String,
+    life: Incarnation,
+    every: Duration,
+    hear: watch::Sender<Heard>,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        loop {
+            // A little earlier than asked for, so that many that began together spread out.
+            let every = self.every.max(HEARTBEAT_EVERY_MIN).mul_f64(0.9 + fastrand::f64() / 10.0);
+            sleep(every).await;
+            let sent = Moment::now();
+            match self.beat().await {
+                Ok(Renewed { ttl, heartbeat_every, .. }) => {
+                    self.every = heartbeat_every;
+                    self.hear.send_replace(Heard::new(self.life, sent, ttl));
+                }
+                Err(error) if error.is_retryable() => {}
+                // It has ended, or the cluster does not take it any more.
+                Err(_) => {
+                    self.hear.send_modify(|heard| heard.safe_until = Moment::now());
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn beat(&self) -> Result<Renewed, Error> {
+        let path = path(&["v1", "sessions", &self.session, "heartbeat"])?;
+        let limits = heartbeat_limits(self.every, &self.client.options);
+        self.client.send(Call::put(path).within(limits)).await?.json()
+    }
+}
