@@ -113,6 +113,7 @@ fn loads(app: &str) -> Vec<Load> {
         name: format!("register, {writers} writer{}", if writers == 1 { "" } else { "s" }),
         connections: writers,
         per_call: 1,
+        round: 1,
         job: register_job(format!("{app}-{writers}")),
     };
     vec![
@@ -122,18 +123,21 @@ fn loads(app: &str) -> Vec<Load> {
             name: format!("heartbeat, single calls, {MANY} connections"),
             connections: MANY,
             per_call: 1,
+            round: 1,
             job: heartbeat_job(format!("{app}-listed")),
         },
         Load {
             name: format!("heartbeat, {BATCH} per call, 4 connections"),
             connections: 4,
             per_call: BATCH,
+            round: 1,
             job: batch_job(format!("{app}-beating")),
         },
         Load {
             name: format!("list {LISTED}, linearizable, {MANY} connections"),
             connections: MANY,
             per_call: 1,
+            round: 1,
             job: Arc::new({
                 let list = list.clone();
                 move |_, _| Request::get(&list)
@@ -143,6 +147,7 @@ fn loads(app: &str) -> Vec<Load> {
             name: format!("list {LISTED}, stale, {MANY} connections"),
             connections: MANY,
             per_call: 1,
+            round: 1,
             job: Arc::new(move |_, _| Request::get(&format!("{list}?consistency=stale"))),
         },
     ]

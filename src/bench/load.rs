@@ -31,6 +31,8 @@ pub struct Load {
     pub connections: usize,
     /// Operations that one call carries.
     pub per_call: usize,
+    /// Calls that belong together: a connection ends only after all of them.
+    pub round: usize,
     pub job: Job,
 }
 
@@ -78,8 +80,8 @@ pub async fn run_load(
         .into_iter()
         .enumerate()
         .map(|(worker, connection)| {
-            let (job, per_call) = (load.job.clone(), load.per_call);
-            tokio::spawn(work(worker, connection, job, per_call, begun + duration))
+            let (job, per_call, round) = (load.job.clone(), load.per_call, load.round);
+            tokio::spawn(work(worker, connection, job, per_call, round, begun + duration))
         })
         .collect();
     let mut measured = Measured::default();
@@ -96,12 +98,13 @@ async fn work(
     mut connection: Connection,
     job: Job,
     per_call: usize,
+    round: usize,
     until: Instant,
 ) -> Result<Measured, String> {
     let mut measured = Measured::default();
     for call in 0.. {
         let begun = Instant::now();
-        if begun >= until {
+        if begun >= until && call % round == 0 {
             break;
         }
         let request = job(worker, call);

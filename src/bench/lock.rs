@@ -44,12 +44,14 @@ fn loads(session: &str) -> Vec<Load> {
         ),
         connections,
         per_call: 1,
+        round: 2,
         job: take_and_release(session, |worker| format!("of-{worker}")),
     };
     let of_all = Load {
         name: format!("one lock, {MANY} connections in turn"),
         connections: MANY,
         per_call: 1,
+        round: 2,
         job: take_and_release(session, |_| "of-all".into()),
     };
     vec![of_its_own(1), of_its_own(MANY), of_all]

@@ -69,6 +69,7 @@ fn loads(app: &str) -> Vec<Load> {
                 name: format!("{KEYS} keys per call, {format}, {consistency}"),
                 connections: CONNECTIONS,
                 per_call: KEYS,
+                round: 1,
                 job,
             };
             [
@@ -76,6 +77,7 @@ fn loads(app: &str) -> Vec<Load> {
                     name: format!("one key, {consistency}, {MANY} connections"),
                     connections: MANY,
                     per_call: 1,
+                    round: 1,
                     job: one_key(path.clone()),
                 },
                 many("JSON", many_keys(path.clone(), JSON)),
