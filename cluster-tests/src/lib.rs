@@ -5,8 +5,9 @@
 //! changes of every kind, [`watch`] listens to them and checks that all tell the same, [`rings`] holds
 //! what is told of rings to one assignment per epoch, [`sets`] reads shard sets, [`faults`]
 //! breaks files and disks, [`wait`] waits for conditions. Workers of shard sets are programs of their
-//! own (`bin/shard-worker.rs`): [`workers`] starts, kills and freezes them, [`locks`] is how two that are at
-//! work on one shard meet, [`ledger`] holds what they wrote down against each other. The scenarios
+//! own (`bin/shard-worker.rs`), and so are those that hold a lock of the cluster (`bin/lock-holder.rs`):
+//! [`workers`] starts, kills and freezes them, [`locks`] is how two that are at
+//! work on one shard meet, [`ledger`] holds what they wrote down against each other. [`latches`] claims locks and elections. The scenarios
 //! themselves are in `tests/`.
 //!
 //! Nothing here knows how the registry works inside: what is checked is what a client can see, and
@@ -17,6 +18,7 @@ pub mod client;
 pub mod cluster;
 pub mod faults;
 pub mod history;
+pub mod latches;
 pub mod ledger;
 pub mod load;
 pub mod locks;

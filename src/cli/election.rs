@@ -312,9 +312,10 @@ impl Campaign {
                     json!({"name": name, "leader": true, "token": token, "session": session});
                 print(&told.to_string())
             }
-            Output::Table => {
-                print(&format!("session {session} leads {} under token {token}", escaped(&self.name)))
-            }
+            Output::Table => print(&format!(
+                "session {session} leads {} under token {token}",
+                escaped(&self.name)
+            )),
         };
         let led = match printed {
             Ok(()) => tokio::select! {

@@ -49,7 +49,9 @@ enum What {
     /// operator broke it, the command gets SIGTERM, and SIGKILL a tenth of the TTL later; the exit code
     /// is 4 then, as it is if the lock was not free in time. Signals are passed on. Unless standard
     /// input is a terminal, the command has a process group of its own, and signals are for all of it.
-    #[command(after_help = "Example: roster lock run backup/db1 --wait 30s -- pg_dump -f db1.sql db1")]
+    #[command(
+        after_help = "Example: roster lock run backup/db1 --wait 30s -- pg_dump -f db1.sql db1"
+    )]
     Run(Run),
 }
 

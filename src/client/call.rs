@@ -27,6 +27,9 @@ const PROBLEM_BYTES_MAX: usize = 64 * 1024;
 
 pub(super) const MSGPACK: &str = "application/msgpack";
 
+/// Who has a place in a queue and asks without any wait keeps the place and hears that others are ahead.
+const WAIT_MIN: Duration = Duration::from_millis(1);
+
 /// How often a node is looked at that lets a call wait.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
@@ -243,7 +246,8 @@ impl Client {
     }
 
     /// Sends a call that a node may leave unanswered for up to `wait`, until something has happened.
-    /// `call` makes it with what is left of the wait; it must be such that it may be repeated. The
+    /// `call` makes it with what is left of the wait, which is never nothing if `wait` was something;
+    /// it must be such that it may be repeated. The
     /// client's patience begins anew when a node fails that has let it wait. A node that does not even
     /// answer `/livez` meanwhile is left.
     ///
@@ -261,7 +265,7 @@ impl Client {
         let mut unknown = false;
         loop {
             let asked = Instant::now();
-            let left = until.saturating_duration_since(asked);
+            let left = until.saturating_duration_since(asked).max(wait.min(WAIT_MIN));
             let begin = left + patience.ask(asked);
             let call = call(left)?.repeatable();
             let answered = self.send_to(at, &call, begin, left + self.options.call_timeout);

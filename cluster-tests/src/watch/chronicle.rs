@@ -236,7 +236,15 @@ struct State(BTreeMap<(String, String, String), Value>);
 impl State {
     fn key(event: &Value) -> (String, String, String) {
         let word = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
-        (word("app"), word("kind"), word("id"))
+        // A latch has many claims, one per owner of a session.
+        let id = match event["kind"].as_str() {
+            Some("latch") => {
+                let (session, owner) = (&event["value"]["session"], &event["value"]["owner"]);
+                format!("{} {} {session} {owner}", word("latch"), word("id"))
+            }
+            Some(_) | None => word("id"),
+        };
+        (word("app"), word("kind"), id)
     }
 
     fn stands(&mut self, event: &Value) {

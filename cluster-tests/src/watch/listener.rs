@@ -31,7 +31,9 @@ impl Interest {
         let among = |set: &BTreeSet<String>, name: &str| {
             set.is_empty() || event[name].as_str().is_some_and(|word| set.contains(word))
         };
-        among(&self.apps, "app") && among(&self.kinds, "kind")
+        // Latches belong to no app; with one go those that are named like it.
+        let of = if event["kind"] == "latch" { "id" } else { "app" };
+        among(&self.apps, of) && among(&self.kinds, "kind")
     }
 
     /// As the query of a watch, with an `&` before each part.

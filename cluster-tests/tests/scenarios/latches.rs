@@ -1,0 +1,5 @@
+//! Locks and elections: one holds, in the order in which they asked, whatever dies meanwhile.
+
+mod elections;
+mod fencing;
+mod queue;
