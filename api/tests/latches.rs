@@ -4,6 +4,7 @@ mod support;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures::future::join;
 use futures::poll;
@@ -15,6 +16,9 @@ use roster_storage::names::{LatchKey, LatchKind, LatchName, SessionId};
 use serde_json::{Value, json};
 use support::{Reply, Server, Stream};
 use tokio::task::yield_now;
+
+/// Far more than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// With so many sessions, `1` on: revisions up to `count`.
 async fn with_sessions(count: usize) -> Server {
@@ -84,7 +88,11 @@ async fn eventually(holds: impl Fn() -> bool) {
             yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(20), turns).await.expect("it holds");
+    tokio::time::timeout(PATIENCE, turns).await.expect("it holds");
+}
+
+async fn long_before_its_wait_is_over(request: Request<'_>) -> Reply {
+    tokio::time::timeout(PATIENCE, request).await.expect("it is answered")
 }
 
 #[tokio::test]
@@ -360,27 +368,27 @@ async fn an_older_request_whose_time_is_over_leaves_the_newer_one_its_place() {
 async fn a_claim_that_won_in_what_a_node_forgot_is_looked_up() {
     let server = with_sessions(3).await;
     let held = won(&acquire(&server, "backup", json!({"session": "1"})).await);
-    let waiting = queued(&server, "backup", json!({"session": "2", "wait": "1m"})).await;
-    let third = queued(&server, "backup", json!({"session": "3", "wait": "1m"})).await;
+    let waiting = queued(&server, "backup", json!({"session": "2", "wait": "10m"})).await;
+    let mut third = queued(&server, "backup", json!({"session": "3", "wait": "10m"})).await;
     done(&release(&server, "backup", json!({"token": held})).await);
     server.registry.log.forget();
-    let token = won(&waiting.await);
-    let body = json!({"session": "3", "wait": "1m"});
+    let token = won(&long_before_its_wait_is_over(waiting).await);
     // The one that waits still goes on from there.
-    let (third, released) = join(third, release(&server, "backup", json!({"token": token}))).await;
+    assert!(poll!(&mut third).is_pending());
+    let release = release(&server, "backup", json!({"token": token}));
+    let (third, released) = join(long_before_its_wait_is_over(third), release).await;
     assert_eq!(third.json()["token"], released.json()["revision"]);
-    let again = acquire(&server, "backup", body).await;
-    assert_eq!(won(&again), won(&third));
 }
 
 #[tokio::test]
 async fn a_session_that_ended_in_what_a_node_forgot_is_missed() {
     let server = with_sessions(2).await;
     won(&acquire(&server, "backup", json!({"session": "1"})).await);
-    let waiting = queued(&server, "backup", json!({"session": "2", "wait": "1m"})).await;
+    let waiting = queued(&server, "backup", json!({"session": "2", "wait": "10m"})).await;
     done(&server.call("DELETE /v1/sessions/2", "").await);
     server.registry.log.forget();
-    assert_eq!(waiting.await.problem(), (404, "unknown-session".into()));
+    let ended = long_before_its_wait_is_over(waiting).await;
+    assert_eq!(ended.problem(), (404, "unknown-session".into()));
 }
 
 #[tokio::test]
@@ -695,8 +703,8 @@ async fn a_watch_begins_with_the_claims_that_stand_and_goes_on_with_what_becomes
         told(&mut two, 4).await,
         [
             "put election main 2 - - 9",
-            "delete lock pay 1 5 deregistered 10 more",
             "delete election main 1 4 deregistered 10 more",
+            "delete lock pay 1 5 deregistered 10 more",
             "put election main 2 10 - 10",
         ]
     );
@@ -813,11 +821,11 @@ async fn polled(
     unrelated: impl Future<Output = Reply>,
     own: impl Future<Output = Reply>,
 ) -> Reply {
-    let mut waiting = Box::pin(server.get(path));
+    let mut waiting: Request<'_> = Box::pin(server.get(path));
     assert!(poll!(&mut waiting).is_pending(), "{path}");
     done(&unrelated.await);
     assert!(poll!(&mut waiting).is_pending(), "{path} is woken");
-    let (answer, written) = join(waiting, own).await;
+    let (answer, written) = join(long_before_its_wait_is_over(waiting), own).await;
     assert_eq!(answer.header("roster-revision"), written.header("roster-revision"), "{path}");
     answer
 }
