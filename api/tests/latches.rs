@@ -539,6 +539,8 @@ async fn the_first_hundred_candidates_are_shown_and_all_are_counted() {
         (&seen["candidates"][99]["session"], &seen["waiting"]),
         (&json!("101"), &json!(101))
     );
+    let listed = server.get("/v1/elections").await.json()["elections"][0].clone();
+    assert_eq!((&listed["candidates"], &listed["waiting"]), (&json!([]), &json!(101)));
 }
 
 #[tokio::test]

@@ -23,7 +23,9 @@ async fn pages_follow_one_another_up_to_the_limit() {
     let mut events = client(&[&node]).events(EventsRequest {
         app: Some("pay".into()),
         instance: Some("a b".into()),
-        kinds: vec!["app".into()],
+        kinds: vec!["app".into(), "latch".into()],
+        locks: vec!["a/b".into()],
+        elections: vec!["e".into()],
         since: Some("2".into()),
         until: Some("2026-11-21T20:36:17Z".into()),
         limit: Some(3),
@@ -38,7 +40,7 @@ async fn pages_follow_one_another_up_to_the_limit() {
     let asked = |limit, cursor| {
         format!(
             "GET /v1/events?limit={limit}&app=pay&instance=a+b&since=2&until=2026-11-21T20%3A36%3A17Z\
-             {cursor}&kind=app&order=asc"
+             {cursor}&lock=a%2Fb&election=e&kind=app%2Clatch&order=asc"
         )
     };
     assert_eq!(node.lines(), [asked(3, ""), asked(1, "&cursor=c%261")]);

@@ -9,7 +9,9 @@ use crate::answer::{Answer, Answered};
 use crate::error::Invalid;
 use crate::extract::{Content, Latch, Params, Unconditional};
 use crate::lists::Listed;
-use crate::wire::latch::{CampaignBody, CampaignView, ElectionList, ElectionView, ResignBody};
+use crate::wire::latch::{
+    CANDIDATES_SHOWN, CampaignBody, CampaignView, ElectionList, ElectionView, ResignBody,
+};
 
 pub(super) async fn list(State(api): Shared, mut params: Params) -> Answered {
     let (reading, paging) = (params.reading()?, params.paging()?);
@@ -24,7 +26,7 @@ pub(super) async fn list(State(api): Shared, mut params: Params) -> Answered {
     let revision = page.version.revision();
     let list = ElectionList {
         next_cursor: last.map(|last| api.cursor(&page, &listed, last)),
-        elections: shown.iter().map(|(name, latch)| ElectionView::new(name, latch)).collect(),
+        elections: shown.iter().map(|(name, latch)| ElectionView::new(name, latch, 0)).collect(),
         revision: revision.0,
     };
     Ok(Answer::json(&list).at(revision).read(page.consistency))
@@ -33,7 +35,7 @@ pub(super) async fn list(State(api): Shared, mut params: Params) -> Answered {
 pub(super) async fn read(State(api): Shared, Latch(name): Latch, params: Params) -> Answered {
     let key = LatchKey::new(LatchKind::Election, name);
     let (version, latch, consistency) = api.latch_version(&key, params).await?;
-    let answer = Answer::json(&ElectionView::new(&key.name, &latch));
+    let answer = Answer::json(&ElectionView::new(&key.name, &latch, CANDIDATES_SHOWN));
     Ok(answer.at(version.revision()).read(consistency).etag(latch.revision))
 }
 

@@ -13,8 +13,8 @@ use super::scalar::{Millis, Text};
 use crate::error::Invalid;
 use crate::poll::WAIT_MAX;
 
-/// Candidates that an election shows; the others are counted.
-const CANDIDATES_SHOWN: usize = 100;
+/// Candidates that an election shows; the others are counted. A list of elections shows none.
+pub(crate) const CANDIDATES_SHOWN: usize = 100;
 
 /// `POST /v1/locks/{name}/acquire`
 #[derive(Deserialize)]
@@ -273,11 +273,11 @@ struct CandidateView<'a> {
 }
 
 impl<'a> ElectionView<'a> {
-    pub fn new(name: &'a LatchName, latch: &'a Latch) -> Self {
+    pub fn new(name: &'a LatchName, latch: &'a Latch, candidates_shown: usize) -> Self {
         let leader = latch.holders().next();
         let candidates = latch
             .waiters()
-            .take(CANDIDATES_SHOWN)
+            .take(candidates_shown)
             .map(|claim| CandidateView { session: Text(claim.by.session), value: &claim.value });
         Self {
             name,
