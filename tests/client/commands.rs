@@ -32,27 +32,34 @@ fn roster(arguments: &[&str], nodes: &[&Scripted]) -> Command {
     command
 }
 
-struct Running {
+/// A command that runs.
+pub struct Running {
     process: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Running {
-    fn start(arguments: &[&str], nodes: &[&Scripted]) -> Self {
+    pub fn start(arguments: &[&str], nodes: &[&Scripted]) -> Self {
         let mut process = roster(arguments, nodes).spawn().expect("it starts");
         let lines = BufReader::new(process.stdout.take().expect("its output")).lines();
         Self { process, lines }
     }
 
-    async fn line(&mut self) -> String {
+    /// Its next line.
+    pub async fn line(&mut self) -> String {
         let line = within("a line", self.lines.next_line()).await;
         line.expect("readable").expect("not the end")
     }
 
     /// Ctrl-C; gives the exit code and standard error.
-    async fn interrupt(mut self) -> (Option<i32>, String) {
+    async fn interrupt(self) -> (Option<i32>, String) {
+        self.signal(Signal::INT).await
+    }
+
+    /// The same with another signal.
+    pub async fn signal(mut self, signal: Signal) -> (Option<i32>, String) {
         let pid = Pid::from_raw(self.process.id().expect("it runs") as i32).expect("a pid");
-        kill_process(pid, Signal::INT).expect("it gets the signal");
+        kill_process(pid, signal).expect("it gets the signal");
         self.end().await
     }
 

@@ -5,6 +5,7 @@ mod commands;
 mod demo;
 mod history;
 mod keep_alive;
+mod latches;
 mod rings;
 mod scripted;
 mod shards;

@@ -284,11 +284,11 @@ fn begins(entries: &[Entry]) -> usize {
 }
 
 fn last_begin(entries: &[Entry]) -> u64 {
-    let grants = entries.iter().filter_map(|entry| match entry {
+    let mut grants = entries.iter().filter_map(|entry| match entry {
         Entry::Begin { grant, .. } => Some(*grant),
         Entry::End { .. } | Entry::Work { .. } => None,
     });
-    grants.last().expect("it was caught at work")
+    grants.next_back().expect("it was caught at work")
 }
 
 /// Whether what was begun under this token has not ended.

@@ -71,9 +71,9 @@ async fn a_waiter_whose_node_goes_keeps_its_place_at_the_next_one() {
         let token = acquire(&at, LOCK, holder, "0s").await.expect("it is free");
 
         let goes = followers[0];
-        let second_wins = tokio::spawn(asks(asking_first(&cluster, goes), second.clone()));
+        let mut second_wins = tokio::spawn(asks(asking_first(&cluster, goes), second.clone()));
         so_many_wait(&at, PATH, 1).await;
-        let third_wins = tokio::spawn(asks(asking_first(&cluster, leader), third.clone()));
+        let mut third_wins = tokio::spawn(asks(asking_first(&cluster, leader), third.clone()));
         so_many_wait(&at, PATH, 2).await;
 
         let before = touched(&at, second).await.expect("it is there");
@@ -90,8 +90,10 @@ async fn a_waiter_whose_node_goes_keeps_its_place_at_the_next_one() {
         .await;
         so_many_wait(&at, PATH, 2).await;
         release(&at, LOCK, token).await.expect("released");
-        let second = second_wins.await.expect("no panic").expect("it wins");
-        assert!(!third_wins.is_finished(), "somebody was passed over");
+        let second = tokio::select! {
+            won = &mut second_wins => won.expect("no panic").expect("it wins"),
+            won = &mut third_wins => panic!("who came first was passed over: {won:?}"),
+        };
         assert!(second.token.0 > token);
         release(&at, LOCK, second.token.0).await.expect("released");
         let third = third_wins.await.expect("no panic").expect("it wins");
@@ -145,9 +147,10 @@ async fn a_crowd_is_served_in_the_order_in_which_it_came_each_once() {
             let mut any = || 1 + seed.below(3) as u64;
             let own = session(&client.at(any()), &format!("waiter {number}"), "10m").await;
             let token = acquire(&client.at(any()), LOCK, &own, "5m").await.expect("it wins");
-            // Nobody else's token, and not its own under another's name.
-            let stale = release(&client.at(any()), LOCK, token - 1).await.expect_err("not held");
-            assert_eq!(stale.code(), "stale-token");
+            if number % 10 == 0 {
+                let stale = release(&client.at(any()), LOCK, token - 1).await;
+                assert_eq!(stale.expect_err("nobody holds it").code(), "stale-token");
+            }
             release(&client.at(any()), LOCK, token).await.expect("released");
             (own, token)
         });
