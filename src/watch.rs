@@ -19,6 +19,7 @@ use parking_lot::{Mutex, RwLock};
 use roster_api::registry::{Feed, NotFollowed, Told, Unavailable};
 use roster_storage::events::{Change, Event, EventLog, EventLogLimits, Interest, Kind, Kinds};
 use roster_storage::history::{History, HistoryLimits};
+use roster_storage::latch::Claimant;
 use roster_storage::names::{AppName, LatchKey, Revision, SessionId};
 use roster_storage::version::{Observer, Version};
 use tokio::sync::{Notify, Semaphore};
@@ -80,6 +81,8 @@ struct Followers {
     of_topic: HashMap<Topic, BTreeMap<u64, Arc<Follower>>>,
     /// Of what hangs off one session, and of its end.
     of_session: HashMap<SessionId, BTreeMap<u64, Arc<Follower>>>,
+    /// Of what becomes of one claim.
+    of_claim: HashMap<(LatchKey, Claimant), BTreeMap<u64, Arc<Follower>>>,
 }
 
 /// What a change may be about, and a follower interested in alone.
@@ -217,28 +220,50 @@ impl Watches {
         let all = change.events.iter().map(Event::kind).collect();
         let mut count = 0;
         for follower in followers.of_all.values() {
-            follower.hand(change, all, &self.limits);
-            count += if follower.interest.is_narrow() { change.events.len() } else { 1 };
+            count += follower.hand(change, all, follower.interest.is_narrow(), &self.limits);
         }
         for (topic, kinds) in touched {
             for follower in followers.of_topic.get(&topic).into_iter().flat_map(BTreeMap::values) {
-                follower.hand(change, kinds, &self.limits);
-                count += 1;
+                let narrow = follower.interest.is_narrow_in_its_place();
+                count += follower.hand(change, kinds, narrow, &self.limits);
             }
         }
-        count + self.hand_out_by_session(change, &followers)
+        count
+            + self.hand_out_by_session(change, &followers)
+            + self.hand_out_by_claim(change, &followers)
     }
 
     fn hand_out_by_session(&self, change: &Arc<Change>, followers: &Followers) -> usize {
         if followers.of_session.is_empty() {
             return 0;
         }
+        // Once for all events of a session: it may end with thousands of things.
+        let mut kinds: HashMap<SessionId, Kinds> = HashMap::new();
+        for event in &change.events {
+            if let Some(session) = event.ends_or_changes() {
+                kinds.entry(session).or_default().add(event.kind());
+            }
+        }
+        let mut count = kinds.len();
+        for (session, kinds) in kinds {
+            let of_session = followers.of_session.get(&session);
+            for follower in of_session.into_iter().flat_map(BTreeMap::values) {
+                count += follower.hand(change, kinds, false, &self.limits);
+            }
+        }
+        count
+    }
+
+    fn hand_out_by_claim(&self, change: &Arc<Change>, followers: &Followers) -> usize {
+        if followers.of_claim.is_empty() {
+            return 0;
+        }
         let mut count = 0;
         for event in &change.events {
-            let of_session = event.ends_or_changes().and_then(|s| followers.of_session.get(&s));
-            for follower in of_session.into_iter().flat_map(BTreeMap::values) {
-                follower.hand(change, event.kind().into(), &self.limits);
-                count += 1;
+            let Some((latch, by)) = event.claim() else { continue };
+            let of_claim = followers.of_claim.get(&(latch.clone(), by.clone()));
+            for follower in of_claim.into_iter().flat_map(BTreeMap::values) {
+                count += follower.hand(change, Kind::Latch.into(), false, &self.limits);
             }
         }
         count
@@ -341,17 +366,23 @@ fn topics_wanted(interest: &Interest) -> Option<Vec<Topic>> {
 impl Followers {
     /// Those of several topics come several times.
     fn all(&self) -> impl Iterator<Item = &Arc<Follower>> {
-        let of_topics = self.of_topic.values().chain(self.of_session.values());
-        self.of_all.values().chain(of_topics.flat_map(BTreeMap::values))
+        let of_topics = self.of_topic.values().flat_map(BTreeMap::values);
+        let of_sessions = self.of_session.values().flat_map(BTreeMap::values);
+        let of_claims = self.of_claim.values().flat_map(BTreeMap::values);
+        self.of_all.values().chain(of_topics).chain(of_sessions).chain(of_claims)
     }
 
     fn is_empty(&self) -> bool {
-        self.of_all.is_empty() && self.of_topic.is_empty() && self.of_session.is_empty()
+        self.all().next().is_none()
     }
 
     fn add(&mut self, follower: &Arc<Follower>) -> u64 {
         self.last += 1;
         let number = self.last;
+        if let Some(claim) = &follower.interest.claim {
+            self.of_claim.entry(claim.clone()).or_default().insert(number, follower.clone());
+            return number;
+        }
         if let Some(session) = follower.interest.session {
             self.of_session.entry(session).or_default().insert(number, follower.clone());
             return number;
@@ -370,6 +401,10 @@ impl Followers {
     }
 
     fn remove(&mut self, number: u64, follower: &Follower) {
+        if let Some(claim) = &follower.interest.claim {
+            remove_from(&mut self.of_claim, claim, number);
+            return;
+        }
         if let Some(session) = follower.interest.session {
             remove_from(&mut self.of_session, &session, number);
             return;
@@ -394,15 +429,22 @@ fn remove_from<K: Eq + Hash>(
 }
 
 impl Follower {
-    /// Puts a change into the queue if it is wanted, once.
-    fn hand(&self, change: &Arc<Change>, kinds: Kinds, limits: &WatchLimits) {
-        if !self.interest.kinds.meets(kinds)
-            || (self.interest.is_narrow() && !self.interest.touched_by(change))
-        {
-            return;
+    /// Puts a change into the queue if it is wanted, once. `narrow`: its events must be looked at to
+    /// tell. Returns how many were looked at, at least one.
+    fn hand(
+        &self,
+        change: &Arc<Change>,
+        kinds: Kinds,
+        narrow: bool,
+        limits: &WatchLimits,
+    ) -> usize {
+        let wanted =
+            self.interest.kinds.meets(kinds) && (!narrow || self.interest.touched_by(change));
+        if wanted {
+            self.queue.lock().push(change, limits);
+            self.wake.notify_one();
         }
-        self.queue.lock().push(change, limits);
-        self.wake.notify_one();
+        if narrow { change.events.len().max(1) } else { 1 }
     }
 }
 

@@ -33,6 +33,8 @@ struct Problem {
     incarnation: Option<Incarnation>,
     /// The ring's epoch, where the request named another one.
     epoch: Option<Revision>,
+    /// Under which a latch or a shard is held, where the request named another token or grant.
+    token: Option<Revision>,
     /// From where to list again.
     restart_from: Option<Revision>,
     fields: Vec<FieldError>,
@@ -84,6 +86,7 @@ impl ApiError {
             revision: None,
             incarnation: None,
             epoch: None,
+            token: None,
             restart_from: None,
             fields: Vec::new(),
         }))
@@ -198,6 +201,14 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, "lock-held", detail)
     }
 
+    /// Another request of the same claimant asked for the latch since, and has the place now.
+    pub fn asked_again(latch: &LatchKey) -> Self {
+        let detail = format!(
+            "another request of this owner asked for {latch} since, and keeps its place in the queue"
+        );
+        Self::new(StatusCode::CONFLICT, "lock-held", detail).unknown()
+    }
+
     /// It may have an effect still.
     pub fn unknown(self) -> Self {
         self.with(|p| p.unknown = true)
@@ -268,6 +279,7 @@ impl ApiError {
             request_id,
             incarnation: p.incarnation.map(|i| i.0),
             epoch: p.epoch.map(|epoch| epoch.0),
+            token: p.token.map(|token| token.0),
             restart_from: p.restart_from.map(|r| r.0),
             errors: &p.fields,
         };
@@ -293,6 +305,8 @@ struct Document<'a> {
     incarnation: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     restart_from: Option<u64>,
     errors: &'a [FieldError],
@@ -395,6 +409,11 @@ impl From<Refusal> for ApiError {
                 let current = *current;
                 error.with(|p| p.incarnation = Some(current))
             }
+            Refusal::StaleLatchToken { current, .. }
+            | Refusal::LatchHeld { token: current, .. } => {
+                let current = *current;
+                error.with(|p| p.token = Some(current).filter(|current| *current > Revision(0)))
+            }
             Refusal::TtlOutOfBounds { .. } => error.field("ttl".into(), why.to_string()),
             Refusal::RingSeedFixed { .. } => error.field("seed".into(), why.to_string()),
             Refusal::MetadataTooLarge { .. } => error.field("metadata".into(), why.to_string()),
@@ -418,8 +437,6 @@ impl From<Refusal> for ApiError {
             | Refusal::TooManyShardSets { .. }
             | Refusal::AppInUse { .. }
             | Refusal::StaleToken { .. }
-            | Refusal::StaleLatchToken { .. }
-            | Refusal::LatchHeld { .. }
             | Refusal::UnknownLatch { .. }
             | Refusal::LatchFull { .. }
             | Refusal::TooManyKeys => error,

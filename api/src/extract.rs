@@ -528,6 +528,14 @@ impl Content {
         Ok(Some(Once { key, digest: (self.digest(1), self.digest(2)), part: 0 }))
     }
 
+    /// Refuses an idempotency key where it would have no effect, `why` telling so.
+    pub fn never_once(&self, why: &str) -> Result<(), Invalid> {
+        match &self.idempotency_key {
+            Some(_) => Err(Invalid::new("idempotency-key", why)),
+            None => Ok(()),
+        }
+    }
+
     fn digest(&self, seed: u64) -> u64 {
         let mut hasher = XxHash64::with_seed(seed);
         std::hash::Hasher::write(&mut hasher, self.path.as_bytes());

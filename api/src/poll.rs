@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use roster_storage::events::{Event, Interest, Kind};
+use roster_storage::latch::Claimant;
 use roster_storage::names::{
     AppName, DocumentName, InstanceId, InstanceKey, LatchKey, Revision, SessionId, ShardSetName,
 };
@@ -306,9 +307,12 @@ pub(crate) fn latch_changed(version: &Version, latch: &LatchKey) -> LastChange {
     known.map_or(LastChange::Unknown, |latch| LastChange::At(latch.revision))
 }
 
-/// What becomes of a claim, and the end of its session.
-pub(crate) fn of_claim(latch: &LatchKey, session: SessionId) -> Interest {
-    let kinds = [Kind::Latch, Kind::Session].into_iter().collect();
-    let latches = Some([latch.clone()].into());
-    Interest { kinds, latches, session: Some(session), ..Interest::default() }
+/// What becomes of a claim, also with its session.
+pub(crate) fn of_claim(latch: &LatchKey, by: &Claimant) -> Interest {
+    Interest {
+        kinds: Kind::Latch.into(),
+        latches: Some([latch.clone()].into()),
+        claim: Some((latch.clone(), by.clone())),
+        ..Interest::default()
+    }
 }

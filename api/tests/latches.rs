@@ -98,7 +98,9 @@ async fn long_before_its_wait_is_over(request: Request<'_>) -> Reply {
 #[tokio::test]
 async fn a_lock_that_is_free_is_won_at_once_and_given_back() {
     let server = with_sessions(2).await;
+    let written = server.registry.written();
     let first = acquire(&server, "backup", json!({"session": "1", "owner": "w"})).await;
+    assert_eq!(server.registry.written(), written + 1, "it is one write");
     let answer = json!({"name": "backup", "token": 3, "mode": "exclusive", "revision": 3});
     assert_eq!((first.json(), first.header("roster-revision")), (answer, "3"));
     let again = acquire(&server, "backup", json!({"session": "1", "owner": "w"})).await;
@@ -111,11 +113,14 @@ async fn a_lock_that_is_free_is_won_at_once_and_given_back() {
         r#"lock "backup" is held by "w" of session 1 under token 3; 0 wait for it"#
     );
     assert_eq!((&other.json()["outcome"], &other.json()["revision"]), (&"none".into(), &5.into()));
+    assert_eq!(other.json()["token"], 3, "under which it is held");
 
     let held = server.get("/v1/locks/backup").await;
     assert_eq!(held.header("etag"), "\"r3\"");
     let holder = json!({"session": "1", "owner": "w", "mode": "exclusive", "token": 3});
-    let lock = json!({"name": "backup", "holders": [holder], "waiting": 0, "revision": 3});
+    let lock = json!({
+        "name": "backup", "holders": [holder], "holding": 1, "waiting": 0, "revision": 3
+    });
     assert_eq!(held.json(), lock);
 
     let released = release(&server, "backup", json!({"token": 3})).await;
@@ -200,6 +205,29 @@ async fn a_release_that_is_to_happen_once_is_answered_alike_twice() {
     let again = server.call_with("POST /v1/locks/backup/release", &headers, body).await;
     done(&first);
     assert_eq!(first.json(), again.json());
+    // Also without a token, where once more would let go what was acquired since.
+    won(&acquire(&server, "backup", json!({"session": "1"})).await);
+    let all = |key| {
+        let headers = [("content-type", "application/json"), ("idempotency-key", key)];
+        let body = json!({"session": "1"}).to_string();
+        let server = &server;
+        async move { server.call_with("POST /v1/locks/backup/release", &headers, body).await }
+    };
+    done(&all("all").await);
+    won(&acquire(&server, "backup", json!({"session": "1"})).await);
+    done(&all("all").await);
+    assert_eq!(queue(&server, "backup"), (1, 0), "what was acquired since is held");
+}
+
+#[tokio::test]
+async fn an_idempotency_key_is_refused_where_asking_again_is_harmless() {
+    let server = with_sessions(1).await;
+    let headers = [("content-type", "application/json"), ("idempotency-key", "k")];
+    for call in ["POST /v1/locks/backup/acquire", "POST /v1/elections/main/campaign"] {
+        let body = json!({"session": "1"}).to_string();
+        let refused = server.call_with(call, &headers, body).await;
+        assert_eq!(refused.problem(), (400, "invalid-idempotency-key".into()), "{call}");
+    }
 }
 
 #[tokio::test]
@@ -343,13 +371,25 @@ async fn an_owner_that_asks_twice_has_one_place_and_the_request_that_asked_last_
     drop(hung_up);
     eventually(|| server.registry.written() == written + 1).await;
     assert_eq!(queue(&server, "backup"), (1, 1), "the last one waits still");
-    // Who does not wait is refused, and takes nobody's place away.
-    let impatient = acquire(&server, "backup", json!({"session": "2"})).await;
-    assert_eq!(impatient.problem(), (409, "lock-held".into()));
     done(&release(&server, "backup", json!({"token": held})).await);
     let (first, (second, last)) = join(first, join(second, last)).await;
     let token = won(&last);
     assert_eq!((won(&first), won(&second)), (token, token));
+}
+
+/// A client whose node died asks the next one with what is left of its time, and that may be nothing.
+#[tokio::test]
+async fn an_owner_that_asks_again_without_a_wait_has_done_with_waiting() {
+    let server = with_sessions(2).await;
+    won(&acquire(&server, "backup", json!({"session": "1"})).await);
+    let waiting = queued(&server, "backup", json!({"session": "2", "wait": "1m"})).await;
+    let last = acquire(&server, "backup", json!({"session": "2"})).await;
+    assert_eq!(
+        (last.problem(), &last.json()["outcome"]),
+        ((409, "lock-held".into()), &"none".into())
+    );
+    assert_eq!(queue(&server, "backup"), (1, 0));
+    assert_eq!(waiting.await.problem(), (409, "lock-held".into()));
 }
 
 #[tokio::test]
@@ -358,7 +398,9 @@ async fn an_older_request_whose_time_is_over_leaves_the_newer_one_its_place() {
     let held = won(&acquire(&server, "backup", json!({"session": "1"})).await);
     let older = queued(&server, "backup", json!({"session": "2", "wait": "200ms"})).await;
     let newer = queued(&server, "backup", json!({"session": "2", "wait": "1m"})).await;
-    assert_eq!(older.await.problem(), (409, "lock-held".into()));
+    let older = older.await;
+    assert_eq!(older.problem(), (409, "lock-held".into()));
+    assert_eq!(older.json()["outcome"], "unknown", "its owner waits still");
     assert_eq!(queue(&server, "backup"), (1, 1));
     done(&release(&server, "backup", json!({"token": held})).await);
     won(&newer.await);
@@ -410,9 +452,12 @@ async fn a_claim_that_cannot_leave_the_queue_is_told_so_and_taken_out_later() {
     let waiting = queued(&server, "backup", json!({"session": "2", "wait": "50ms"})).await;
     *server.registry.fail.lock() = Some(Unavailable::NoLeader("an election".into()));
     let failed = waiting.await;
-    *server.registry.fail.lock() = None;
     assert_eq!(failed.problem(), (503, "no-leader".into()));
     assert_eq!(failed.json()["outcome"], "unknown");
+    // It is not tried once more, but until there is a leader again.
+    let tried = || server.registry.failed.load(std::sync::atomic::Ordering::Relaxed);
+    eventually(|| tried() >= 4).await;
+    *server.registry.fail.lock() = None;
     eventually(|| queue(&server, "backup") == (1, 0)).await;
 }
 

@@ -77,6 +77,7 @@ impl Command {
         match self {
             Self::OpenSession(c) => c.request.as_ref(),
             Self::Batch(c) => c.request.as_ref(),
+            Self::WithdrawClaim(c) => c.request.as_ref(),
             Self::ReleaseLatch(c) => c.request.as_ref(),
             Self::PutApp(_)
             | Self::DeleteApp(_)
@@ -96,7 +97,6 @@ impl Command {
             | Self::Rebalance(_)
             | Self::CloseSession(_)
             | Self::ClaimLatch(_)
-            | Self::WithdrawClaim(_)
             | Self::BreakLatch(_)
             | Self::Expire(_)
             | Self::Tick => None,
@@ -379,6 +379,7 @@ pub struct WithdrawClaim {
     pub asked: Option<Revision>,
     /// Let it go too if it has won meanwhile; else whoever has won keeps it.
     pub even_won: bool,
+    pub request: Option<Request>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -505,10 +506,12 @@ pub enum Reply {
 pub enum Withdrawn {
     /// It is gone.
     Gone,
-    /// It has won meanwhile and was kept.
+    /// It has won, perhaps for another request of the same claimant, and was kept.
     Won { token: Revision },
-    /// There is none, or somebody asked for it again since.
+    /// There is none.
     NotThere,
+    /// It waits still: somebody asked for it again since.
+    Kept,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

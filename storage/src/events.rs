@@ -14,7 +14,7 @@ pub use log::{EventLog, EventLogLimits, Forgotten};
 
 use crate::catalog::{At, Document, Instance, Session, State};
 use crate::command::AppPolicy;
-use crate::latch::Claim;
+use crate::latch::{Claim, Claimant};
 use crate::names::{
     AppName, DocumentName, Incarnation, InstanceId, InstanceKey, LatchKey, Revision, SessionId,
     ShardId, ShardSetName,
@@ -380,10 +380,12 @@ impl Event {
         }
     }
 
-    /// The latch that it is about.
-    pub fn latch(&self) -> Option<&LatchKey> {
+    /// The claim that it is about: on which latch, and whose.
+    pub fn claim(&self) -> Option<(&LatchKey, &Claimant)> {
         match self {
-            Self::ClaimPut { latch, .. } | Self::ClaimEnded { latch, .. } => Some(latch),
+            Self::ClaimPut { latch, claim } | Self::ClaimEnded { latch, claim, .. } => {
+                Some((latch, &claim.by))
+            }
             Self::AppPut { .. }
             | Self::AppDeleted { .. }
             | Self::InstancePut { .. }
@@ -399,6 +401,15 @@ impl Event {
             | Self::WorkPut { .. }
             | Self::WorkEnded { .. } => None,
         }
+    }
+
+    /// The latch that it is about.
+    pub fn latch(&self) -> Option<&LatchKey> {
+        self.claim().map(|(latch, _)| latch)
+    }
+
+    fn is_of_claim(&self, latch: &LatchKey, by: &Claimant) -> bool {
+        self.claim() == Some((latch, by))
     }
 
     /// Which one of its kind in its app, where that is more than the app itself. A shard goes by
@@ -532,8 +543,10 @@ pub struct Interest {
     /// `None`: of all apps.
     pub apps: Option<BTreeSet<AppName>>,
     pub kinds: Kinds,
-    /// Of latches only these; `None`: of all. Latches belong to no app.
+    /// Of latches only these; `None`: of all, whatever `apps` says, since latches belong to none.
     pub latches: Option<BTreeSet<LatchKey>>,
+    /// Only what becomes of this claim; all else is left out.
+    pub claim: Option<(LatchKey, Claimant)>,
     /// Only of the thing with this id in its app; see [`Event::id`].
     pub id: Option<SmolStr>,
     /// Only what changes what hangs off this session.
@@ -556,11 +569,17 @@ impl Interest {
             && in_place
             && self.id.as_ref().is_none_or(|id| event.id() == Some(id))
             && self.session.is_none_or(|session| event.ends_or_changes() == Some(session))
+            && self.claim.as_ref().is_none_or(|(latch, by)| event.is_of_claim(latch, by))
     }
 
     /// Whether one has to look at the events to tell, and not at their apps and kinds alone.
     pub fn is_narrow(&self) -> bool {
-        self.id.is_some() || self.session.is_some() || self.latches.is_some()
+        self.is_narrow_in_its_place() || self.session.is_some() || self.latches.is_some()
+    }
+
+    /// The same of events of which one knows that they are of its apps, latches, session or claim.
+    pub fn is_narrow_in_its_place(&self) -> bool {
+        self.id.is_some()
     }
 
     /// Whether any event of the change is wanted.

@@ -819,7 +819,7 @@ fn close(filling: &mut Builder, closed: &mut Vec<Block>, next: Revision, sizes: 
 
 /// The marks of all that somebody is interested in; `None`: every block may hold some of it.
 fn marks(interest: &Interest) -> Option<Vec<Mark>> {
-    let Interest { apps, kinds, latches, id: _, session: _ } = interest;
+    let Interest { apps, kinds, latches, id: _, session: _, claim: _ } = interest;
     let of_apps = kinds.has_any_of_apps();
     let of_latches = kinds.has(Kind::Latch);
     let mut marks = Vec::new();

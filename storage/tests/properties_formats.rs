@@ -337,7 +337,13 @@ fn the_bytes_of_latch_commands() {
     let commands = [
         claim(LatchKind::Lock, "nightly", Mode::Shared, ""),
         claim(LatchKind::Election, "", Mode::Exclusive, "10.0.0.1:80"),
-        Command::WithdrawClaim(WithdrawClaim { latch: lock.clone(), by: by("x"), asked, even_won }),
+        Command::WithdrawClaim(WithdrawClaim {
+            latch: lock.clone(),
+            by: by("x"),
+            asked,
+            even_won,
+            request: None,
+        }),
         Command::ReleaseLatch(ReleaseLatch {
             latch: lock.clone(),
             token,
@@ -358,7 +364,7 @@ fn the_bytes_of_latch_commands() {
     insta::assert_snapshot!(lines.join("\n"), @r#"
     \x81\xaaClaimLatch\x85\xa5latch\x82\xa4kind\xa4Lock\xa4name\xa6backup\xa2by\x82\xa7session\x03\xa5owner\xa7nightly\xa4mode\xa6Shared\xa5value\xa0\xa5waits\xc3
     \x81\xaaClaimLatch\x85\xa5latch\x82\xa4kind\xa8Election\xa4name\xa6backup\xa2by\x82\xa7session\x03\xa5owner\xa0\xa4mode\xa9Exclusive\xa5value\xab10.0.0.1:80\xa5waits\xc3
-    \x81\xadWithdrawClaim\x84\xa5latch\x82\xa4kind\xa4Lock\xa4name\xa6backup\xa2by\x82\xa7session\x03\xa5owner\xa1x\xa5asked\t\xa8even_won\xc3
+    \x81\xadWithdrawClaim\x85\xa5latch\x82\xa4kind\xa4Lock\xa4name\xa6backup\xa2by\x82\xa7session\x03\xa5owner\xa1x\xa5asked\t\xa8even_won\xc3\xa7request\xc0
     \x81\xacReleaseLatch\x84\xa5latch\x82\xa4kind\xa4Lock\xa4name\xa6backup\xa5token\x07\xa2by\x82\xa7session\x03\xa5owner\xa1x\xa7request\x83\xa3key\xa1K\xa6digest\x92\x01\x02\xa4part\x00
     \x81\xacReleaseLatch\x84\xa5latch\x82\xa4kind\xa8Election\xa4name\xa6backup\xa5token\x07\xa2by\xc0\xa7request\xc0
     \x81\xaaBreakLatch\x82\xa5latch\x82\xa4kind\xa4Lock\xa4name\xa6backup\xa5token\x07

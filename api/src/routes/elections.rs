@@ -3,7 +3,7 @@
 use axum::extract::State;
 use roster_storage::names::{LatchKey, LatchKind, LatchName};
 
-use super::latches::{Afterwards, Claimed};
+use super::latches::{Afterwards, Claimed, REPEATABLE};
 use crate::Shared;
 use crate::answer::{Answer, Answered};
 use crate::error::Invalid;
@@ -47,6 +47,7 @@ pub(super) async fn campaign(
 ) -> Answered {
     params.end()?;
     let latch = LatchKey::new(LatchKind::Election, name.clone());
+    content.never_once(REPEATABLE)?;
     let claiming = content.json::<CampaignBody>()?.into_claiming(latch)?;
     let (token, at) = match api.claim(claiming, Afterwards::Stays).await? {
         Claimed::Won { token, at } => (Some(token.0), at),

@@ -11,7 +11,8 @@ use roster_storage::latch::{Claim, Claimant, Latch};
 use roster_storage::names::{LatchKey, Revision};
 use roster_storage::version::Version;
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::sleep;
 
 use crate::Api;
 use crate::answer::{Answer, Answered};
@@ -22,6 +23,14 @@ use crate::registry::{Consistency, NotFollowed, Told, Unavailable};
 use crate::wire::latch::{
     BrokenView, CheckView, ClaimView, Claiming, LatchChanged, Letting, claimant_if_named,
 };
+
+/// Why requests for a claim take no idempotency key.
+pub(super) const REPEATABLE: &str =
+    "is of no use here: the same owner that asks again has the same place, or the same token";
+
+/// Between two tries to take a claim out of the queue whose client hung up.
+const WITHDRAWAL_PAUSE: Duration = Duration::from_millis(100);
+const WITHDRAWAL_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What became of a claim when its request's time was over.
 pub(super) enum Claimed {
@@ -53,11 +62,11 @@ impl Api {
         let (latch, by) = (command.latch.clone(), command.by.clone());
         let mut place =
             PlaceInQueue { api: self.clone(), latch, by, afterwards, stage: Stage::Known };
-        let (asked, token) = place.take(command).await?;
-        match token {
-            Some(token) => Ok(Claimed::Won { token, at: asked }),
-            None if wait_ms == 0 => Ok(place.known(Claimed::Waits { at: asked })),
-            None => place.wait(asked, deadline).await,
+        match place.take(command).await? {
+            Taken::Waits { asked } if wait_ms > 0 => place.wait(asked, deadline).await,
+            Taken::Waits { asked } => Ok(place.known(Claimed::Waits { at: asked })),
+            Taken::Holds { token, at } => Ok(Claimed::Won { token, at }),
+            Taken::GivenUp { at } => Err(place.still_held(at).await),
         }
     }
 
@@ -65,17 +74,13 @@ impl Api {
     pub(super) async fn let_go(&self, latch: LatchKey, letting: Letting) -> Answered {
         let command = match letting {
             Letting::Held(release) => Command::ReleaseLatch(release),
-            Letting::All(by) => {
-                let latch = latch.clone();
-                let (asked, even_won) = (None, true);
-                Command::WithdrawClaim(WithdrawClaim { latch, by, asked, even_won })
-            }
+            Letting::All(withdraw) => Command::WithdrawClaim(withdraw),
         };
         match decided(self.registry.propose(command).await?)? {
             (revision, Reply::LatchReleased | Reply::Withdrawn(Withdrawn::Gone)) => {
                 Ok(changed(&latch, revision))
             }
-            (revision, Reply::Withdrawn(Withdrawn::NotThere | Withdrawn::Won { .. })) => {
+            (revision, Reply::Withdrawn(Withdrawn::NotThere)) => {
                 Err(ApiError::nothing_to_let_go(&latch).at(revision))
             }
             (_, other) => Err(ApiError::unexpected(&other)),
@@ -171,32 +176,55 @@ impl Stage {
     }
 }
 
+/// What a request for a claim got at once.
+enum Taken {
+    /// A place in the queue, asked for at this revision.
+    Waits {
+        asked: Revision,
+    },
+    Holds {
+        token: Revision,
+        at: Revision,
+    },
+    /// The claimant waited before, and has done with that.
+    GivenUp {
+        at: Revision,
+    },
+}
+
 impl PlaceInQueue {
-    /// Takes the place: when it was asked for, and the token if it holds at once.
-    async fn take(
-        &mut self,
-        command: ClaimLatch,
-    ) -> Result<(Revision, Option<Revision>), ApiError> {
+    /// Takes the place.
+    async fn take(&mut self, command: ClaimLatch) -> Result<Taken, ApiError> {
         let api = self.api.clone();
         // A task of its own, so that it is known afterwards what became of it, whoever hangs up.
         let proposing =
             tokio::spawn(async move { api.registry.propose(Command::ClaimLatch(command)).await });
-        self.stage = Stage::Proposed(proposing);
-        let Stage::Proposed(proposing) = &mut self.stage else {
-            return Err(ApiError::not_ready("this node stops"));
-        };
-        let outcome = proposing.await;
-        self.stage = Stage::Known;
+        let outcome = self.proposed(proposing).await;
         let outcome = outcome.map_err(|_| ApiError::not_ready("this node stops").unknown())??;
         let stage = Stage::of(&outcome);
         match decided(outcome)? {
             (asked, Reply::Claimed { token: None }) => {
                 self.stage = stage;
-                Ok((asked, None))
+                Ok(Taken::Waits { asked })
             }
-            (asked, Reply::Claimed { token }) => Ok((asked, token)),
+            (at, Reply::Claimed { token: Some(token) }) => Ok(Taken::Holds { token, at }),
+            (at, Reply::Withdrawn(_)) => Ok(Taken::GivenUp { at }),
             (_, other) => Err(ApiError::unexpected(&other)),
         }
+    }
+
+    /// Waits for what is decided, such that a request that is dropped meanwhile finds it.
+    async fn proposed(
+        &mut self,
+        proposing: JoinHandle<Result<Outcome, Unavailable>>,
+    ) -> Result<Result<Outcome, Unavailable>, JoinError> {
+        self.stage = Stage::Proposed(proposing);
+        let outcome = match &mut self.stage {
+            Stage::Proposed(proposing) => proposing.await,
+            Stage::Queued(_) | Stage::Known => unreachable!("it was set just now"),
+        };
+        self.stage = Stage::Known;
+        outcome
     }
 
     async fn wait(&mut self, asked: Revision, deadline: Instant) -> Result<Claimed, ApiError> {
@@ -204,11 +232,17 @@ impl PlaceInQueue {
         match self.until_it_ends(asked, deadline).await {
             Ok(Some(claimed)) => Ok(self.known(claimed)),
             Ok(None) if stays => Ok(self.known(Claimed::Waits { at: asked })),
-            Ok(None) => self.leave(asked).await?.ok_or_else(|| self.still_held()),
+            Ok(None) => match self.leave(asked).await? {
+                Left::Won { token, at } => Ok(Claimed::Won { token, at }),
+                Left::Gone { at } => Err(self.still_held(at).await),
+            },
             Err(Interrupted::Ended(why)) => Err(self.known(why)),
             // It is a candidate all the same.
             Err(Interrupted::Unfollowed(why)) if stays => Err(self.known(why.unknown())),
-            Err(Interrupted::Unfollowed(why)) => self.leave(asked).await?.ok_or(why),
+            Err(Interrupted::Unfollowed(why)) => match self.leave(asked).await? {
+                Left::Won { token, at } => Ok(Claimed::Won { token, at }),
+                Left::Gone { .. } => Err(why),
+            },
         }
     }
 
@@ -227,7 +261,7 @@ impl PlaceInQueue {
         let mut after = asked;
         loop {
             let left = || deadline.saturating_duration_since(Instant::now());
-            let interest = of_claim(&self.latch, self.by.session);
+            let interest = of_claim(&self.latch, &self.by);
             let followed = self.api.registry.follow(interest, after, left()).await;
             let mut feed = match followed {
                 Ok(feed) => feed,
@@ -344,24 +378,33 @@ impl PlaceInQueue {
 
     /// Leaves the queue at the end of its wait, unless it has won meanwhile: then that is the answer.
     /// Where that fails it may be in the queue still, and is taken out of it behind the answer.
-    async fn leave(&mut self, asked: Revision) -> Result<Option<Claimed>, ApiError> {
+    async fn leave(&mut self, asked: Revision) -> Result<Left, ApiError> {
         let withdrawal = withdrawal(&self.latch, &self.by, asked, false);
         let left = self.api.registry.propose(withdrawal).await;
         let left = left.map_err(|why| ApiError::from(why).unknown())?;
         match decided(self.known(left))? {
-            (at, Reply::Withdrawn(Withdrawn::Won { token })) => {
-                Ok(Some(Claimed::Won { token, at }))
+            (at, Reply::Withdrawn(Withdrawn::Won { token })) => Ok(Left::Won { token, at }),
+            (at, Reply::Withdrawn(Withdrawn::Gone | Withdrawn::NotThere)) => Ok(Left::Gone { at }),
+            (at, Reply::Withdrawn(Withdrawn::Kept)) => {
+                Err(ApiError::asked_again(&self.latch).at(at))
             }
-            (_, Reply::Withdrawn(Withdrawn::Gone | Withdrawn::NotThere)) => Ok(None),
             (_, other) => Err(ApiError::unexpected(&other)),
         }
     }
 
-    /// Who holds it, as far as this node knows.
-    fn still_held(&self) -> ApiError {
-        let version = self.api.registry.newest();
-        ApiError::from(version.catalog.latch_held(&self.latch)).at(version.revision())
+    /// Who holds it, as far as this node knows when it is where the claim ended.
+    async fn still_held(&self, ended: Revision) -> ApiError {
+        let version = self.api.registry.read(Consistency::Stale, Some(ended)).await;
+        let version = version.unwrap_or_else(|_| self.api.registry.newest());
+        let at = version.revision().max(ended);
+        ApiError::from(version.catalog.latch_held(&self.latch)).at(at)
     }
+}
+
+/// What became of a claim that was to leave the queue.
+enum Left {
+    Won { token: Revision, at: Revision },
+    Gone { at: Revision },
 }
 
 /// Why a claim is not waited for any longer.
@@ -374,7 +417,18 @@ enum Interrupted {
 
 fn withdrawal(latch: &LatchKey, by: &Claimant, asked: Revision, even_won: bool) -> Command {
     let (latch, by) = (latch.clone(), by.clone());
-    Command::WithdrawClaim(WithdrawClaim { latch, by, asked: Some(asked), even_won })
+    let (asked, request) = (Some(asked), None);
+    Command::WithdrawClaim(WithdrawClaim { latch, by, asked, even_won, request })
+}
+
+/// Takes a claim out of the queue, or gives it back, however long that takes: whoever asked for it will
+/// not. Harmless if its claimant has asked for it again since.
+async fn withdraw(api: &Api, latch: &LatchKey, by: &Claimant, asked: Revision) {
+    let mut pause = WITHDRAWAL_PAUSE;
+    while api.registry.propose(withdrawal(latch, by, asked, true)).await.is_err() {
+        sleep(pause).await;
+        pause = (pause * 2).min(WITHDRAWAL_PAUSE_MAX);
+    }
 }
 
 impl Drop for PlaceInQueue {
@@ -399,8 +453,7 @@ impl Drop for PlaceInQueue {
                 Stage::Queued(asked) => asked,
                 Stage::Known => return,
             };
-            // Whatever fails here ends with the session at the latest.
-            drop(api.registry.propose(withdrawal(&latch, &by, asked, true)).await);
+            withdraw(&api, &latch, &by, asked).await;
         });
     }
 }

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use roster_storage::names::{LatchKey, LatchKind, LatchName};
 
-use super::latches::{Afterwards, Claimed};
+use super::latches::{Afterwards, Claimed, REPEATABLE};
 use crate::Shared;
 use crate::answer::{Answer, Answered};
 use crate::error::{ApiError, Invalid};
@@ -45,6 +45,7 @@ pub(super) async fn acquire(
 ) -> Answered {
     params.end()?;
     let latch = LatchKey::new(LatchKind::Lock, name.clone());
+    content.never_once(REPEATABLE)?;
     let claiming = content.json::<AcquireBody>()?.into_claiming(latch)?;
     let mode = claiming.command.mode.word();
     match api.claim(claiming, Afterwards::Leaves).await? {
@@ -52,7 +53,10 @@ pub(super) async fn acquire(
             let view = AcquiredView { name: &name, token: token.0, mode, revision: at.0 };
             Ok(Answer::json(&view).at(at))
         }
-        Claimed::Waits { .. } => Err(ApiError::not_ready("the lock was not decided; try again")),
+        // Whoever does not want to wait gets no place, so this cannot be.
+        Claimed::Waits { at } => {
+            Err(ApiError::not_ready("the lock was not decided; ask again").unknown().at(at))
+        }
     }
 }
 

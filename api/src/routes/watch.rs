@@ -160,7 +160,7 @@ impl Params {
             let why = "must have latch with lock= and election=: nothing else is of those";
             return Err(Invalid::new("kind", why));
         }
-        if latches.is_empty() {
+        if latches.is_empty() && kinds.has(Kind::Latch) {
             latches.extend(apps.iter().flat_map(latches_of));
         }
         Ok(Interest {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use roster_storage::command::{ClaimLatch, ReleaseLatch, Request};
+use roster_storage::command::{ClaimLatch, ReleaseLatch, Request, WithdrawClaim};
 use roster_storage::latch::{Claim, Claimant, Latch, Mode};
 use roster_storage::limits::{CAMPAIGN_VALUE_BYTES_MAX, OWNER_BYTES_MAX};
 use roster_storage::names::{LatchKey, LatchKind, LatchName, Revision, SessionId};
@@ -12,6 +12,9 @@ use smol_str::SmolStr;
 use super::scalar::{Millis, Text};
 use crate::error::Invalid;
 use crate::poll::WAIT_MAX;
+
+/// Holders that a lock shows; the others are counted.
+const HOLDERS_SHOWN: usize = 100;
 
 /// Candidates that an election shows; the others are counted. A list of elections shows none.
 pub(crate) const CANDIDATES_SHOWN: usize = 100;
@@ -128,8 +131,8 @@ pub(crate) struct ReleaseBody {
 pub(crate) enum Letting {
     /// What is held under a token.
     Held(ReleaseLatch),
-    /// Whatever the claimant has of it, a place in the queue too.
-    All(Claimant),
+    /// Whatever a claimant has of it, a place in the queue too.
+    All(WithdrawClaim),
 }
 
 impl ReleaseBody {
@@ -143,7 +146,10 @@ impl ReleaseBody {
             (Some(token), by) => {
                 Ok(Letting::Held(ReleaseLatch { latch, token: Revision(token), by, request }))
             }
-            (None, Some(by)) => Ok(Letting::All(by)),
+            (None, Some(by)) => {
+                let (asked, even_won) = (None, true);
+                Ok(Letting::All(WithdrawClaim { latch, by, asked, even_won, request }))
+            }
             (None, None) => {
                 Err(Invalid::new("token", "is missing: give it, or the session that lets go"))
             }
@@ -237,20 +243,26 @@ impl<'a> ClaimView<'a> {
     }
 }
 
-/// A lock: who holds it, and how many wait.
+/// A lock: who holds it, how many do, and how many wait.
 #[derive(Serialize)]
 pub(crate) struct LockView<'a> {
     name: &'a LatchName,
     holders: Vec<ClaimView<'a>>,
+    holding: usize,
     waiting: usize,
     revision: u64,
 }
 
 impl<'a> LockView<'a> {
     pub fn new(name: &'a LatchName, latch: &'a Latch) -> Self {
-        let holders = latch.holders().map(|claim| ClaimView::new(LatchKind::Lock, claim));
-        let (waiting, revision) = (latch.waiting(), latch.revision.0);
-        Self { name, holders: holders.collect(), waiting, revision }
+        let shown = latch.holders().take(HOLDERS_SHOWN);
+        Self {
+            name,
+            holders: shown.map(|claim| ClaimView::new(LatchKind::Lock, claim)).collect(),
+            holding: latch.holding(),
+            waiting: latch.waiting(),
+            revision: latch.revision.0,
+        }
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Alone {
     pub fail: Mutex<Option<Unavailable>>,
     /// Only commands after so many fail.
     pub fail_after: AtomicU64,
+    /// Commands that failed.
+    pub failed: AtomicU64,
     pub not_ready: AtomicBool,
     pub ago_ms: AtomicU64,
     /// How many entries the leader is ahead of this node when it answers heartbeats.
@@ -142,7 +144,9 @@ fn log_id(index: u64) -> LogId {
 impl Registry for Alone {
     async fn propose(&self, command: Command) -> Result<Outcome, Unavailable> {
         if self.written() as u64 >= self.fail_after.load(Ordering::Relaxed) {
-            self.check()?;
+            self.check().inspect_err(|_| {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+            })?;
         }
         let command = EncodedCommand::new(&command)?.decode().expect("it was just encoded");
         let mut current = self.version.lock();

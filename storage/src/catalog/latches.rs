@@ -1,5 +1,6 @@
 //! Latches: who claims them, who wins, and when a claim ends. What an entry frees goes to whoever is
-//! next at the end of that entry, so that nobody wins who ends in it too.
+//! next at the end of that entry, so that nobody wins who ends in it too. An entry carries one command
+//! about latches at most, so none meets what was freed before it and not granted yet.
 
 use std::sync::Arc;
 
@@ -19,7 +20,13 @@ impl Catalog {
         c: &ClaimLatch,
         events: &mut Vec<Event>,
     ) -> Applied {
+        debug_assert!(self.touched.latches.is_empty(), "what this entry freed is not granted yet");
         let known = self.claim_of(&c.by, &c.latch).cloned();
+        if let Some(waits) = known.as_ref().filter(|known| known.token.is_none() && !c.waits) {
+            // Whoever asks and does not want to wait has done with waiting.
+            self.end_claim(at, &c.latch, waits, &Reason::GaveUp, events);
+            return Ok(Reply::Withdrawn(Withdrawn::Gone));
+        }
         let token = match &known {
             Some(known) => self.claim_again(at, c, known, events)?,
             None => self.begin_claim(at, c, events)?,
@@ -72,10 +79,7 @@ impl Catalog {
         known: &Arc<Claim>,
         events: &mut Vec<Event>,
     ) -> Result<Option<Revision>, Refusal> {
-        let would_wait = known.token.is_none() && !c.waits;
-        if let Some(latch) =
-            self.latches.get(&c.latch).filter(|_| would_wait || known.mode != c.mode)
-        {
+        if let Some(latch) = self.latches.get(&c.latch).filter(|_| known.mode != c.mode) {
             return Err(held(&c.latch, latch));
         }
         let (asked, value) = (at.revision, c.value.clone());
@@ -97,13 +101,15 @@ impl Catalog {
         if !self.sessions.contains_key(&c.by.session) {
             return Err(Refusal::UnknownSession(c.by.session));
         }
-        let known = self.claim_of(&c.by, &c.latch).cloned();
-        let Some(known) = known.filter(|known| c.asked.is_none_or(|asked| asked == known.asked))
-        else {
+        let Some(known) = self.claim_of(&c.by, &c.latch).cloned() else {
             return Ok(Reply::Withdrawn(Withdrawn::NotThere));
         };
+        let asked_again = c.asked.is_some_and(|asked| asked != known.asked);
         let reason = match known.token {
-            Some(token) if !c.even_won => return Ok(Reply::Withdrawn(Withdrawn::Won { token })),
+            Some(token) if asked_again || !c.even_won => {
+                return Ok(Reply::Withdrawn(Withdrawn::Won { token }));
+            }
+            None if asked_again => return Ok(Reply::Withdrawn(Withdrawn::Kept)),
             Some(_) => Reason::LetGo,
             None => Reason::GaveUp,
         };

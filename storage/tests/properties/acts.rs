@@ -287,7 +287,7 @@ impl World {
                 let known = self.claim(&latch, claim);
                 let asked = picked(asked, known.map(|claim| claim.asked));
                 let by = self.claimant(known);
-                Command::WithdrawClaim(WithdrawClaim { latch, by, asked, even_won })
+                Command::WithdrawClaim(WithdrawClaim { latch, by, asked, even_won, request: None })
             }
             Kind::ReleaseLatch { latch, token, by, request } => {
                 let known = self.claim(&latch, token).filter(|claim| claim.token.is_some());

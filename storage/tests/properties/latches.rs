@@ -75,8 +75,13 @@ impl Model {
 
     fn claim(&mut self, at: At, c: &ClaimLatch) -> Answer {
         let queue = self.queues.entry(c.latch.clone()).or_default();
+        let given_up = |claim: &Claim| claim.by == c.by && claim.token.is_none() && !c.waits;
+        if let Some(place) = queue.iter().position(given_up) {
+            queue.remove(place);
+            return Ok(Reply::Withdrawn(Withdrawn::Gone));
+        }
         if let Some(known) = queue.iter_mut().find(|claim| claim.by == c.by) {
-            if known.mode != c.mode || (known.token.is_none() && !c.waits) {
+            if known.mode != c.mode {
                 return Err(No::Held);
             }
             known.value = c.value.clone();
@@ -102,12 +107,15 @@ impl Model {
 
     fn withdraw(&mut self, c: &WithdrawClaim) -> Answer {
         let queue = self.queues.entry(c.latch.clone()).or_default();
-        let known = queue
-            .iter()
-            .position(|claim| claim.by == c.by && c.asked.is_none_or(|asked| asked == claim.asked));
-        let Some(place) = known else { return Ok(Reply::Withdrawn(Withdrawn::NotThere)) };
-        if let Some(token) = queue[place].token.filter(|_| !c.even_won) {
+        let Some(place) = queue.iter().position(|claim| claim.by == c.by) else {
+            return Ok(Reply::Withdrawn(Withdrawn::NotThere));
+        };
+        let asked_again = c.asked.is_some_and(|asked| asked != queue[place].asked);
+        if let Some(token) = queue[place].token.filter(|_| asked_again || !c.even_won) {
             return Ok(Reply::Withdrawn(Withdrawn::Won { token }));
+        }
+        if asked_again {
+            return Ok(Reply::Withdrawn(Withdrawn::Kept));
         }
         queue.remove(place);
         Ok(Reply::Withdrawn(Withdrawn::Gone))

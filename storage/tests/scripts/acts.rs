@@ -20,7 +20,7 @@
 //! open [ttl=] [name=] [REQUEST]
 //! close SESSION
 //! claim LATCH session=1 [owner=] [shared] [value=] [waits]
-//! withdraw LATCH session=1 [owner=] [asked=r3] [even_won]
+//! withdraw LATCH session=1 [owner=] [asked=r3] [even_won] [REQUEST]
 //! let-go LATCH token=r3 [session=1 [owner=]] [REQUEST]    what holds a latch lets it go
 //! break LATCH [token=r3]
 //! batch [REQUEST]                  its items follow, indented: register and deregister
@@ -173,6 +173,7 @@ impl<'a> Words<'a> {
                 by: self.claimant()?.ok_or("session= is missing")?,
                 asked: self.revision("asked")?,
                 even_won: self.has("even_won"),
+                request: self.request()?,
             }),
             "let-go" => Command::ReleaseLatch(ReleaseLatch {
                 latch: self.latch()?,

@@ -72,6 +72,7 @@ fn answer(result: &Result<Reply, Refusal>) -> String {
         Ok(Reply::Claimed { token: None }) => "waits".into(),
         Ok(Reply::Withdrawn(Withdrawn::Gone)) => "withdrawn".into(),
         Ok(Reply::Withdrawn(Withdrawn::Won { token })) => format!("has won token={token}"),
+        Ok(Reply::Withdrawn(Withdrawn::Kept)) => "asked for again since, kept".into(),
         Ok(Reply::Withdrawn(Withdrawn::NotThere)) => "nothing to withdraw".into(),
         Ok(Reply::LatchReleased) => "latch released".into(),
         Ok(Reply::LatchBroken(claims)) => {
