@@ -105,6 +105,36 @@ async fn a_waiter_whose_node_goes_keeps_its_place_at_the_next_one() {
     all_nodes_agree(&cluster, &client, "lock=db").await;
 }
 
+/// The place is given up as soon as that can be written, and is not left to whoever does not want it.
+#[tokio::test]
+async fn who_hangs_up_while_nobody_leads_leaves_the_queue_when_somebody_does() {
+    let cluster = three_nodes().start().await;
+    let client = cluster.client();
+    let (leader, followers) = cluster.leader_and_followers().await;
+    let (at, asked) = (client.at(leader), client.at(followers[0]));
+    let holder = session(&at, "holder", "10m").await;
+    let waiter = session(&at, "waiter", "10m").await;
+    let token = acquire(&at, LOCK, &holder, "0s").await.expect("it is free");
+    let (patient, node) = (client.patient(LONG), followers[0]);
+    let waiting =
+        tokio::spawn(async move { acquire(&patient.at(node), LOCK, &waiter, "10m").await });
+    so_many_wait(&at, PATH, 1).await;
+
+    let paused = [leader, followers[1]];
+    paused.iter().for_each(|node| cluster.pause(*node));
+    waiting.abort();
+    assert!(waiting.await.expect_err("it hung up").is_cancelled());
+    // What is written after it fails, and so did the giving up.
+    let failed = acquire(&asked, LOCK, &holder, "0s").await.expect_err("nobody leads");
+    assert!(failed.status().is_none_or(|status| status >= 500), "{failed}");
+    paused.iter().for_each(|node| cluster.wake(*node));
+
+    so_many_wait(&asked, PATH, 0).await;
+    release(&asked, LOCK, token).await.expect("released");
+    assert!(asked.get(PATH).await.is_err(), "nobody holds it");
+    all_nodes_agree(&cluster, &client, "lock=db").await;
+}
+
 #[tokio::test]
 async fn when_a_session_expires_the_next_waiter_wins_in_that_very_revision_on_all_nodes() {
     let cluster = three_nodes().start().await;
