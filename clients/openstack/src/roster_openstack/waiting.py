@@ -30,6 +30,9 @@ from .session import Session
 # is over, and so keeps its place.
 PIECE_SECONDS = 600.0
 
+# So long before its end a request is followed by the next one.
+OVERLAP_SECONDS = 60.0
+
 # The cluster is looked at so often while one waits, and at least as often as it wants to hear of the
 # session.
 _LOOK_EVERY_SECONDS_MAX = 1.0
@@ -206,7 +209,7 @@ class Wait:
         at = _now() + self._look_every
         if self._is_last_piece():
             return at if self._until is None else min(at, self._until + _LATE_SECONDS_MAX)
-        return min(at, self._requests[-1].ends_at - _margin())
+        return min(at, self._requests[-1].ends_at - OVERLAP_SECONDS)
 
     def _looked(self) -> Optional[Acquired]:
         """Looks how it stands, and does what is needed to wait on."""
@@ -218,7 +221,7 @@ class Wait:
             return self._confirmed()
         if standing is Standing.WAITS and not newest.is_over:
             self._failing_since = None
-            if not self._is_last_piece() and _now() >= newest.ends_at - _margin():
+            if not self._is_last_piece() and _now() >= newest.ends_at - OVERLAP_SECONDS:
                 self._ask()
         elif not self._is_over():
             self._ask_after_failure(newest)
@@ -248,7 +251,7 @@ class Wait:
             pass
 
     def _is_last_piece(self) -> bool:
-        return self._until is not None and self._requests[-1].ends_at >= self._until - _margin()
+        return self._until is not None and self._requests[-1].ends_at >= self._until
 
     def _is_over(self, late: float = 0.0) -> bool:
         return self._until is not None and _now() >= self._until + late
@@ -263,11 +266,6 @@ def acquired(claimant: Claimant, until: Optional[float]) -> Optional[Acquired]:
         if until is not None and _now() >= until:
             return None
     return Wait(claimant, until).acquired()
-
-
-def _margin() -> float:
-    """So long before its end a request is followed by the next one."""
-    return PIECE_SECONDS / 10
 
 
 def _now() -> float:
