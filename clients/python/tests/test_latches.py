@@ -190,16 +190,19 @@ def test_a_wait_that_is_cancelled_ends_at_once_and_asks_no_other_node() -> None:
     with ScriptedServer(never) as first, ScriptedServer(never) as second:
 
         def waits(request: Request) -> Reply:
-            first.wait_over()
+            if request.body["wait"] != "0s":
+                first.wait_over()
             return Reply(WON)
 
         first.script = waits
         client = client_of(first, second)
+        # It leaves an idle connection behind, which is not the one to be closed.
+        client.acquire_lock("l", "17")
         with ThreadPoolExecutor(1) as pool:
             acquired = pool.submit(
                 client.acquire_lock, "l", "17", wait=600, cancellation=cancellation
             )
-            wait_until(lambda: first.requests, "the request")
+            wait_until(lambda: len(first.requests) == 2, "the request")
             cancellation.cancel()
             with pytest.raises(Unavailable, match="cancelled") as raised:
                 acquired.result(timeout=PATIENCE_SECONDS)
@@ -208,7 +211,7 @@ def test_a_wait_that_is_cancelled_ends_at_once_and_asks_no_other_node() -> None:
         # And whoever is cancelled before sends nothing.
         with pytest.raises(Unavailable, match="cancelled"):
             client.acquire_lock("l", "17", cancellation=cancellation)
-        assert (len(first.requests), len(second.requests)) == (1, 0)
+        assert (len(first.requests), len(second.requests)) == (2, 0)
 
 
 def test_a_cancellation_leaves_the_connections_of_other_calls_alone() -> None:
