@@ -71,9 +71,7 @@ class Claimant:
         self._client = client
         self._shared = shared
 
-    def asks(
-        self, wait: float = 0.0, cancellation: Optional[Cancellation] = None
-    ) -> Acquired:
+    def asks(self, wait: float = 0.0, cancellation: Optional[Cancellation] = None) -> Acquired:
         """Asks for the lock, or keeps its place and waits on. Raises :class:`LockHeld`."""
         return self._client.acquire_lock(
             self.latch,
@@ -178,7 +176,8 @@ class Wait:
                 except LockHeld:
                     if self._is_over():
                         return None
-                    # Its place was lost, to an older request or to an operator.
+                    # Its place was lost to an older request, or the node could not wait.
+                    time.sleep(_PAUSE_SECONDS)
                     self._ask()
                     continue
                 if won is not None:
@@ -207,8 +206,8 @@ class Wait:
 
     def _next_look_at(self) -> float:
         at = _now() + self._look_every
-        if self._is_last_piece():
-            return at if self._until is None else min(at, self._until + _LATE_SECONDS_MAX)
+        if self._until is not None and self._is_last_piece():
+            return min(at, self._until + _LATE_SECONDS_MAX)
         return min(at, self._requests[-1].ends_at - OVERLAP_SECONDS)
 
     def _looked(self) -> Optional[Acquired]:
@@ -223,7 +222,7 @@ class Wait:
             self._failing_since = None
             if not self._is_last_piece() and _now() >= newest.ends_at - OVERLAP_SECONDS:
                 self._ask()
-        elif not self._is_over():
+        else:
             self._ask_after_failure(newest)
         return None
 
@@ -234,9 +233,10 @@ class Wait:
         if self._failing_since is None:
             self._failing_since = now
         elif now - self._failing_since > _LOOK_SECONDS_MAX:
-            raise failed.error or Unavailable("the nodes answer, but none takes the request for a lock")
+            raise failed.error or Unavailable("the nodes answer, but none takes a request for a lock")
         time.sleep(_PAUSE_SECONDS)
-        self._ask()
+        if not self._is_over():
+            self._ask()
 
     def _confirmed(self) -> Acquired:
         """What was won, by a last request. A request that breaks off at the server gives back what
