@@ -92,8 +92,10 @@ class Cancellation:
 
 def _shut(connection: socket.socket) -> None:
     try:
-        # Unlike a close it wakes whoever waits for the answer.
-        connection.shutdown(socket.SHUT_RDWR)
+        # Unlike a close, a shutdown wakes whoever waits for the answer. On a handle of its own, so that
+        # TLS takes it for a connection that broke, not for one that is no more TLS.
+        with socket.fromfd(connection.fileno(), connection.family, connection.type) as handle:
+            handle.shutdown(socket.SHUT_RDWR)
     except OSError:
         # It was closed already.
         pass
