@@ -184,8 +184,25 @@ def test_an_answer_without_a_problem_document_is_judged_by_its_status() -> None:
     bad_gateway = error_of(502, b"<html>")
     assert (bad_gateway.code, bad_gateway.outcome) == ("http-502", Outcome.UNKNOWN)
     assert (bad_gateway.retryable, bad_gateway.detail) == (True, "<html>")
-    assert error_of(404, b"").outcome is Outcome.NONE
-    assert error_of(500, b"[1]").retryable is False
+    too_large = error_of(413, b"<html>")
+    assert isinstance(too_large, TooLarge) and not too_large.retryable
+    for status, outcome in ((400, Outcome.NONE), (404, Outcome.NONE), (501, Outcome.UNKNOWN)):
+        other = error_of(status, b"<html>")
+        assert isinstance(other, UnexpectedAnswer)
+        assert (other.code, other.outcome) == (f"http-{status}", outcome)
+
+
+def test_where_another_server_listens_the_next_node_is_asked() -> None:
+    def script(request: Request) -> Reply:
+        return Reply(REGISTERED)
+
+    for status in (403, 404, 501):
+        with (
+            ScriptedServer(lambda _: Reply(b"<html>", status)) as other,
+            ScriptedServer(script) as node,
+        ):
+            assert client_of(other, node).register("pay", "a", HERE).incarnation == 7
+        assert len(other.requests) == 1
 
 
 def test_what_does_not_answer_like_a_node_is_said() -> None:
@@ -297,3 +314,23 @@ def test_durations_are_read_and_written_as_the_api_does() -> None:
         with pytest.raises(ValueError):
             parse_duration(wrong)
     assert [format_duration(s) for s in (0, 90, 0.5, 1.25)] == ["0s", "90s", "500ms", "1250ms"]
+
+
+def test_a_call_ends_with_its_time_though_not_every_node_was_asked() -> None:
+    with ScriptedServer(never) as node:
+
+        def hangs(request: Request) -> Drop:
+            node.wait_over()
+            return Drop()
+
+        node.script = hangs
+        client = Client([node.endpoint] * 40, timeout=0.6, share_min=0.2)
+        with pytest.raises(Unavailable):
+            client.session("3")
+        assert len(node.requests) <= 4
+
+
+@pytest.mark.parametrize("endpoint", ["a_b$%:1", "a b:1", "a%00:1"])
+def test_an_endpoint_that_no_url_can_carry_is_refused_in_words(endpoint: str) -> None:
+    with pytest.raises(InvalidRequest, match="HOST:PORT"):
+        Client(endpoint)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict
 
 import pytest
 
 from roster_client import (
+    Cancellation,
     Client,
     Conflict,
     InvalidRequest,
@@ -18,7 +20,16 @@ from roster_client import (
 )
 from roster_client.durations import parse_duration
 
-from .scripted_server import Drop, Reply, Request, ScriptedServer, never, problem
+from .scripted_server import (
+    PATIENCE_SECONDS,
+    Drop,
+    Reply,
+    Request,
+    ScriptedServer,
+    never,
+    problem,
+    wait_until,
+)
 
 WON: Dict[str, Any] = {"name": "l/1", "token": 813, "mode": "exclusive", "revision": 813}
 
@@ -172,3 +183,41 @@ def test_a_lock_on_a_session_that_ended_is_not_found() -> None:
         with pytest.raises(NotFound) as raised:
             client_of(node).acquire_lock("l", "17", wait=1)
     assert raised.value.code == "unknown-session"
+
+
+def test_a_wait_that_is_cancelled_ends_at_once_and_asks_no_other_node() -> None:
+    cancellation = Cancellation()
+    with ScriptedServer(never) as first, ScriptedServer(never) as second:
+
+        def waits(request: Request) -> Reply:
+            if request.body["wait"] != "0s":
+                first.wait_over()
+            return Reply(WON)
+
+        first.script = waits
+        client = client_of(first, second)
+        # It leaves an idle connection behind, which is not the one to be closed.
+        client.acquire_lock("l", "17")
+        with ThreadPoolExecutor(1) as pool:
+            acquired = pool.submit(
+                client.acquire_lock, "l", "17", wait=600, cancellation=cancellation
+            )
+            wait_until(lambda: len(first.requests) == 2, "the request")
+            cancellation.cancel()
+            with pytest.raises(Unavailable, match="cancelled") as raised:
+                acquired.result(timeout=PATIENCE_SECONDS)
+        assert raised.value.outcome is Outcome.UNKNOWN
+        assert second.requests == []
+        # And whoever is cancelled before sends nothing.
+        with pytest.raises(Unavailable, match="cancelled"):
+            client.acquire_lock("l", "17", cancellation=cancellation)
+        assert (len(first.requests), len(second.requests)) == (2, 0)
+
+
+def test_a_cancellation_leaves_the_connections_of_other_calls_alone() -> None:
+    with ScriptedServer(lambda _: Reply(WON)) as node:
+        client, cancellation = client_of(node), Cancellation()
+        client.acquire_lock("l", "17")
+        assert client.acquire_lock("l", "17", cancellation=cancellation).token == 813
+        cancellation.cancel()
+        assert client.acquire_lock("l", "17").token == 813

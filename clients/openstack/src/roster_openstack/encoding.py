@@ -23,11 +23,16 @@ _DOTS = (".", "..")
 
 
 def to_bytes(id: Union[str, bytes]) -> bytes:
-    """An id as its callers give it: bytes, or text that stands for its UTF-8."""
+    """An id as its callers give it: bytes, or text that stands for its UTF-8.
+
+    Raises :class:`ToozError` for text that has none (half of a surrogate pair)."""
     if isinstance(id, bytes):
         return id
     if isinstance(id, str):
-        return id.encode("utf-8", "surrogateescape")
+        try:
+            return id.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise tooz.ToozError(f"the id {id[:40]!r} has no UTF-8 encoding: {error}") from error
     raise TypeError(f"an id is bytes or text, not {id!r}")
 
 

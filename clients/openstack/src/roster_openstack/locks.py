@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import uuid
@@ -9,20 +10,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, List, Optional, Union
 
 import tooz
-from tooz import locking
+from tooz import coordination, locking
 
-from roster_client import LockHeld, NotFound, Outcome, RosterError, StaleToken
+from roster_client import NotFound, Outcome, RosterError, StaleToken
 
-from .encoding import to_bytes
+from . import waiting
+from .encoding import shown, to_bytes
 from .errors import translated
 from .session import Session
+from .waiting import Claimant
 
 if TYPE_CHECKING:
     from .tooz_driver import RosterDriver
-
-# One request waits so long at most. Who asks again goes to the end of the queue, so it is long; a
-# node that hangs is noticed only at its end, so it is not longer.
-_PIECE_SECONDS_MAX = 60.0
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,15 @@ class RosterLock(locking.Lock):
         shared: bool = False,
         timeout: Optional[float] = None,
     ) -> bool:
-        """Acquires the lock; ``blocking`` may be the seconds to wait, or ``timeout`` is."""
+        """Acquires the lock, and waits for it: without end (``True``), not at all (``False``), or so
+        many seconds, as ``blocking`` (``1`` is one second) or as ``timeout``.
+
+        A cluster that does not answer while one waits ends the wait with an error of tooz."""
         seconds = _seconds_to_wait(blocking, timeout)
         owner = uuid.uuid4().hex
+        until = None if seconds is None else _now() + seconds
         with translated(), self._driver.kept_alive(seconds):
-            claim = self._won(owner, shared, None if seconds is None else _now() + seconds)
+            claim = self._won(owner, shared, until)
         if claim is None:
             return False
         with self._mutex:
@@ -82,23 +85,17 @@ class RosterLock(locking.Lock):
         return True
 
     def _won(self, owner: str, shared: bool, until: Optional[float]) -> Optional[Claim]:
-        # Asked without a wait at first: a cluster that cannot serve then says so at once, where one
-        # that only hangs would look like a lock that is held.
-        left = 0.0
         while True:
             session = self._driver.session()
+            claimant = Claimant(self._driver.client, self._latch, session, owner, shared)
             try:
-                acquired = self._driver.client.acquire_lock(
-                    self._latch,
-                    session.id,
-                    owner=owner,
-                    shared=shared,
-                    wait=min(left, _PIECE_SECONDS_MAX),
-                )
-            except LockHeld:
-                if until is not None and _now() >= until:
+                acquired = waiting.acquired(claimant, until)
+                if acquired is None:
                     return None
-                left = _PIECE_SECONDS_MAX if until is None else max(until - _now(), 0.0)
+                if not session.is_safe():
+                    # The answer took longer than the session is good for without a heartbeat.
+                    session.renew()
+                return Claim(owner, session, acquired.token, threading.get_ident())
             except NotFound as error:
                 if error.code != "unknown-session":
                     raise
@@ -107,8 +104,18 @@ class RosterLock(locking.Lock):
                 if not isinstance(error, RosterError) or error.outcome is Outcome.UNKNOWN:
                     self._driver.abandon(self._latch, session, owner)
                 raise
-            else:
-                return Claim(owner, session, acquired.token, threading.get_ident())
+
+    def __enter__(
+        self,
+        blocking: Union[bool, float] = True,
+        shared: bool = False,
+        timeout: Optional[float] = None,
+    ) -> RosterLock:
+        if not self.acquire(blocking, shared, timeout):
+            raise coordination.LockAcquireFailed(
+                f"Acquiring lock {shown(to_bytes(self.name))} failed"
+            )
+        return self
 
     def release(self) -> bool:
         """Releases what this thread acquired, or else what was acquired first. False if this object
@@ -185,9 +192,13 @@ class RosterLock(locking.Lock):
 
 def _seconds_to_wait(blocking: Union[bool, float], timeout: Optional[float]) -> Optional[float]:
     """``None`` is without end."""
-    if blocking is True:
-        return None if timeout is None else max(float(timeout), 0.0)
-    return max(float(blocking), 0.0)
+    given = timeout if blocking is True else blocking
+    if given is None:
+        return None
+    seconds = float(given)
+    if not math.isfinite(seconds):
+        raise ValueError(f"{given!r} is no number of seconds to wait; True waits without end")
+    return max(seconds, 0.0)
 
 
 def _now() -> float:

@@ -23,7 +23,7 @@ from roster_client import Client, NotFound, Outcome, RosterError, StaleToken
 from . import members as stored
 from .election import Elections
 from .encoding import Ids, encode, to_bytes
-from .errors import translated
+from .errors import callback_named, translated
 from .locks import RosterLock
 from .members import Groups
 from .partition import DEFAULT_PARTITION_NUMBER, RosterPartitioner
@@ -445,7 +445,7 @@ class RosterDriver(
             super().watch_join_group(to_bytes(group_id), callback)
 
     def unwatch_join_group(self, group_id: Union[str, bytes], callback: Any) -> None:
-        with self._watch_lock:
+        with self._watch_lock, callback_named(to_bytes(group_id), callback):
             super().unwatch_join_group(to_bytes(group_id), callback)
             self._drop_unwatched(to_bytes(group_id))
 
@@ -454,7 +454,7 @@ class RosterDriver(
             super().watch_leave_group(to_bytes(group_id), callback)
 
     def unwatch_leave_group(self, group_id: Union[str, bytes], callback: Any) -> None:
-        with self._watch_lock:
+        with self._watch_lock, callback_named(to_bytes(group_id), callback):
             super().unwatch_leave_group(to_bytes(group_id), callback)
             self._drop_unwatched(to_bytes(group_id))
 
@@ -554,7 +554,7 @@ class RosterDriver(
 
     def unwatch_elected_as_leader(self, group_id: Union[str, bytes], callback: Any) -> None:
         group = to_bytes(group_id)
-        with self._watch_lock:
+        with self._watch_lock, callback_named(group, callback):
             if group not in self._hooks_elected_leader:
                 raise coordination.WatchCallbackNotFound(group, callback)
             super().unwatch_elected_as_leader(group, callback)

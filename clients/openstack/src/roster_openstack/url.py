@@ -10,6 +10,8 @@ from urllib.parse import SplitResult
 
 from tooz import coordination
 
+from roster_client import Client, InvalidRequest
+
 from .encoding import to_bytes
 
 LOG = logging.getLogger(__name__)
@@ -51,8 +53,11 @@ def settings_of(url: Any, options: Mapping[str, Any]) -> Settings:
         LOG.warning(
             "These options of the coordination URL mean nothing to Roster: %s", ", ".join(unknown)
         )
+    if url.path not in ("", "/"):
+        raise wrong(f"the path {url.path[:40]!r} means nothing (namespace= is an option)")
     namespace = str(options.get("namespace", ""))
-    if len(to_bytes(namespace)) > _NAMESPACE_BYTES_MAX or not namespace.isprintable():
+    # What is printable has an encoding.
+    if not namespace.isprintable() or len(to_bytes(namespace)) > _NAMESPACE_BYTES_MAX:
         raise wrong(
             f"namespace={namespace[:40]!r} is no text of at most {_NAMESPACE_BYTES_MAX} bytes"
         )
@@ -78,6 +83,11 @@ def _endpoints(url: Any) -> Tuple[str, ...]:
     endpoints = tuple(_endpoint(text.strip()) for text in url.netloc.split(",") if text.strip())
     if not endpoints:
         raise wrong("it names no host")
+    try:
+        # It connects to nobody yet.
+        Client(endpoints).close()
+    except InvalidRequest as error:
+        raise wrong(error.detail) from error
     return endpoints
 
 

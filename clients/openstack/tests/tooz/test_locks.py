@@ -9,9 +9,10 @@ from typing import Any, List
 
 import pytest
 import tooz
+from tooz import coordination
 
 from roster_client import Client, Outcome, Unavailable
-from roster_openstack import locks
+from roster_openstack import waiting as waiting_for_locks
 
 from ..cluster import needs_cluster, wait_for
 from .coordinators import Coordinators, Requests, coordinators, fresh, requests
@@ -40,20 +41,46 @@ def test_a_released_token_never_holds_again_and_tokens_only_grow(
     assert tokens == sorted(set(tokens))
 
 
-def test_a_waiting_acquire_goes_on_over_several_requests(
+def test_who_waits_longer_than_a_request_lasts_keeps_its_place_in_the_queue(
     coordinators: Coordinators, monkeypatch: pytest.MonkeyPatch, requests: Requests
 ) -> None:
-    monkeypatch.setattr(locks, "_PIECE_SECONDS_MAX", 0.05)
+    monkeypatch.setattr(waiting_for_locks, "PIECE_SECONDS", 10.0)
+    monkeypatch.setattr(waiting_for_locks, "OVERLAP_SECONDS", 9.5)
+    name = fresh("lock")
+    held, first, second = (coordinators().get_lock(name) for _ in range(3))
+    assert held.acquire()
+
+    def asked() -> int:
+        return sum(target.endswith("/acquire") for _, target in requests)
+
+    with ThreadPoolExecutor(2) as pool:
+        first_acquired = pool.submit(first.acquire)
+        wait_for(lambda: waiting(coordinators, held) == 1, "the first one who waits")
+        second_acquired = pool.submit(second.acquire)
+        wait_for(lambda: waiting(coordinators, held) == 2, "the second one who waits")
+        requests.clear()
+        wait_for(lambda: asked() >= 4, "each to ask again, twice")
+        assert waiting(coordinators, held) == 2
+        assert held.release()
+        assert first_acquired.result() is True
+        assert first.is_still_owner() and not second_acquired.done()
+        assert first.release()
+        assert second_acquired.result() is True
+    assert second.is_still_owner()
+
+
+def test_who_waits_longer_than_all_requests_last_is_told_no_at_the_end(
+    coordinators: Coordinators, monkeypatch: pytest.MonkeyPatch, requests: Requests
+) -> None:
+    monkeypatch.setattr(waiting_for_locks, "PIECE_SECONDS", 0.4)
+    monkeypatch.setattr(waiting_for_locks, "OVERLAP_SECONDS", 0.2)
     name = fresh("lock")
     held, wanted = coordinators().get_lock(name), coordinators().get_lock(name)
     assert held.acquire()
-    with ThreadPoolExecutor(1) as pool:
-        requests.clear()
-        acquired = pool.submit(wanted.acquire)
-        wait_for(lambda: len(requests) > 3, "several requests")
-        assert held.release()
-        assert acquired.result() is True
-    assert wanted.is_still_owner()
+    requests.clear()
+    assert wanted.acquire(timeout=1) is False
+    assert sum(target.endswith("/acquire") for _, target in requests) > 2
+    wait_for(lambda: waiting(coordinators, held) == 0, "an empty queue")
 
 
 def test_a_wait_for_seconds_ends_without_the_lock_and_without_a_place_in_the_queue(
@@ -73,15 +100,15 @@ def test_the_session_is_kept_while_a_lock_is_waited_for_though_no_heart_beats(
     coordinators: Coordinators, requests: Requests
 ) -> None:
     name = fresh("lock")
-    holder, waiter = coordinators(), coordinators(timeout=1)
+    holder, waiter = coordinators(), coordinators(timeout=3)
     held, wanted = holder.get_lock(name), waiter.get_lock(name)
     assert held.acquire()
     session = waiter.session().id
     beaten = f"/v1/sessions/{session}/heartbeat"
     with ThreadPoolExecutor(1) as pool:
         acquired = pool.submit(wanted.acquire)
-        # More than three times its timeout.
-        wait_for(lambda: [t for _, t in requests].count(beaten) >= 10, "ten heartbeats")
+        # They are more than a timeout apart.
+        wait_for(lambda: [t for _, t in requests].count(beaten) >= 5, "five heartbeats")
         assert held.release()
         assert acquired.result() is True
     assert waiter.session().id == session
@@ -172,7 +199,7 @@ def test_what_was_won_without_an_answer_is_given_back(
 ) -> None:
     driver, name = coordinators(), fresh("lock")
     lock = driver.get_lock(name)
-    acquire, abandon = Client.acquire_lock, Client.abandon_lock
+    acquire = Client.acquire_lock
     broken = Unavailable("the line broke", outcome=Outcome.UNKNOWN, retryable=True)
 
     def unheard(client: Client, *arguments: Any, **named: Any) -> Any:
@@ -189,9 +216,27 @@ def test_what_was_won_without_an_answer_is_given_back(
             lock.acquire()
     assert not lock.acquired
     assert not driver.get_lock(name).acquire(blocking=False)
-    assert abandon is Client.abandon_lock
     driver.heartbeat()
     assert driver.get_lock(name).acquire(blocking=False)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf")])
+def test_a_wait_of_no_number_of_seconds_is_refused(
+    coordinators: Coordinators, seconds: float
+) -> None:
+    lock = coordinators().get_lock(fresh("lock"))
+    for wait in ({"blocking": seconds}, {"timeout": seconds}):
+        with pytest.raises(ValueError, match="no number of seconds"):
+            lock.acquire(**wait)  # type: ignore[arg-type]
+    assert not lock.acquired
+
+
+def test_a_lock_of_a_name_that_is_not_utf_8_fails_as_others_do(coordinators: Coordinators) -> None:
+    name = fresh("lock") + b"\xff"
+    held, wanted = coordinators().get_lock(name), coordinators().get_lock(name)
+    with held, pytest.raises(coordination.LockAcquireFailed, match="xff"):
+        with wanted(blocking=False):
+            pass
 
 
 def test_breaking_what_nobody_holds_is_false(coordinators: Coordinators) -> None:

@@ -46,6 +46,8 @@ def test_text_is_its_utf_8_and_anything_else_is_refused() -> None:
     assert to_bytes(b"\xff") == b"\xff"
     with pytest.raises(TypeError):
         to_bytes(7)  # type: ignore[arg-type]
+    with pytest.raises(tooz.ToozError, match="no UTF-8"):
+        to_bytes("\ud800")
 
 
 def test_an_id_over_the_limit_of_the_cluster_is_refused_in_words() -> None:

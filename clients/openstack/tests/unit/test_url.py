@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
-from typing import Any, Optional
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Iterator, Optional
 
 import pytest
 from tooz import coordination
@@ -11,7 +14,7 @@ from tooz import coordination
 from roster_openstack.tooz_driver import RosterDriver
 from roster_openstack.url import Settings
 
-from ..cluster import free_rows
+from ..cluster import ENDPOINT, free_rows, needs_cluster
 
 
 def settings(url: str, **options: Any) -> Settings:
@@ -48,7 +51,11 @@ def test_the_other_scheme_means_tls() -> None:
         ("roster://a:", "'a:' is not HOST:PORT"),
         ("roster://a:0", "'a:0' is not HOST:PORT"),
         ("roster://a:99999", "'a:99999' is not HOST:PORT"),
+        ("roster://a_b$%:1", "is not HOST:PORT"),
+        ("roster://" + ",".join(f"a{n}:1" for n in range(69)), "69 endpoints; 1 to 64"),
         ("roster://user@a:1", "names a user"),
+        ("roster://a:1/cloud-1", "the path '/cloud-1' means nothing"),
+        ("roster://a:1/?namespace=\ud800", "is no text of at most 256 bytes"),
         ("roster://a:1/?timeout=soon", "timeout=soon is no number of seconds"),
         ("roster://a:1/?timeout=0.5", "timeout=0.5 is no number of seconds"),
         ("roster://a:1/?timeout=nan", "timeout=nan is no number of seconds"),
@@ -71,3 +78,53 @@ def test_a_cluster_that_is_not_there_is_told_and_the_coordinator_can_be_started_
         with pytest.raises(coordination.ToozConnectionError):
             coordinator.start()
         assert not coordinator.is_started
+
+
+@pytest.mark.parametrize("host", ["a..b:1", "a" * 70 + ":1"])
+def test_a_host_that_no_name_server_can_be_asked_for_cannot_be_reached(host: str) -> None:
+    coordinator = coordination.get_coordinator(f"roster://{host}", b"m")
+    with pytest.raises(coordination.ToozConnectionError):
+        coordinator.start()
+
+
+@pytest.mark.parametrize("status", [200, 302, 403, 404, 500, 501])
+def test_another_server_at_the_address_is_told_in_toozs_own_words(status: int) -> None:
+    with another_server(status) as address:
+        coordinator = coordination.get_coordinator(f"roster://{address}", b"m")
+        with pytest.raises(coordination.ToozConnectionError, match="not answer like a Roster"):
+            coordinator.start()
+
+
+@needs_cluster
+@pytest.mark.parametrize("status", [302, 403, 404, 501])
+def test_a_node_is_found_behind_the_address_of_another_server(status: int) -> None:
+    with another_server(status) as address:
+        coordinator = coordination.get_coordinator(f"roster://{address},{ENDPOINT}", b"m")
+        coordinator.start()
+        coordinator.stop()
+
+
+@contextlib.contextmanager
+def another_server(status: int) -> Iterator[str]:
+    class Other(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.parametrize("what", ["join_group", "leave_group", "elected_as_leader"])
+def test_a_callback_of_a_group_of_any_bytes_that_is_not_there_is_said(what: str) -> None:
+    coordinator = coordination.get_coordinator("roster://a:1", b"m")
+    with pytest.raises(coordination.WatchCallbackNotFound):
+        getattr(coordinator, f"unwatch_{what}")(b"\xff", print)

@@ -48,7 +48,7 @@ from .shapes import (
     WorkerView,
 )
 from .shard_worker import Lease, ShardWorker
-from .transport import Answer, Call, path
+from .transport import Answer, Call, Cancellation, path
 from .watch import Event, Watch
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "Answer",
     "Call",
     "Campaigned",
+    "Cancellation",
     "Candidate",
     "Client",
     "Compacted",

@@ -27,7 +27,7 @@ from .shapes import (
     Session,
     WorkerView,
 )
-from .transport import Answer, Call, Pauses, Transport, json_body, path
+from .transport import Answer, Call, Cancellation, Pauses, Transport, json_body, path
 from .watch import Watch
 
 _JSON = {"Content-Type": "application/json"}
@@ -198,9 +198,17 @@ class Client:
         )
         return shapes.read(self.send(call), shapes.renewed)
 
-    def session(self, session: str) -> Dict[str, Any]:
-        """A session and what hangs off it, as the API shows it."""
-        return self.send(Call("GET", path("v1", "sessions", session))).json()
+    def session(
+        self,
+        session: str,
+        *,
+        patience: Optional[float] = None,
+        share_min: Optional[float] = None,
+    ) -> Dict[str, Any]:
+        """A session and what hangs off it, as the API shows it. ``patience`` is for all nodes
+        together, ``share_min`` what one gets at least."""
+        target = path("v1", "sessions", session)
+        return self.send(Call("GET", target, patience=patience, share_min=share_min)).json()
 
     def close_session(self, session: str) -> None:
         """Ends a session; all that hung off it is gone when this returns."""
@@ -315,6 +323,7 @@ class Client:
         owner: str = "",
         shared: bool = False,
         wait: float = 0.0,
+        cancellation: Optional[Cancellation] = None,
     ) -> Acquired:
         """Acquires a lock for ``owner`` on a session, or waits for it in its queue, at most ``wait``
         seconds (up to ten minutes); :class:`LockHeld` if it was not free by then. The lock ends with
@@ -322,14 +331,15 @@ class Client:
 
         The same owner asking again gets the same token, so this is sent again, for what is left of
         the wait, where a node breaks off. After a failure of unknown outcome
-        :meth:`abandon_lock` gives back what may have been won."""
+        :meth:`abandon_lock` gives back what may have been won; also after a ``cancellation``, with
+        which another thread can end the wait."""
         until = time.monotonic() + wait
         pauses = Pauses(len(self._transport.nodes))
         while True:
             left = max(until - time.monotonic(), 0.0)
             began = time.monotonic()
             try:
-                return self._acquire_once(name, session, owner, shared, left)
+                return self._acquire_once(name, session, owner, shared, left, cancellation)
             except Unavailable as error:
                 lost = error.outcome is Outcome.UNKNOWN and error.retryable and left > 0
                 if time.monotonic() - began > _STOOD_SECONDS:
@@ -340,7 +350,13 @@ class Client:
             time.sleep(min(pause, max(until - time.monotonic(), 0.0)))
 
     def _acquire_once(
-        self, name: str, session: str, owner: str, shared: bool, wait: float
+        self,
+        name: str,
+        session: str,
+        owner: str,
+        shared: bool,
+        wait: float,
+        cancellation: Optional[Cancellation],
     ) -> Acquired:
         body = {
             "session": session,
@@ -356,6 +372,7 @@ class Client:
             # One that waits is sent again with what is left of the wait.
             repeatable=wait == 0,
             wait=wait,
+            cancellation=cancellation,
         )
         return shapes.read(self.send(call), shapes.acquired)
 

@@ -15,6 +15,10 @@ _SHOWN_CHARS_MAX = 200
 # May pass by itself, also where something in between answered instead of a node.
 _PASSING = (429, 502, 503, 504)
 
+# What something in between says without a problem document and is meant for the caller. Whatever
+# else has none comes from something that is no Roster node.
+_UNDERSTOOD_WITHOUT_DOCUMENT = (*_PASSING, 413)
+
 
 class Outcome(enum.Enum):
     """Whether a call that failed may have changed anything."""
@@ -134,12 +138,16 @@ _BY_CODE: Dict[str, Type[RosterError]] = {
 }
 
 
-def refusal(status: int, body: bytes, retry_after: Optional[float] = None) -> RosterError:
-    """The error that a node's answer stands for; what it does not say is judged by its status."""
+def refusal(
+    endpoint: str, status: int, body: bytes, retry_after: Optional[float] = None
+) -> RosterError:
+    """The error that an answer stands for; what it does not say is judged by its status."""
     document = _document(body)
     code = _text(document.get("code")) or f"http-{status}"
     by_status = _BY_STATUS.get(status, Unavailable if status >= 500 else InvalidRequest)
     kind = _BY_CODE.get(code, by_status)
+    if "code" not in document and status not in _UNDERSTOOD_WITHOUT_DOCUMENT:
+        return _from_another_server(endpoint, status, body)
     word = document.get("outcome")
     nothing = word == "none" if isinstance(word, str) else status < 500
     retryable = document.get("retryable")
@@ -156,6 +164,18 @@ def refusal(status: int, body: bytes, retry_after: Optional[float] = None) -> Ro
         restart_from=_number(document.get("restart_from")),
         retry_after=retry_after,
         fields=tuple(f for f in fields if isinstance(f, dict)) if isinstance(fields, list) else (),
+    )
+
+
+def _from_another_server(endpoint: str, status: int, body: bytes) -> UnexpectedAnswer:
+    detail = f"{endpoint} does not answer like a Roster node: status {status}, {_shown(body)}"
+    # The next node may be one.
+    return UnexpectedAnswer(
+        detail,
+        code=f"http-{status}",
+        status=status,
+        outcome=Outcome.NONE if status < 500 else Outcome.UNKNOWN,
+        retryable=True,
     )
 
 

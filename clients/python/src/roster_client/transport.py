@@ -5,17 +5,20 @@ One rule decides what is sent again: after an unknown outcome, only what may be 
 
 from __future__ import annotations
 
+import functools
 import json
 import random
+import socket
 import ssl
 import threading
 import time
 import urllib.parse
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Type, Union
 
 import urllib3
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError, NewConnectionError
 
 from .errors import InvalidRequest, Outcome, RosterError, Unavailable, UnexpectedAnswer, refusal
 
@@ -58,6 +61,46 @@ def path(*segments: str) -> str:
         raise InvalidRequest(f"an id has no UTF-8 encoding: {error}") from error
 
 
+class Cancellation:
+    """Lets another thread end a call that waits for its answer: the call's connection is closed, and
+    the call fails with :class:`Unavailable`, of unknown outcome. It is good for one call; one that is
+    cancelled before it begins sends nothing."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._socket: Optional[socket.socket] = None
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """Ends the call, if it has not ended yet."""
+        with self._lock:
+            self._cancelled = True
+            if self._socket is not None:
+                _shut(self._socket)
+
+    def connected(self, connection: socket.socket) -> None:
+        """The call goes over this connection from here on."""
+        with self._lock:
+            self._socket = connection
+            if self._cancelled:
+                _shut(connection)
+
+
+def _shut(connection: socket.socket) -> None:
+    try:
+        # Unlike a close, a shutdown wakes whoever waits for the answer. On a handle of its own, so that
+        # TLS takes it for a connection that broke, not for one that is no more TLS.
+        with socket.fromfd(connection.fileno(), connection.family, connection.type) as handle:
+            handle.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        # It was closed already.
+        pass
+
+
 @dataclass(frozen=True)
 class Call:
     """A request. ``repeatable``: doing it twice is the same as doing it once."""
@@ -74,6 +117,8 @@ class Call:
     """Seconds that each node gets at least, instead of what the client gives."""
     wait: float = 0.0
     """Seconds that a node is asked to hold its answer back: each gets them on top."""
+    cancellation: Optional[Cancellation] = None
+    """What ends it from another thread. Such a call has a connection of its own to each node."""
 
     @property
     def target(self) -> str:
@@ -122,14 +167,20 @@ class Node:
     def __init__(self, text: str, tls: Optional[ssl.SSLContext] = None) -> None:
         host, port = _address(text)
         self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._pool = _pool(host, port, tls)
+        self._new_pool = functools.partial(_pool, host, port, tls)
+        try:
+            self._pool = self._new_pool()
+        except LocationValueError as error:
+            raise InvalidRequest(f"endpoint {text!r} is not HOST:PORT ({error})") from error
 
     def open(self, call: Call, seconds: float) -> urllib3.BaseHTTPResponse:
         """Sends a call and gives the beginning of a success back; each silence of the node, now and
         while the answer is read, may last ``seconds``."""
         timeout = urllib3.Timeout(connect=min(_CONNECT_SECONDS, seconds), read=seconds)
+        if call.cancellation is not None and call.cancellation.is_cancelled:
+            raise Unavailable("the call was cancelled before it was sent")
         try:
-            response = self._pool.urlopen(
+            response = self._pool_of(call).urlopen(
                 call.method,
                 call.target,
                 body=call.body,
@@ -157,10 +208,20 @@ class Node:
         not_sent = isinstance(error, (NewConnectionError, ConnectTimeoutError))
         nothing = not_sent or call.method == "GET"
         outcome = Outcome.NONE if nothing else Outcome.UNKNOWN
+        if call.cancellation is not None and call.cancellation.is_cancelled:
+            return Unavailable(f"{self.name}: the call was cancelled", outcome=outcome)
         return Unavailable(f"{self.name}: no answer: {error}", outcome=outcome, retryable=True)
 
     def close(self) -> None:
         self._pool.close()
+
+    def _pool_of(self, call: Call) -> urllib3.HTTPConnectionPool:
+        if call.cancellation is None:
+            return self._pool
+        # A pool for this call alone, so that nobody else's connection is closed with it.
+        pool = self._new_pool()
+        pool.ConnectionCls = _noted(call.cancellation, isinstance(pool, urllib3.HTTPSConnectionPool))
+        return pool
 
     def _refusal(self, call: Call, response: urllib3.BaseHTTPResponse) -> RosterError:
         if response.status < 400:
@@ -170,7 +231,7 @@ class Node:
             return UnexpectedAnswer(detail, status=response.status, outcome=outcome, retryable=True)
         seconds = response.headers.get("retry-after", "")
         retry_after = float(seconds) if seconds.isascii() and seconds.isdigit() else None
-        error = refusal(response.status, self._read(call, response), retry_after)
+        error = refusal(self.name, response.status, self._read(call, response), retry_after)
         if call.method == "GET":
             error.outcome = Outcome.NONE
         return error
@@ -187,6 +248,24 @@ class Node:
             raise UnexpectedAnswer(detail, outcome=Outcome.UNKNOWN)
         response.release_conn()
         return body
+
+
+def _noted(
+    cancellation: Cancellation, tls: bool
+) -> Union[Type[HTTPConnection], Type[HTTPSConnection]]:
+    """Connections that a cancellation hears of."""
+
+    class Plain(HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            cancellation.connected(self.sock)
+
+    class Secure(HTTPSConnection):
+        def connect(self) -> None:
+            super().connect()
+            cancellation.connected(self.sock)
+
+    return Secure if tls else Plain
 
 
 def _pool(host: str, port: int, tls: Optional[ssl.SSLContext]) -> urllib3.HTTPConnectionPool:
@@ -259,8 +338,8 @@ class Transport:
         return following
 
     def send(self, call: Call) -> Answer:
-        """Sends a call to one node after the other until one answers it, or says no, or all were
-        asked and the call's time is over.
+        """Sends a call to one node after the other until one answers it, or says no, or the call's
+        time is over. Each node is asked once before one is asked again.
 
         Raises what the last node said; its outcome takes all tries into account."""
         patience = self.timeout if call.patience is None else call.patience
@@ -283,13 +362,12 @@ class Transport:
                 if not (error.retryable and may_repeat):
                     raise
                 pause = pauses.after_failure(error.retry_after)
-                if pauses.all_were_tried and time.monotonic() + pause >= until:
+                if time.monotonic() + pause >= until:
                     raise
             time.sleep(pause)
-            if pauses.all_were_tried:
-                # A try that begins late must not make the call much longer than its time.
-                left = until - time.monotonic()
-                seconds = min(share, max(left, _LATE_TRY_SECONDS_MIN))
+            # A try that begins late must not make the call much longer than its time.
+            left = until - time.monotonic()
+            seconds = min(share, max(left, _LATE_TRY_SECONDS_MIN))
 
     def share(self, patience: float, share_min: Optional[float] = None) -> float:
         """The seconds that one node gets, so that one that hangs leaves time for the others."""
