@@ -13,12 +13,13 @@ import contextlib
 import logging
 import threading
 import time
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple, TypeVar, Union
 
 import tooz
 from tooz import coordination, partitioner, utils
 
-from roster_client import Client, NotFound, Outcome, RosterError, StaleToken
+from roster_client import Client, NotFound, Outcome, RosterError, StaleToken, Unavailable
 
 from . import members as stored
 from .election import Elections
@@ -27,7 +28,8 @@ from .errors import translated
 from .locks import RosterLock
 from .members import Groups
 from .partition import DEFAULT_PARTITION_NUMBER, RosterPartitioner
-from .session import Session
+from .session import CALL_SECONDS, Session
+from .times import time_of
 from .url import settings_of
 from .watchers import Watched
 
@@ -35,14 +37,24 @@ LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# What one call may take, on all nodes together: it ends within five seconds, whatever happens.
-_CALL_SECONDS = 4.5
-
 # What one node gets at least, where many are named.
 _SHARE_SECONDS_MIN = 0.5
 
 # Of a heartbeat's interval: tooz's heart beats at half of what it is told.
 _BEATS_PER_INTERVAL = 2
+
+# What is left for the end of the session of a stop that had to wait for the heart.
+_CLOSE_SECONDS_MIN = 0.3
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What a group is joined again with after the session was lost."""
+
+    payload: bytes
+    """The capabilities, as they are stored."""
+    creates: bool = False
+    """It was joined by a call that creates the group where it is missing."""
 
 
 class RosterDriver(
@@ -88,12 +100,15 @@ class RosterDriver(
         self._client: Optional[Client] = None
         self._session: Optional[Session] = None
         self._stopping = False
-        # Guards the session and what hangs off it. Taken after the one of the watchers, if both are.
+        self._stop_until = 0.0
+        # Guards the session and what hangs off it: what is below, and tooz's _joined_groups. Taken
+        # after the lock of the watchers, if both are.
         self._session_lock = threading.RLock()
-        self._memberships: Dict[bytes, bytes] = {}
+        self._memberships: Dict[bytes, Membership] = {}
         self._not_rejoined: Set[bytes] = set()
         self._abandoned: List[Tuple[str, Session, str]] = []
-        # Guards what is remembered of groups and elections; callbacks run under it.
+        # Guards what is remembered of groups and elections: _watched, _elections, and tooz's
+        # _group_members and hooks. Callbacks run under it.
         self._watch_lock = threading.RLock()
 
     # Life
@@ -113,7 +128,7 @@ class RosterDriver(
         with translated():
             client = Client(
                 settings.endpoints,
-                timeout=_CALL_SECONDS,
+                timeout=CALL_SECONDS,
                 share_min=_SHARE_SECONDS_MIN,
                 tls=settings.tls,
             )
@@ -125,7 +140,7 @@ class RosterDriver(
         self._stopping = False
         self._client, self._session = client, session
         self._memberships, self._not_rejoined, self._abandoned = {}, set(), []
-        share = max(_CALL_SECONDS / len(settings.endpoints), _SHARE_SECONDS_MIN)
+        share = max(CALL_SECONDS / len(settings.endpoints), _SHARE_SECONDS_MIN)
         self._groups = Groups(client, self.ids, share)
         self._watched = Watched(client, self._groups, self.ids)
         self._elections = Elections(client, self.ids, self._member_id)
@@ -140,9 +155,20 @@ class RosterDriver(
     def stop(self) -> None:
         # From here on a heart that cannot reach the cluster gives up, and no session is opened again.
         self._stopping = self._started
+        self._stop_until = time.monotonic() + CALL_SECONDS
+        self._stop_heart()
         # The end of the session leaves all groups in one write.
         self._joined_groups = set()
         super().stop()
+
+    def _stop_heart(self) -> None:
+        """As tooz does, but a heart that is in the middle of a beat while nodes hang is not waited
+        for: it ends by itself."""
+        if self.heart.is_alive():
+            self.heart.stop()
+            if self.heart.wait(CALL_SECONDS):
+                # Another one, for who starts the coordinator again before that.
+                self.heart = coordination.Heart(self)
 
     def _stop(self) -> None:
         super()._stop()
@@ -153,7 +179,7 @@ class RosterDriver(
         if client is None or session is None:
             return
         try:
-            session.close()
+            session.close(max(self._stop_until - time.monotonic(), _CLOSE_SECONDS_MIN))
         except NotFound:
             pass
         except RosterError as error:
@@ -195,14 +221,27 @@ class RosterDriver(
             except NotFound as error:
                 if error.code != "unknown-session":
                     raise
-                session = self.reopened(session)
-            self._rejoin()
-            self._give_back()
+                session = self._next_session(session)
+            try:
+                self._give_back()
+            finally:
+                self._rejoin()
         return session.heartbeat_every * _BEATS_PER_INTERVAL
 
     def reopened(self, lost: Session) -> Session:
         """The session that follows a lost one. All groups are joined again with the capabilities
-        that they were joined with last."""
+        that they were joined with last; one that cannot be is tried again with each heartbeat."""
+        with self._session_lock:
+            session = self._next_session(lost)
+            try:
+                self._rejoin()
+            except Unavailable:
+                raise
+            except RosterError as error:
+                LOG.warning("A group is not joined again yet: %s", error)
+            return session
+
+    def _next_session(self, lost: Session) -> Session:
         lost.end()
         with self._session_lock:
             current = self.session()
@@ -216,23 +255,40 @@ class RosterDriver(
             )
             self._session = current = self._opened(self.client)
             self._not_rejoined = set(self._memberships)
-            self._rejoin()
             return current
 
     def _rejoin(self) -> None:
+        """Joins the groups that are not joined again yet. One that fails does not hold up the others,
+        while there is time; the first error is raised at the end."""
         if not self._not_rejoined:
             return
+        until = time.monotonic() + CALL_SECONDS
+        failed: Optional[RosterError] = None
         with self._session_lock:
             for group in sorted(self._not_rejoined):
-                self._rejoin_one(group)
-                self._not_rejoined.discard(group)
+                if failed is not None and time.monotonic() >= until:
+                    break
+                try:
+                    self._rejoin_one(group)
+                    self._not_rejoined.discard(group)
+                except RosterError as error:
+                    failed = failed or error
+        if failed is not None:
+            raise failed
 
     def _rejoin_one(self, group: bytes) -> None:
-        payload = self._memberships.get(group)
-        if payload is None:
+        membership = self._memberships.get(group)
+        if membership is None:
             return
         try:
-            self._put(group, payload, self.session())
+            try:
+                self._put(group, membership.payload, self.session())
+            except coordination.GroupNotCreated:
+                if not membership.creates:
+                    raise
+                with contextlib.suppress(coordination.GroupAlreadyExist):
+                    self._groups.create(group)
+                self._put(group, membership.payload, self.session())
         except (coordination.GroupNotCreated, coordination.MemberAlreadyExist) as error:
             LOG.warning("A group cannot be joined again after the session was lost: %s", error)
             self._forget(group)
@@ -278,6 +334,8 @@ class RosterDriver(
 
     def _later(self, act: Callable[..., T], *arguments: Any) -> coordination.CoordinatorResult[T]:
         def acted() -> T:
+            # What was asked for before a stop does not hold it up.
+            self.session()
             with translated():
                 return act(*arguments)
 
@@ -308,12 +366,42 @@ class RosterDriver(
     def _join(self, group: bytes, payload: bytes) -> None:
         # Under the lock, so that a session that is lost meanwhile is followed by one with this group.
         with self._session_lock:
-            self._on_session(lambda session: self._put(group, payload, session))
-            self._memberships[group] = payload
+            session = self.session()
+            try:
+                self._put(group, payload, session)
+            except NotFound as error:
+                if error.code != "unknown-session":
+                    raise
+                self._join_after_a_loss(group, payload, session)
+            self._remember(group, payload)
+            self._not_rejoined.discard(group)
             self._joined_groups.add(group)
 
+    def _join_after_a_loss(self, group: bytes, payload: bytes, lost: Session) -> None:
+        """Who was in the group is in it no more, and joins it again with what is given now."""
+        if group in self._memberships:
+            self._remember(group, payload)
+        session = self.reopened(lost)
+        if group not in self._memberships or group in self._not_rejoined:
+            self._put(group, payload, session)
+
+    def _remember(self, group: bytes, payload: bytes) -> None:
+        known = self._memberships.get(group, Membership(payload))
+        self._memberships[group] = replace(known, payload=payload)
+
+    def join_group_create(
+        self,
+        group_id: Union[str, bytes],
+        capabilities: Optional[coordination.Capabilities] = None,
+    ) -> None:
+        group = to_bytes(group_id)
+        super().join_group_create(group, capabilities)
+        with self._session_lock:
+            if group in self._memberships:
+                self._memberships[group] = replace(self._memberships[group], creates=True)
+
     def _put(self, group: bytes, payload: bytes, session: Session) -> None:
-        until = time.monotonic() + _CALL_SECONDS
+        until = time.monotonic() + CALL_SECONDS
         unheard = False
         while True:
             try:
@@ -345,15 +433,31 @@ class RosterDriver(
 
     def _leave(self, group: bytes) -> None:
         with self._session_lock:
+            joined, lost = group in self._memberships, group in self._not_rejoined
             try:
                 self._groups.leave(group, self._member_id)
+                self._forget(group)
             except (coordination.MemberNotJoined, coordination.GroupNotCreated):
                 self._forget(group)
+                # The loss of the session has taken it out already.
+                if not (joined and (lost or self._session_was_lost())):
+                    raise
+
+    def _session_was_lost(self) -> bool:
+        """Asks whether the session is there, and opens another one if it is not."""
+        session = self.session()
+        try:
+            session.renew()
+        except NotFound as error:
+            if error.code != "unknown-session":
                 raise
-            self._forget(group)
+            self.reopened(session)
+            return True
+        return False
 
     def _forget(self, group: bytes) -> None:
         self._memberships.pop(group, None)
+        self._not_rejoined.discard(group)
         self._joined_groups.discard(group)
 
     def update_capabilities(
@@ -365,7 +469,7 @@ class RosterDriver(
         with self._session_lock:
             if group in self._memberships:
                 # If the session was lost, the group is joined again with the new ones.
-                self._memberships[group] = payload
+                self._remember(group, payload)
             try:
                 self._groups.update(group, self._member_id, payload)
             except coordination.MemberNotJoined:
@@ -418,11 +522,11 @@ class RosterDriver(
 
         def read() -> Dict[str, Any]:
             instance = groups.member(to_bytes(group_id), to_bytes(member_id))
-            joined = stored.time_of(instance.get("registered_at"))
+            joined = time_of(instance.get("registered_at"))
             return {
                 "capabilities": stored.unpacked(stored.payload_of(instance)),
                 "created_at": joined,
-                "updated_at": stored.time_of(instance.get("last_heartbeat")) or joined,
+                "updated_at": time_of(instance.get("last_heartbeat")) or joined,
             }
 
         return self._later(read)
@@ -492,14 +596,27 @@ class RosterDriver(
         """Tells what happened since the last run: it sees all that was acknowledged before it was
         called, by anyone. With nothing new it is one small request."""
         until = None if timeout is None else time.monotonic() + timeout
-        with self._watch_lock:
+        with self._turn(until):
             self.session()
             results: List[Any] = []
             self._ask(until)
             for group in sorted(self._watched.news):
-                results.extend(self._tell(group, until))
+                # A callback may have ended the watching of another group.
+                if group in self._watched.news:
+                    results.extend(self._tell(group, until))
             results.extend(self._run_elections(until))
             return results
+
+    @contextlib.contextmanager
+    def _turn(self, until: Optional[float]) -> Iterator[None]:
+        """Waits for the threads that run the watchers just now."""
+        seconds = -1.0 if until is None else max(until - time.monotonic(), 0.0)
+        if not self._watch_lock.acquire(timeout=seconds):
+            raise _time_is_over()
+        try:
+            yield
+        finally:
+            self._watch_lock.release()
 
     def run_elect_coordinator(self) -> None:
         with self._watch_lock:
@@ -515,7 +632,7 @@ class RosterDriver(
         """Calls back for what is new in one group, and then remembers it."""
         before = self._group_members.get(group, set())
         with translated():
-            now = self._watched.now(group, _left(until))
+            now = self._watched.now(group, lambda: _left(until))
             if group in self._joined_groups and self._member_id not in now:
                 now = self._booted_out_or_back(group, now, until)
         self._watched.members[group] = now
@@ -541,7 +658,7 @@ class RosterDriver(
                 self._forget(group)
                 return now
         self._watched.news[group] = None
-        return self._watched.now(group, _left(until))
+        return self._watched.now(group, lambda: _left(until))
 
     # Elections
 
@@ -555,13 +672,15 @@ class RosterDriver(
     def unwatch_elected_as_leader(self, group_id: Union[str, bytes], callback: Any) -> None:
         group = to_bytes(group_id)
         with self._watch_lock:
-            if group not in self._hooks_elected_leader:
+            callbacks = _hooks(self._hooks_elected_leader, group)
+            if callback not in callbacks:
                 raise coordination.WatchCallbackNotFound(group, callback)
-            super().unwatch_elected_as_leader(group, callback)
-            if group not in self._hooks_elected_leader and self._client is not None:
-                # Whoever leads goes on; who waits would be elected without hearing of it.
+            if len(callbacks) == 1 and self._client is not None:
+                # Whoever leads goes on; who waits would be elected without hearing of it. Before the
+                # callback is forgotten, so that this can be called again where it fails.
                 with translated():
                     self._elections.withdraw(group)
+            super().unwatch_elected_as_leader(group, callback)
 
     def stand_down_group_leader(self, group_id: Union[str, bytes]) -> bool:
         with self._watch_lock, translated():
@@ -576,13 +695,14 @@ class RosterDriver(
     def _run_elections(self, until: Optional[float]) -> List[Any]:
         results: List[Any] = []
         for group in sorted(self._hooks_elected_leader):
-            results.extend(self._run_election(group, until))
+            if group in self._hooks_elected_leader:
+                results.extend(self._run_election(group, until))
         return results
 
     def _run_election(self, group: bytes, until: Optional[float]) -> List[Any]:
         with translated():
             won = self._on_session(
-                lambda session: self._elections.won(group, session, self._watched)
+                lambda session: self._elections.won(group, session, self._watched, _left(until))
             )
         if won is None:
             return []
@@ -606,19 +726,22 @@ class RosterDriver(
     def _give_back(self) -> None:
         if not self._abandoned:
             return
+        until = time.monotonic() + CALL_SECONDS
+        failed: Optional[RosterError] = None
         with self._session_lock:
             waiting, self._abandoned = self._abandoned, []
-        while waiting:
-            latch, session, owner = waiting[0]
+        for latch, session, owner in waiting:
             try:
-                self.client.abandon_lock(latch, session.id, owner)
+                if failed is None or time.monotonic() < until:
+                    self.client.abandon_lock(latch, session.id, owner)
+                    continue
             except (StaleToken, NotFound):
-                pass
-            except RosterError:
-                with self._session_lock:
-                    self._abandoned = waiting + self._abandoned
-                raise
-            waiting.pop(0)
+                continue
+            except RosterError as error:
+                failed = failed or error
+            self.abandon(latch, session, owner)
+        if failed is not None:
+            raise failed
 
 
 def _hooks(hooks: Dict[bytes, coordination.Hooks], group: bytes) -> coordination.Hooks:
@@ -632,5 +755,9 @@ def _left(until: Optional[float]) -> Optional[float]:
         return None
     left = until - time.monotonic()
     if left <= 0:
-        raise coordination.OperationTimedOut("The watchers were not run within the given time")
-    return min(left, _CALL_SECONDS)
+        raise _time_is_over()
+    return min(left, CALL_SECONDS)
+
+
+def _time_is_over() -> coordination.OperationTimedOut:
+    return coordination.OperationTimedOut("The watchers were not run within the given time")
