@@ -7,8 +7,8 @@ from typing import Any, List
 import pytest
 from roster_client import Event
 
-from roster_openstack.servicegroup.group import time_of
 from roster_openstack.servicegroup.local_copy import LocalCopy, host_of
+from roster_openstack.times import time_of
 
 
 def put(revision: int, id: str, host: str = "", **more: Any) -> Event:
