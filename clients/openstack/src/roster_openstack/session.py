@@ -10,8 +10,9 @@ from roster_client.clock import lease_now
 CALL_SECONDS = 4.5
 """What one call may take, on all nodes together: it ends within five seconds, whatever happens."""
 
-# What one node gets at least of a call on a session: its time may be short.
-_SHARE_SECONDS_MIN = 0.1
+# What one node gets at least of a call, where there is little time for all of them.
+_RENEW_SHARE_SECONDS_MIN = 0.25
+_CLOSE_SHARE_SECONDS_MIN = 0.1
 
 
 class Session:
@@ -40,7 +41,7 @@ class Session:
         # All nodes are asked before it ends, though one of them may hang.
         left = max(self._safe_until - sent_at, self._ttl / 3)
         renewed: Renewed = self._client.session_heartbeat(
-            self.id, patience=min(left, CALL_SECONDS), share_min=_SHARE_SECONDS_MIN
+            self.id, patience=min(left, CALL_SECONDS), share_min=_RENEW_SHARE_SECONDS_MIN
         )
         self._ttl, self._every = renewed.ttl, renewed.heartbeat_every
         self._safe_until = max(self._safe_until, sent_at + renewed.ttl)
@@ -57,5 +58,5 @@ class Session:
         """Ends it, within so many seconds; all that hung off it is gone when this returns."""
         self._ended = True
         target = path("v1", "sessions", self.id)
-        call = Call("DELETE", target, patience=patience, share_min=_SHARE_SECONDS_MIN)
+        call = Call("DELETE", target, patience=patience, share_min=_CLOSE_SHARE_SECONDS_MIN)
         self._client.send(call)

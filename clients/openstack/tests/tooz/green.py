@@ -17,7 +17,7 @@ from tooz import coordination  # noqa: E402
 
 
 def started(member: bytes) -> Any:
-    url = f"roster://{sys.argv[1]}/?timeout=6"
+    url = f"roster://{sys.argv[1]}/?timeout=5"
     coordinator = coordination.get_coordinator(url, member)
     coordinator.start(start_heart=True)
     return coordinator
