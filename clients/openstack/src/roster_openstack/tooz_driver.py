@@ -13,13 +13,12 @@ import contextlib
 import logging
 import threading
 import time
-from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple, TypeVar, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, TypeVar, Union
 
 import tooz
 from tooz import coordination, partitioner, utils
 
-from roster_client import Client, NotFound, Outcome, RosterError, StaleToken, Unavailable
+from roster_client import Client, NotFound, RosterError
 
 from . import members as stored
 from .election import Elections
@@ -28,9 +27,10 @@ from .errors import translated
 from .locks import RosterLock
 from .members import Groups
 from .partition import DEFAULT_PARTITION_NUMBER, RosterPartitioner
+from .presence import Presence, not_started
 from .session import CALL_SECONDS, Session
 from .times import time_of
-from .url import settings_of
+from .url import Settings, settings_of
 from .watchers import Watched
 
 LOG = logging.getLogger(__name__)
@@ -45,16 +45,6 @@ _BEATS_PER_INTERVAL = 2
 
 # What is left for the end of the session of a stop that had to wait for the heart.
 _CLOSE_SECONDS_MIN = 0.3
-
-
-@dataclass(frozen=True)
-class Membership:
-    """What a group is joined again with after the session was lost."""
-
-    payload: bytes
-    """The capabilities, as they are stored."""
-    creates: bool = False
-    """It was joined by a call that creates the group where it is missing."""
 
 
 class RosterDriver(
@@ -97,16 +87,9 @@ class RosterDriver(
         super().__init__(to_bytes(member_id), parsed_url, options)
         self._settings = settings_of(parsed_url, utils.collapse(options))
         self.ids = Ids(self._settings.namespace)
-        self._client: Optional[Client] = None
-        self._session: Optional[Session] = None
-        self._stopping = False
+        # Of now, or of before the stop.
+        self._presence: Optional[Presence] = None
         self._stop_until = 0.0
-        # Guards the session and what hangs off it: what is below, and tooz's _joined_groups. Taken
-        # after the lock of the watchers, if both are.
-        self._session_lock = threading.RLock()
-        self._memberships: Dict[bytes, Membership] = {}
-        self._not_rejoined: Set[bytes] = set()
-        self._abandoned: List[Tuple[str, Session, str]] = []
         # Guards what is remembered of groups and elections: _watched, _elections, and tooz's
         # _group_members and hooks. Callbacks run under it.
         self._watch_lock = threading.RLock()
@@ -132,17 +115,16 @@ class RosterDriver(
                 share_min=_SHARE_SECONDS_MIN,
                 tls=settings.tls,
             )
+            groups = Groups(client, self.ids, _share_of(settings))
             try:
-                session = self._opened(client)
+                self._presence = Presence(
+                    client, groups, self._member_id, lambda: self._opened(client)
+                )
             except BaseException:
                 client.close()
                 raise
-        self._stopping = False
-        self._client, self._session = client, session
-        self._memberships, self._not_rejoined, self._abandoned = {}, set(), []
-        share = max(CALL_SECONDS / len(settings.endpoints), _SHARE_SECONDS_MIN)
-        self._groups = Groups(client, self.ids, share)
-        self._watched = Watched(client, self._groups, self.ids)
+        self._groups = groups
+        self._watched = Watched(client, groups, self.ids)
         self._elections = Elections(client, self.ids, self._member_id)
         for group in list(self._group_members):
             # Watched before a stop: told again from what it knew then.
@@ -153,12 +135,12 @@ class RosterDriver(
         return Session(client, self._settings.timeout, f"tooz {encode(self._member_id)[:200]}")
 
     def stop(self) -> None:
-        # From here on a heart that cannot reach the cluster gives up, and no session is opened again.
-        self._stopping = self._started
         self._stop_until = time.monotonic() + CALL_SECONDS
-        self._stop_heart()
-        # The end of the session leaves all groups in one write.
-        self._joined_groups = set()
+        if self._started and self._presence is not None:
+            # From here on a heart that cannot reach the cluster gives up, and no session is opened
+            # again.
+            self._presence.end()
+            self._stop_heart()
         super().stop()
 
     def _stop_heart(self) -> None:
@@ -172,14 +154,11 @@ class RosterDriver(
 
     def _stop(self) -> None:
         super()._stop()
-        with self._session_lock:
-            client, session = self._client, self._session
-            self._client = self._session = None
-            self._memberships, self._abandoned = {}, []
-        if client is None or session is None:
+        presence = self._presence
+        if presence is None:
             return
         try:
-            session.close(max(self._stop_until - time.monotonic(), _CLOSE_SECONDS_MIN))
+            presence.close(max(self._stop_until - time.monotonic(), _CLOSE_SECONDS_MIN))
         except NotFound:
             pass
         except RosterError as error:
@@ -190,108 +169,49 @@ class RosterDriver(
                 error,
             )
         finally:
-            client.close()
+            presence.client.close()
 
     @property
     def client(self) -> Client:
         """The connection to the cluster. Raises :class:`ToozError` if there is none."""
-        client = self._client
-        if client is None or self._stopping:
-            raise tooz.ToozError("The coordinator is not started: call start() first")
-        return client
+        return self._here().client
+
+    def _here(self) -> Presence:
+        presence = self._presence
+        if presence is None or presence.is_over:
+            raise not_started()
+        return presence
+
+    @property
+    def _joined_groups(self) -> Set[bytes]:
+        # Where tooz looks for what a stop is to leave one by one: nothing, since the end of the session
+        # leaves all groups in one write.
+        presence = self._presence
+        return set() if presence is None or presence.is_over else presence.joined()
+
+    @_joined_groups.setter
+    def _joined_groups(self, _: Set[bytes]) -> None:
+        pass
 
     # The session
 
     def session(self) -> Session:
         """The session of now. Raises :class:`ToozError` if there is none."""
-        session = self._session
-        if session is None or self._stopping:
-            raise tooz.ToozError("The coordinator is not started: call start() first")
-        return session
+        return self._here().session()
 
     def heartbeat(self) -> float:
         """Renews the session, or opens another one and joins again. Gives the seconds until the next
         heartbeat is due at the latest."""
-        if self._stopping:
+        presence = self._presence
+        if presence is not None and presence.is_over:
             return self._settings.timeout
         with translated():
-            session = self.session()
-            try:
-                session.renew()
-            except NotFound as error:
-                if error.code != "unknown-session":
-                    raise
-                session = self._next_session(session)
-            try:
-                self._give_back()
-            finally:
-                self._rejoin()
+            session = self._here().heartbeat()
         return session.heartbeat_every * _BEATS_PER_INTERVAL
 
     def reopened(self, lost: Session) -> Session:
-        """The session that follows a lost one. All groups are joined again with the capabilities
-        that they were joined with last; one that cannot be is tried again with each heartbeat."""
-        with self._session_lock:
-            session = self._next_session(lost)
-            try:
-                self._rejoin()
-            except Unavailable:
-                raise
-            except RosterError as error:
-                LOG.warning("A group is not joined again yet: %s", error)
-            return session
-
-    def _next_session(self, lost: Session) -> Session:
-        lost.end()
-        with self._session_lock:
-            current = self.session()
-            if current is not lost:
-                return current
-            LOG.warning(
-                "Roster has ended session %s of this coordinator, which it did not hear of for too "
-                "long: opening another one, and joining %d groups again",
-                lost.id,
-                len(self._memberships),
-            )
-            self._session = current = self._opened(self.client)
-            self._not_rejoined = set(self._memberships)
-            return current
-
-    def _rejoin(self) -> None:
-        """Joins the groups that are not joined again yet. One that fails does not hold up the others,
-        while there is time; the first error is raised at the end."""
-        if not self._not_rejoined:
-            return
-        until = time.monotonic() + CALL_SECONDS
-        failed: Optional[RosterError] = None
-        with self._session_lock:
-            for group in sorted(self._not_rejoined):
-                if failed is not None and time.monotonic() >= until:
-                    break
-                try:
-                    self._rejoin_one(group)
-                    self._not_rejoined.discard(group)
-                except RosterError as error:
-                    failed = failed or error
-        if failed is not None:
-            raise failed
-
-    def _rejoin_one(self, group: bytes) -> None:
-        membership = self._memberships.get(group)
-        if membership is None:
-            return
-        try:
-            try:
-                self._put(group, membership.payload, self.session())
-            except coordination.GroupNotCreated:
-                if not membership.creates:
-                    raise
-                with contextlib.suppress(coordination.GroupAlreadyExist):
-                    self._groups.create(group)
-                self._put(group, membership.payload, self.session())
-        except (coordination.GroupNotCreated, coordination.MemberAlreadyExist) as error:
-            LOG.warning("A group cannot be joined again after the session was lost: %s", error)
-            self._forget(group)
+        """The session that follows a lost one; see :meth:`Presence.reopened`."""
+        return self._here().reopened(lost)
 
     def _on_session(self, act: Callable[[Session], T]) -> T:
         """Does what needs a session, once more with another one if the first was lost."""
@@ -361,33 +281,7 @@ class RosterDriver(
         group_id: Union[str, bytes],
         capabilities: Optional[coordination.Capabilities] = None,
     ) -> coordination.CoordinatorResult[None]:
-        return self._later(self._join, to_bytes(group_id), stored.packed(capabilities))
-
-    def _join(self, group: bytes, payload: bytes) -> None:
-        # Under the lock, so that a session that is lost meanwhile is followed by one with this group.
-        with self._session_lock:
-            session = self.session()
-            try:
-                self._put(group, payload, session)
-            except NotFound as error:
-                if error.code != "unknown-session":
-                    raise
-                self._join_after_a_loss(group, payload, session)
-            self._remember(group, payload)
-            self._not_rejoined.discard(group)
-            self._joined_groups.add(group)
-
-    def _join_after_a_loss(self, group: bytes, payload: bytes, lost: Session) -> None:
-        """Who was in the group is in it no more, and joins it again with what is given now."""
-        if group in self._memberships:
-            self._remember(group, payload)
-        session = self.reopened(lost)
-        if group not in self._memberships or group in self._not_rejoined:
-            self._put(group, payload, session)
-
-    def _remember(self, group: bytes, payload: bytes) -> None:
-        known = self._memberships.get(group, Membership(payload))
-        self._memberships[group] = replace(known, payload=payload)
+        return self._later(self._here().join, to_bytes(group_id), stored.packed(capabilities))
 
     def join_group_create(
         self,
@@ -396,94 +290,15 @@ class RosterDriver(
     ) -> None:
         group = to_bytes(group_id)
         super().join_group_create(group, capabilities)
-        with self._session_lock:
-            if group in self._memberships:
-                self._memberships[group] = replace(self._memberships[group], creates=True)
-
-    def _put(self, group: bytes, payload: bytes, session: Session) -> None:
-        until = time.monotonic() + CALL_SECONDS
-        unheard = False
-        while True:
-            try:
-                return self._groups.join(group, self._member_id, payload, session.id)
-            except coordination.MemberAlreadyExist:
-                known = group in self._memberships and group not in self._not_rejoined
-                if known or not self._is_on(group, session):
-                    raise
-                if unheard:
-                    return None
-                # An earlier join that was not answered; its capabilities may be others.
-                return self._groups.update(group, self._member_id, payload)
-            except RosterError as error:
-                again = error.retryable and error.outcome is Outcome.UNKNOWN
-                if not again or time.monotonic() >= until:
-                    raise
-                unheard = True
-
-    def _is_on(self, group: bytes, session: Session) -> bool:
-        """Whether the member that is in the group is this coordinator."""
-        try:
-            found = self._groups.member(group, self._member_id)
-        except (coordination.GroupNotCreated, coordination.MemberNotJoined):
-            return False
-        return bool(found["session"] == session.id)
+        self._here().creates(group)
 
     def leave_group(self, group_id: Union[str, bytes]) -> coordination.CoordinatorResult[None]:
-        return self._later(self._leave, to_bytes(group_id))
-
-    def _leave(self, group: bytes) -> None:
-        with self._session_lock:
-            joined, lost = group in self._memberships, group in self._not_rejoined
-            try:
-                self._groups.leave(group, self._member_id)
-                self._forget(group)
-            except (coordination.MemberNotJoined, coordination.GroupNotCreated):
-                self._forget(group)
-                # The loss of the session has taken it out already.
-                if not (joined and (lost or self._session_was_lost())):
-                    raise
-
-    def _session_was_lost(self) -> bool:
-        """Asks whether the session is there, and opens another one if it is not."""
-        session = self.session()
-        try:
-            session.renew()
-        except NotFound as error:
-            if error.code != "unknown-session":
-                raise
-            self.reopened(session)
-            return True
-        return False
-
-    def _forget(self, group: bytes) -> None:
-        self._memberships.pop(group, None)
-        self._not_rejoined.discard(group)
-        self._joined_groups.discard(group)
+        return self._later(self._here().leave, to_bytes(group_id))
 
     def update_capabilities(
         self, group_id: Union[str, bytes], capabilities: Optional[coordination.Capabilities]
     ) -> coordination.CoordinatorResult[None]:
-        return self._later(self._update, to_bytes(group_id), stored.packed(capabilities))
-
-    def _update(self, group: bytes, payload: bytes) -> None:
-        with self._session_lock:
-            if group in self._memberships:
-                # If the session was lost, the group is joined again with the new ones.
-                self._remember(group, payload)
-            try:
-                self._groups.update(group, self._member_id, payload)
-            except coordination.MemberNotJoined:
-                if not self._is_still_member(group):
-                    raise
-
-    def _is_still_member(self, group: bytes) -> bool:
-        """Whether this coordinator, which is not listed in a group that it joined, has only lost its
-        session: then it is joined again by now."""
-        with self._session_lock:
-            if group not in self._memberships:
-                return False
-            self.heartbeat()
-            return group in self._memberships and self._is_on(group, self.session())
+        return self._later(self._here().update, to_bytes(group_id), stored.packed(capabilities))
 
     def get_members(
         self, group_id: Union[str, bytes]
@@ -633,7 +448,7 @@ class RosterDriver(
         before = self._group_members.get(group, set())
         with translated():
             now = self._watched.now(group, lambda: _left(until))
-            if group in self._joined_groups and self._member_id not in now:
+            if self._here().has_joined(group) and self._member_id not in now:
                 now = self._booted_out_or_back(group, now, until)
         self._watched.members[group] = now
         results: List[Any] = []
@@ -653,10 +468,8 @@ class RosterDriver(
     def _booted_out_or_back(
         self, group: bytes, now: Dict[bytes, bytes], until: Optional[float]
     ) -> Dict[bytes, bytes]:
-        with self._session_lock:
-            if not self._is_still_member(group):
-                self._forget(group)
-                return now
+        if not self._here().is_still_member(group):
+            return now
         self._watched.news[group] = None
         return self._watched.now(group, lambda: _left(until))
 
@@ -675,7 +488,7 @@ class RosterDriver(
             callbacks = _hooks(self._hooks_elected_leader, group)
             if callback not in callbacks:
                 raise coordination.WatchCallbackNotFound(group, callback)
-            if len(callbacks) == 1 and self._client is not None:
+            if len(callbacks) == 1 and self._presence is not None and not self._presence.is_over:
                 # Whoever leads goes on; who waits would be elected without hearing of it. Before the
                 # callback is forgotten, so that this can be called again where it fails.
                 with translated():
@@ -720,28 +533,12 @@ class RosterDriver(
     def abandon(self, latch: str, session: Session, owner: str) -> None:
         """Gives a lock back that may have been won without an answer: with the next heartbeat, since the
         cluster has just not answered, and whoever asked for the lock wants to hear of it."""
-        with self._session_lock:
-            self._abandoned.append((latch, session, owner))
+        self._here().abandon(latch, session, owner)
 
-    def _give_back(self) -> None:
-        if not self._abandoned:
-            return
-        until = time.monotonic() + CALL_SECONDS
-        failed: Optional[RosterError] = None
-        with self._session_lock:
-            waiting, self._abandoned = self._abandoned, []
-        for latch, session, owner in waiting:
-            try:
-                if failed is None or time.monotonic() < until:
-                    self.client.abandon_lock(latch, session.id, owner)
-                    continue
-            except (StaleToken, NotFound):
-                continue
-            except RosterError as error:
-                failed = failed or error
-            self.abandon(latch, session, owner)
-        if failed is not None:
-            raise failed
+
+def _share_of(settings: Settings) -> float:
+    """The seconds that one node gets of a call."""
+    return max(CALL_SECONDS / len(settings.endpoints), _SHARE_SECONDS_MIN)
 
 
 def _hooks(hooks: Dict[bytes, coordination.Hooks], group: bytes) -> coordination.Hooks:

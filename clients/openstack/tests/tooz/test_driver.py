@@ -695,7 +695,7 @@ def test_what_was_asked_for_before_a_stop_does_not_hold_it_up(
     assert first.wait(30)
     with ThreadPoolExecutor(1) as pool:
         stopped = pool.submit(driver.stop)
-        wait_for(lambda: driver._stopping, "the stop")
+        wait_for(lambda: driver._presence and driver._presence.is_over, "the stop")
         stopping.set()
         stopped.result()
     assert results[0].get() == []
