@@ -58,7 +58,9 @@ class Cluster:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
             )
-        wait_for(self._ready, f"a ready cluster ({self._log.read_text()!r})")
+
+    def wait_until_ready(self) -> None:
+        wait_for(self._ready, "a ready cluster")
 
     def _ready(self) -> bool:
         assert self._process.poll() is None, f"roster dev ended: {self._log.read_text()}"
@@ -108,6 +110,7 @@ class Cluster:
 def cluster(folder: Path) -> Iterator[Cluster]:
     running = Cluster(folder)
     try:
+        running.wait_until_ready()
         yield running
     finally:
         running.stop()

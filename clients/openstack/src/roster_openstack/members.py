@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import json
 import socket
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
@@ -28,6 +27,9 @@ _JSON = {"Content-Type": "application/json"}
 
 # The largest page that nodes give.
 _PAGE = 10_000
+
+# How often a list is begun.
+_TRIES = 3
 
 
 class Listed(NamedTuple):
@@ -86,7 +88,7 @@ class Groups:
             raise coordination.GroupNotCreated(shown(group)) from error
 
     def names(self) -> List[bytes]:
-        pages = _pages(self._client, "/v1/apps", "apps")
+        pages = _all_pages(self._client, "/v1/apps", "apps", patience=None)
         names = (self._ids.group_of(app["app"]) for page in pages for app in page.entries)
         return [name for name in names if name is not None]
 
@@ -131,10 +133,13 @@ class Groups:
         except NotFound as error:
             raise self._missing(error, group, member) from error
 
-    def member(self, group: bytes, member: bytes) -> Dict[str, Any]:
+    def member(
+        self, group: bytes, member: bytes, patience: Optional[float] = None
+    ) -> Dict[str, Any]:
         """A member's instance, as the API shows it."""
+        call = Call("GET", self._member(group, member), patience=patience)
         try:
-            return self._client.send(Call("GET", self._member(group, member))).json()
+            return self._client.send(call).json()
         except NotFound as error:
             raise self._missing(error, group, member) from error
 
@@ -142,9 +147,11 @@ class Groups:
         """All members, of one revision. Raises :class:`GroupNotCreated`."""
         target = self._app(group) + "/instances"
         try:
-            return _listed(self._client, target, patience)
+            pages = _all_pages(self._client, target, "instances", patience)
         except NotFound as error:
             raise coordination.GroupNotCreated(shown(group)) from error
+        members = {decode(one["id"]): payload_of(one) for page in pages for one in page.entries}
+        return Listed(pages[0].revision, members)
 
     def _app(self, group: bytes) -> str:
         return path("v1", "apps", self._ids.group(group))
@@ -166,37 +173,26 @@ def payload_of(instance: Dict[str, Any]) -> bytes:
     return base64.b64decode(instance.get("payload") or "")
 
 
-def time_of(text: Optional[str]) -> Optional[datetime.datetime]:
-    """A time of the API."""
-    if not text:
-        return None
-    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
-
-
-def _listed(client: Client, target: str, patience: Optional[float]) -> Listed:
-    tries = 3
-    while True:
-        try:
-            pages = list(_pages(client, target, "instances", patience))
-        except Compacted:
-            # The revision of the first page is not kept any more: a longer list than fits on one
-            # page and a node that went away meanwhile.
-            tries -= 1
-            if not tries:
-                raise
-            continue
-        members = {decode(one["id"]): payload_of(one) for page in pages for one in page.entries}
-        return Listed(pages[0].revision, members)
-
-
 class _Page(NamedTuple):
     revision: int
     entries: List[Dict[str, Any]]
 
 
-def _pages(
-    client: Client, target: str, name: str, patience: Optional[float] = None
-) -> Iterator[_Page]:
+def _all_pages(
+    client: Client, target: str, name: str, patience: Optional[float]
+) -> List[_Page]:
+    """A list as the client reads them, and with it the revision, which the client does not tell."""
+    for _ in range(_TRIES - 1):
+        try:
+            return list(_pages(client, target, name, patience))
+        except Compacted:
+            # The revision of the first page is not kept any more: a longer list than fits on one
+            # page and a node that went away meanwhile.
+            continue
+    return list(_pages(client, target, name, patience))
+
+
+def _pages(client: Client, target: str, name: str, patience: Optional[float]) -> Iterator[_Page]:
     cursor: Optional[str] = None
     while True:
         query: List[Tuple[str, Union[str, bytes, int]]] = [("limit", _PAGE)]

@@ -37,10 +37,8 @@ class RosterPartitioner(partitioner.Partitioner):
         # Not tooz's own initialization: it is the one with the gap.
         self.partitions = partitions
         self.group_id = group_id
-        self._coord = driver
-        self._driver = driver
-        self._group = to_bytes(group_id)
-        with driver.watching(self._group) as members:
+        self._coord: RosterDriver = driver
+        with driver.watching(to_bytes(group_id)) as members:
             self._weights = {member: _weight(payload) for member, payload in members.items()}
             self._built = self._ring_of(self._weights)
             driver.watch_join_group(group_id, self._on_member_join)
@@ -56,7 +54,7 @@ class RosterPartitioner(partitioner.Partitioner):
         return self._built.ring
 
     def _on_member_join(self, event: coordination.MemberJoinedGroup) -> None:
-        payload = self._driver.payload_seen(self._group, event.member_id)
+        payload = self._coord.payload_seen(event.group_id, event.member_id)
         self._weights = {**self._weights, event.member_id: _weight(payload)}
 
     def _on_member_leave(self, event: coordination.MemberLeftGroup) -> None:

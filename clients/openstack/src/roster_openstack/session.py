@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
-from roster_client import Client, Renewed
+from roster_client import Call, Client, Renewed, path
 from roster_client import Session as Opened
 from roster_client.clock import lease_now
+
+
+CALL_SECONDS = 4.5
+"""What one call may take, on all nodes together: it ends within five seconds, whatever happens."""
+
+# What one node gets at least of a call, where there is little time for all of them.
+_RENEW_SHARE_SECONDS_MIN = 0.25
+_CLOSE_SHARE_SECONDS_MIN = 0.1
 
 
 class Session:
@@ -32,7 +38,11 @@ class Session:
     def renew(self) -> None:
         """Raises :class:`NotFound` (``unknown-session``) if it is lost."""
         sent_at = lease_now()
-        renewed: Renewed = self._client.session_heartbeat(self.id)
+        # All nodes are asked before it ends, though one of them may hang.
+        left = max(self._safe_until - sent_at, self._ttl / 3)
+        renewed: Renewed = self._client.session_heartbeat(
+            self.id, patience=min(left, CALL_SECONDS), share_min=_RENEW_SHARE_SECONDS_MIN
+        )
         self._ttl, self._every = renewed.ttl, renewed.heartbeat_every
         self._safe_until = max(self._safe_until, sent_at + renewed.ttl)
 
@@ -44,12 +54,9 @@ class Session:
         """It is known to be lost."""
         self._ended = True
 
-    def close(self) -> None:
-        """Ends it; all that hung off it is gone when this returns."""
+    def close(self, patience: float) -> None:
+        """Ends it, within so many seconds; all that hung off it is gone when this returns."""
         self._ended = True
-        self._client.close_session(self.id)
-
-
-def is_safe(session: Optional[Session]) -> bool:
-    """Whether there is a session, and nobody can have ended it for its silence yet."""
-    return session is not None and session.is_safe()
+        target = path("v1", "sessions", self.id)
+        call = Call("DELETE", target, patience=patience, share_min=_CLOSE_SHARE_SECONDS_MIN)
+        self._client.send(call)

@@ -13,12 +13,12 @@ import contextlib
 import logging
 import threading
 import time
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple, TypeVar, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, TypeVar, Union
 
 import tooz
 from tooz import coordination, partitioner, utils
 
-from roster_client import Client, NotFound, Outcome, RosterError, StaleToken
+from roster_client import Client, NotFound, RosterError
 
 from . import members as stored
 from .election import Elections
@@ -27,22 +27,24 @@ from .errors import callback_named, translated
 from .locks import RosterLock
 from .members import Groups
 from .partition import DEFAULT_PARTITION_NUMBER, RosterPartitioner
-from .session import Session
-from .url import settings_of
+from .presence import Presence, not_started
+from .session import CALL_SECONDS, Session
+from .times import time_of
+from .url import Settings, settings_of
 from .watchers import Watched
 
 LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# What one call may take, on all nodes together: it ends within five seconds, whatever happens.
-_CALL_SECONDS = 4.5
-
 # What one node gets at least, where many are named.
 _SHARE_SECONDS_MIN = 0.5
 
 # Of a heartbeat's interval: tooz's heart beats at half of what it is told.
 _BEATS_PER_INTERVAL = 2
+
+# What is left for the end of the session of a stop that had to wait for the heart.
+_CLOSE_SECONDS_MIN = 0.3
 
 
 class RosterDriver(
@@ -85,15 +87,11 @@ class RosterDriver(
         super().__init__(to_bytes(member_id), parsed_url, options)
         self._settings = settings_of(parsed_url, utils.collapse(options))
         self.ids = Ids(self._settings.namespace)
-        self._client: Optional[Client] = None
-        self._session: Optional[Session] = None
-        self._stopping = False
-        # Guards the session and what hangs off it. Taken after the one of the watchers, if both are.
-        self._session_lock = threading.RLock()
-        self._memberships: Dict[bytes, bytes] = {}
-        self._not_rejoined: Set[bytes] = set()
-        self._abandoned: List[Tuple[str, Session, str]] = []
-        # Guards what is remembered of groups and elections; callbacks run under it.
+        # Of now, or of before the stop.
+        self._presence: Optional[Presence] = None
+        self._stop_until = 0.0
+        # Guards what is remembered of groups and elections: _watched, _elections, and tooz's
+        # _group_members and hooks. Callbacks run under it.
         self._watch_lock = threading.RLock()
 
     # Life
@@ -113,21 +111,20 @@ class RosterDriver(
         with translated():
             client = Client(
                 settings.endpoints,
-                timeout=_CALL_SECONDS,
+                timeout=CALL_SECONDS,
                 share_min=_SHARE_SECONDS_MIN,
                 tls=settings.tls,
             )
+            groups = Groups(client, self.ids, _share_of(settings))
             try:
-                session = self._opened(client)
+                self._presence = Presence(
+                    client, groups, self._member_id, lambda: self._opened(client)
+                )
             except BaseException:
                 client.close()
                 raise
-        self._stopping = False
-        self._client, self._session = client, session
-        self._memberships, self._not_rejoined, self._abandoned = {}, set(), []
-        share = max(_CALL_SECONDS / len(settings.endpoints), _SHARE_SECONDS_MIN)
-        self._groups = Groups(client, self.ids, share)
-        self._watched = Watched(client, self._groups, self.ids)
+        self._groups = groups
+        self._watched = Watched(client, groups, self.ids)
         self._elections = Elections(client, self.ids, self._member_id)
         for group in list(self._group_members):
             # Watched before a stop: told again from what it knew then.
@@ -138,22 +135,30 @@ class RosterDriver(
         return Session(client, self._settings.timeout, f"tooz {encode(self._member_id)[:200]}")
 
     def stop(self) -> None:
-        # From here on a heart that cannot reach the cluster gives up, and no session is opened again.
-        self._stopping = self._started
-        # The end of the session leaves all groups in one write.
-        self._joined_groups = set()
+        self._stop_until = time.monotonic() + CALL_SECONDS
+        if self._started and self._presence is not None:
+            # From here on a heart that cannot reach the cluster gives up, and no session is opened
+            # again.
+            self._presence.end()
+            self._stop_heart()
         super().stop()
+
+    def _stop_heart(self) -> None:
+        """As tooz does, but a heart that is in the middle of a beat while nodes hang is not waited
+        for: it ends by itself."""
+        if self.heart.is_alive():
+            self.heart.stop()
+            if self.heart.wait(CALL_SECONDS):
+                # Another one, for who starts the coordinator again before that.
+                self.heart = coordination.Heart(self)
 
     def _stop(self) -> None:
         super()._stop()
-        with self._session_lock:
-            client, session = self._client, self._session
-            self._client = self._session = None
-            self._memberships, self._abandoned = {}, []
-        if client is None or session is None:
+        presence = self._presence
+        if presence is None:
             return
         try:
-            session.close()
+            presence.close(max(self._stop_until - time.monotonic(), _CLOSE_SECONDS_MIN))
         except NotFound:
             pass
         except RosterError as error:
@@ -164,78 +169,49 @@ class RosterDriver(
                 error,
             )
         finally:
-            client.close()
+            presence.client.close()
 
     @property
     def client(self) -> Client:
         """The connection to the cluster. Raises :class:`ToozError` if there is none."""
-        client = self._client
-        if client is None or self._stopping:
-            raise tooz.ToozError("The coordinator is not started: call start() first")
-        return client
+        return self._here().client
+
+    def _here(self) -> Presence:
+        presence = self._presence
+        if presence is None or presence.is_over:
+            raise not_started()
+        return presence
+
+    @property
+    def _joined_groups(self) -> Set[bytes]:
+        # Where tooz looks for what a stop is to leave one by one: nothing, since the end of the session
+        # leaves all groups in one write.
+        presence = self._presence
+        return set() if presence is None or presence.is_over else presence.joined()
+
+    @_joined_groups.setter
+    def _joined_groups(self, _: Set[bytes]) -> None:
+        pass
 
     # The session
 
     def session(self) -> Session:
         """The session of now. Raises :class:`ToozError` if there is none."""
-        session = self._session
-        if session is None or self._stopping:
-            raise tooz.ToozError("The coordinator is not started: call start() first")
-        return session
+        return self._here().session()
 
     def heartbeat(self) -> float:
         """Renews the session, or opens another one and joins again. Gives the seconds until the next
         heartbeat is due at the latest."""
-        if self._stopping:
+        presence = self._presence
+        if presence is not None and presence.is_over:
             return self._settings.timeout
         with translated():
-            session = self.session()
-            try:
-                session.renew()
-            except NotFound as error:
-                if error.code != "unknown-session":
-                    raise
-                session = self.reopened(session)
-            self._rejoin()
-            self._give_back()
+            session = self._here().heartbeat()
         return session.heartbeat_every * _BEATS_PER_INTERVAL
 
     def reopened(self, lost: Session) -> Session:
-        """The session that follows a lost one. All groups are joined again with the capabilities
-        that they were joined with last."""
-        lost.end()
-        with self._session_lock:
-            current = self.session()
-            if current is not lost:
-                return current
-            LOG.warning(
-                "Roster has ended session %s of this coordinator, which it did not hear of for too "
-                "long: opening another one, and joining %d groups again",
-                lost.id,
-                len(self._memberships),
-            )
-            self._session = current = self._opened(self.client)
-            self._not_rejoined = set(self._memberships)
-            self._rejoin()
-            return current
-
-    def _rejoin(self) -> None:
-        if not self._not_rejoined:
-            return
-        with self._session_lock:
-            for group in sorted(self._not_rejoined):
-                self._rejoin_one(group)
-                self._not_rejoined.discard(group)
-
-    def _rejoin_one(self, group: bytes) -> None:
-        payload = self._memberships.get(group)
-        if payload is None:
-            return
-        try:
-            self._put(group, payload, self.session())
-        except (coordination.GroupNotCreated, coordination.MemberAlreadyExist) as error:
-            LOG.warning("A group cannot be joined again after the session was lost: %s", error)
-            self._forget(group)
+        """The session that follows a lost one; see :meth:`Presence.reopened`."""
+        return self._here().reopened(lost)
 
     def _on_session(self, act: Callable[[Session], T]) -> T:
         """Does what needs a session, once more with another one if the first was lost."""
@@ -278,6 +254,8 @@ class RosterDriver(
 
     def _later(self, act: Callable[..., T], *arguments: Any) -> coordination.CoordinatorResult[T]:
         def acted() -> T:
+            # What was asked for before a stop does not hold it up.
+            self.session()
             with translated():
                 return act(*arguments)
 
@@ -303,83 +281,24 @@ class RosterDriver(
         group_id: Union[str, bytes],
         capabilities: Optional[coordination.Capabilities] = None,
     ) -> coordination.CoordinatorResult[None]:
-        return self._later(self._join, to_bytes(group_id), stored.packed(capabilities))
+        return self._later(self._here().join, to_bytes(group_id), stored.packed(capabilities))
 
-    def _join(self, group: bytes, payload: bytes) -> None:
-        # Under the lock, so that a session that is lost meanwhile is followed by one with this group.
-        with self._session_lock:
-            self._on_session(lambda session: self._put(group, payload, session))
-            self._memberships[group] = payload
-            self._joined_groups.add(group)
-
-    def _put(self, group: bytes, payload: bytes, session: Session) -> None:
-        until = time.monotonic() + _CALL_SECONDS
-        unheard = False
-        while True:
-            try:
-                return self._groups.join(group, self._member_id, payload, session.id)
-            except coordination.MemberAlreadyExist:
-                known = group in self._memberships and group not in self._not_rejoined
-                if known or not self._is_on(group, session):
-                    raise
-                if unheard:
-                    return None
-                # An earlier join that was not answered; its capabilities may be others.
-                return self._groups.update(group, self._member_id, payload)
-            except RosterError as error:
-                again = error.retryable and error.outcome is Outcome.UNKNOWN
-                if not again or time.monotonic() >= until:
-                    raise
-                unheard = True
-
-    def _is_on(self, group: bytes, session: Session) -> bool:
-        """Whether the member that is in the group is this coordinator."""
-        try:
-            found = self._groups.member(group, self._member_id)
-        except (coordination.GroupNotCreated, coordination.MemberNotJoined):
-            return False
-        return bool(found["session"] == session.id)
+    def join_group_create(
+        self,
+        group_id: Union[str, bytes],
+        capabilities: Optional[coordination.Capabilities] = None,
+    ) -> None:
+        group = to_bytes(group_id)
+        super().join_group_create(group, capabilities)
+        self._here().creates(group)
 
     def leave_group(self, group_id: Union[str, bytes]) -> coordination.CoordinatorResult[None]:
-        return self._later(self._leave, to_bytes(group_id))
-
-    def _leave(self, group: bytes) -> None:
-        with self._session_lock:
-            try:
-                self._groups.leave(group, self._member_id)
-            except (coordination.MemberNotJoined, coordination.GroupNotCreated):
-                self._forget(group)
-                raise
-            self._forget(group)
-
-    def _forget(self, group: bytes) -> None:
-        self._memberships.pop(group, None)
-        self._joined_groups.discard(group)
+        return self._later(self._here().leave, to_bytes(group_id))
 
     def update_capabilities(
         self, group_id: Union[str, bytes], capabilities: Optional[coordination.Capabilities]
     ) -> coordination.CoordinatorResult[None]:
-        return self._later(self._update, to_bytes(group_id), stored.packed(capabilities))
-
-    def _update(self, group: bytes, payload: bytes) -> None:
-        with self._session_lock:
-            if group in self._memberships:
-                # If the session was lost, the group is joined again with the new ones.
-                self._memberships[group] = payload
-            try:
-                self._groups.update(group, self._member_id, payload)
-            except coordination.MemberNotJoined:
-                if not self._is_still_member(group):
-                    raise
-
-    def _is_still_member(self, group: bytes) -> bool:
-        """Whether this coordinator, which is not listed in a group that it joined, has only lost its
-        session: then it is joined again by now."""
-        with self._session_lock:
-            if group not in self._memberships:
-                return False
-            self.heartbeat()
-            return group in self._memberships and self._is_on(group, self.session())
+        return self._later(self._here().update, to_bytes(group_id), stored.packed(capabilities))
 
     def get_members(
         self, group_id: Union[str, bytes]
@@ -418,11 +337,11 @@ class RosterDriver(
 
         def read() -> Dict[str, Any]:
             instance = groups.member(to_bytes(group_id), to_bytes(member_id))
-            joined = stored.time_of(instance.get("registered_at"))
+            joined = time_of(instance.get("registered_at"))
             return {
                 "capabilities": stored.unpacked(stored.payload_of(instance)),
                 "created_at": joined,
-                "updated_at": stored.time_of(instance.get("last_heartbeat")) or joined,
+                "updated_at": time_of(instance.get("last_heartbeat")) or joined,
             }
 
         return self._later(read)
@@ -492,14 +411,27 @@ class RosterDriver(
         """Tells what happened since the last run: it sees all that was acknowledged before it was
         called, by anyone. With nothing new it is one small request."""
         until = None if timeout is None else time.monotonic() + timeout
-        with self._watch_lock:
+        with self._turn(until):
             self.session()
             results: List[Any] = []
             self._ask(until)
             for group in sorted(self._watched.news):
-                results.extend(self._tell(group, until))
+                # A callback may have ended the watching of another group.
+                if group in self._watched.news:
+                    results.extend(self._tell(group, until))
             results.extend(self._run_elections(until))
             return results
+
+    @contextlib.contextmanager
+    def _turn(self, until: Optional[float]) -> Iterator[None]:
+        """Waits for the threads that run the watchers just now."""
+        seconds = -1.0 if until is None else max(until - time.monotonic(), 0.0)
+        if not self._watch_lock.acquire(timeout=seconds):
+            raise _time_is_over()
+        try:
+            yield
+        finally:
+            self._watch_lock.release()
 
     def run_elect_coordinator(self) -> None:
         with self._watch_lock:
@@ -515,8 +447,8 @@ class RosterDriver(
         """Calls back for what is new in one group, and then remembers it."""
         before = self._group_members.get(group, set())
         with translated():
-            now = self._watched.now(group, _left(until))
-            if group in self._joined_groups and self._member_id not in now:
+            now = self._watched.now(group, lambda: _left(until))
+            if self._here().has_joined(group) and self._member_id not in now:
                 now = self._booted_out_or_back(group, now, until)
         self._watched.members[group] = now
         results: List[Any] = []
@@ -536,12 +468,10 @@ class RosterDriver(
     def _booted_out_or_back(
         self, group: bytes, now: Dict[bytes, bytes], until: Optional[float]
     ) -> Dict[bytes, bytes]:
-        with self._session_lock:
-            if not self._is_still_member(group):
-                self._forget(group)
-                return now
+        if not self._here().is_still_member(group):
+            return now
         self._watched.news[group] = None
-        return self._watched.now(group, _left(until))
+        return self._watched.now(group, lambda: _left(until))
 
     # Elections
 
@@ -555,13 +485,15 @@ class RosterDriver(
     def unwatch_elected_as_leader(self, group_id: Union[str, bytes], callback: Any) -> None:
         group = to_bytes(group_id)
         with self._watch_lock, callback_named(group, callback):
-            if group not in self._hooks_elected_leader:
+            callbacks = _hooks(self._hooks_elected_leader, group)
+            if callback not in callbacks:
                 raise coordination.WatchCallbackNotFound(group, callback)
-            super().unwatch_elected_as_leader(group, callback)
-            if group not in self._hooks_elected_leader and self._client is not None:
-                # Whoever leads goes on; who waits would be elected without hearing of it.
+            if len(callbacks) == 1 and self._presence is not None and not self._presence.is_over:
+                # Whoever leads goes on; who waits would be elected without hearing of it. Before the
+                # callback is forgotten, so that this can be called again where it fails.
                 with translated():
                     self._elections.withdraw(group)
+            super().unwatch_elected_as_leader(group, callback)
 
     def stand_down_group_leader(self, group_id: Union[str, bytes]) -> bool:
         with self._watch_lock, translated():
@@ -576,13 +508,14 @@ class RosterDriver(
     def _run_elections(self, until: Optional[float]) -> List[Any]:
         results: List[Any] = []
         for group in sorted(self._hooks_elected_leader):
-            results.extend(self._run_election(group, until))
+            if group in self._hooks_elected_leader:
+                results.extend(self._run_election(group, until))
         return results
 
     def _run_election(self, group: bytes, until: Optional[float]) -> List[Any]:
         with translated():
             won = self._on_session(
-                lambda session: self._elections.won(group, session, self._watched)
+                lambda session: self._elections.won(group, session, self._watched, _left(until))
             )
         if won is None:
             return []
@@ -600,25 +533,12 @@ class RosterDriver(
     def abandon(self, latch: str, session: Session, owner: str) -> None:
         """Gives a lock back that may have been won without an answer: with the next heartbeat, since the
         cluster has just not answered, and whoever asked for the lock wants to hear of it."""
-        with self._session_lock:
-            self._abandoned.append((latch, session, owner))
+        self._here().abandon(latch, session, owner)
 
-    def _give_back(self) -> None:
-        if not self._abandoned:
-            return
-        with self._session_lock:
-            waiting, self._abandoned = self._abandoned, []
-        while waiting:
-            latch, session, owner = waiting[0]
-            try:
-                self.client.abandon_lock(latch, session.id, owner)
-            except (StaleToken, NotFound):
-                pass
-            except RosterError:
-                with self._session_lock:
-                    self._abandoned = waiting + self._abandoned
-                raise
-            waiting.pop(0)
+
+def _share_of(settings: Settings) -> float:
+    """The seconds that one node gets of a call."""
+    return max(CALL_SECONDS / len(settings.endpoints), _SHARE_SECONDS_MIN)
 
 
 def _hooks(hooks: Dict[bytes, coordination.Hooks], group: bytes) -> coordination.Hooks:
@@ -632,5 +552,9 @@ def _left(until: Optional[float]) -> Optional[float]:
         return None
     left = until - time.monotonic()
     if left <= 0:
-        raise coordination.OperationTimedOut("The watchers were not run within the given time")
-    return min(left, _CALL_SECONDS)
+        raise _time_is_over()
+    return min(left, CALL_SECONDS)
+
+
+def _time_is_over() -> coordination.OperationTimedOut:
+    return coordination.OperationTimedOut("The watchers were not run within the given time")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Dict, Iterable, List, Optional, Set, Tuple, Union
+from typing import Callable, Dict, Iterable, List, Optional, Set, Tuple, Union
 
 from tooz import coordination
 
-from roster_client import Call, Client, Compacted
+from roster_client import Call, Client, Compacted, RosterError
 
 from .encoding import Ids, decode
 from .members import Groups, Listed, payload_of
@@ -74,28 +74,43 @@ class Watched:
         if noted is not None:
             noted.add(member)
 
-    def now(self, group: bytes, patience: Optional[float]) -> Dict[bytes, bytes]:
-        """The members of a group with news; a missing group counts as empty."""
+    def now(self, group: bytes, left: Callable[[], Optional[float]]) -> Dict[bytes, bytes]:
+        """The members of a group with news; a missing group counts as empty. ``left`` gives the
+        seconds that are left for it, before each request."""
         concerned = self.news.get(group)
         known = self.members.get(group, {})
         if concerned is None or len(concerned) > _SINGLES_MAX:
-            try:
-                return self._groups.listed(group, patience).members
-            except coordination.GroupNotCreated:
-                return {}
+            return self._listed(group, left()).members
         now = dict(known)
         for member in sorted(concerned):
             try:
-                now[member] = payload_of(self._groups.member(group, member))
+                now[member] = payload_of(self._groups.member(group, member, left()))
             except (coordination.MemberNotJoined, coordination.GroupNotCreated):
                 now.pop(member, None)
         return now
+
+    def _listed(self, group: bytes, patience: Optional[float]) -> Listed:
+        try:
+            listed = self._groups.listed(group, patience)
+        except coordination.GroupNotCreated as error:
+            listed = Listed(_revision_of(error), {})
+        if self._index is None:
+            # A coordinator that was started again knows its groups from here on.
+            self.known_at(listed.revision)
+        return listed
 
     def begin(self, group: bytes) -> Listed:
         """Reads a group that is to be watched. Raises :class:`GroupNotCreated`."""
         listed = self._groups.listed(group)
         self.known_at(listed.revision)
         return listed
+
+
+def _revision_of(error: coordination.GroupNotCreated) -> int:
+    """Of which revision a group is known to be missing; 0 if that was not said: then all is asked for
+    that ever changed."""
+    cause = error.__cause__
+    return cause.revision or 0 if isinstance(cause, RosterError) else 0
 
 
 def _query(groups: Iterable[str], elections: Iterable[str]) -> Query:

@@ -38,9 +38,15 @@ class Cluster:
         self.endpoints = [f"127.0.0.1:{port}" for port in self._ports[:3]]
 
     def __enter__(self) -> Cluster:
-        for node in range(3):
-            self.start(node)
-        wait_until(lambda: self.leader() is not None and all(map(self._ready, range(3))), "nodes")
+        try:
+            for node in range(3):
+                self.start(node)
+            wait_until(
+                lambda: self.leader() is not None and all(map(self._ready, range(3))), "nodes"
+            )
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(
@@ -49,6 +55,10 @@ class Cluster:
         error: Optional[BaseException],
         trace: Optional[TracebackType],
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Leaves no node behind."""
         for node in list(self._nodes):
             self.thaw(node)
             self._nodes[node].terminate()

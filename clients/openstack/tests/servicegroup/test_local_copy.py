@@ -7,8 +7,8 @@ from typing import Any, List
 import pytest
 from roster_client import Event
 
-from roster_openstack.servicegroup.group import parse_time
 from roster_openstack.servicegroup.local_copy import LocalCopy, host_of
+from roster_openstack.times import time_of
 
 
 def put(revision: int, id: str, host: str = "", **more: Any) -> Event:
@@ -130,6 +130,6 @@ def test_a_bookmark_brings_a_copy_there_too() -> None:
 
 
 def test_times_of_the_api_are_read_with_their_zone() -> None:
-    told = parse_time("2026-11-22T07:53:36.902Z")
+    told = time_of("2026-11-22T07:53:36.902Z")
     assert told is not None and told.isoformat() == "2026-11-22T07:53:36.902000+00:00"
-    assert parse_time(None) is None and parse_time("yesterday") is None
+    assert time_of(None) is None and time_of("yesterday") is None

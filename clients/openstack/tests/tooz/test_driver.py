@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Dict, List
 
 import pytest
 import tooz
+import urllib3
 from tooz import coordination
 from tooz.coordination import LeaderElected, MemberJoinedGroup, MemberLeftGroup
 
-from roster_client import Call, Client, Compacted
+from roster_client import Call, Client, Compacted, Outcome, Unavailable, UnexpectedAnswer
+from roster_openstack import tooz_driver
+from roster_openstack.members import Groups
 from roster_openstack.partition import RosterPartitioner
+from roster_openstack.session import Session
 
 from ..cluster import needs_cluster, wait_for
 from .coordinators import Coordinators, Noted, Requests, coordinators, fresh, requests
@@ -26,6 +31,24 @@ def watched(driver: Any, group: bytes) -> Noted:
     driver.watch_join_group(group, noted)
     driver.watch_leave_group(group, noted)
     return noted
+
+
+@pytest.fixture
+def patiences(monkeypatch: pytest.MonkeyPatch) -> Dict[str, float]:
+    """By the last part of a path: the seconds that a node got for the last request there."""
+    given: Dict[str, float] = {}
+    send = urllib3.HTTPConnectionPool.urlopen
+
+    def noted(pool: Any, method: str, url: str, *arguments: Any, **named: Any) -> Any:
+        given[url.partition("?")[0].rpartition("/")[2]] = named["timeout"].read_timeout
+        return send(pool, method, url, *arguments, **named)
+
+    monkeypatch.setattr(urllib3.HTTPConnectionPool, "urlopen", noted)
+    return given
+
+
+def broken() -> Unavailable:
+    return Unavailable("the line broke", outcome=Outcome.UNKNOWN, retryable=True)
 
 
 # Requests
@@ -224,6 +247,84 @@ def test_threads_that_run_the_watchers_together_tell_each_event_once(
     assert sorted(noted.members(MemberLeftGroup)) == members
 
 
+def test_a_run_with_a_time_limit_does_not_wait_longer_for_its_turn(
+    coordinators: Coordinators,
+) -> None:
+    driver, other, group = coordinators(), coordinators(), fresh("group")
+    driver.create_group(group).get()
+    called, over = threading.Event(), threading.Event()
+    was_over_in_time: List[bool] = []
+
+    def callback(_: Any) -> None:
+        called.set()
+        was_over_in_time.append(over.wait(10))
+
+    driver.watch_join_group(group, callback)
+    other.join_group(group).get()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(driver.run_watchers)
+        assert called.wait(30)
+        try:
+            with pytest.raises(coordination.OperationTimedOut):
+                driver.run_watchers(timeout=0.05)
+        finally:
+            over.set()
+        running.result()
+    assert was_over_in_time == [True]
+
+
+def test_the_elections_of_a_run_get_no_more_than_its_time_limit(
+    coordinators: Coordinators, patiences: Dict[str, float]
+) -> None:
+    driver, group = coordinators(), fresh("group")
+    driver.create_group(group).get()
+    driver.watch_elected_as_leader(group, Noted())
+    driver.run_watchers(timeout=1)
+    assert patiences["campaign"] <= 1
+    coordinators.client.break_election(driver.ids.group(group))
+    driver.run_watchers(timeout=1)
+    assert patiences[group.decode()] <= 1
+
+
+def test_a_callback_may_end_the_watching_of_another_group(coordinators: Coordinators) -> None:
+    driver, other = coordinators(), coordinators()
+    first, second = sorted([fresh("group"), fresh("group")])
+    noted = Noted()
+
+    def callback(_: Any) -> None:
+        driver.unwatch_join_group(second, noted)
+
+    for group in (first, second):
+        driver.create_group(group).get()
+        other.join_group(group).get()
+    driver.watch_leave_group(first, callback)
+    driver.watch_join_group(second, noted)
+    for group in (first, second):
+        other.leave_group(group).get()
+    driver.run_watchers()
+    assert noted.events == [] and set(driver._group_members) == {first}
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_the_watchers_go_on_after_a_stop_and_a_start(
+    coordinators: Coordinators, deleted: bool
+) -> None:
+    driver, before, later = coordinators(), coordinators(), coordinators()
+    group = fresh("group")
+    before.join_group_create(group)
+    noted = watched(driver, group)
+    driver.stop()
+    before.leave_group(group).get()
+    if deleted:
+        before.delete_group(group).get()
+    driver.start()
+    driver.run_watchers()
+    assert noted.members(MemberLeftGroup) == [before._member_id]
+    later.join_group_create(group)
+    driver.run_watchers()
+    assert noted.members(MemberJoinedGroup) == [later._member_id]
+
+
 # Partitioners
 
 
@@ -321,6 +422,99 @@ def test_new_capabilities_are_joined_with_where_the_session_was_lost(
     assert told == {"version": 2}
 
 
+def test_who_joins_again_after_the_session_was_lost_has_the_new_capabilities(
+    coordinators: Coordinators,
+) -> None:
+    driver, group = coordinators(), fresh("group")
+    driver.join_group_create(group, {"version": 1})
+    coordinators.lose_session(driver)
+    driver.join_group(group, {"version": 2}).get()
+    coordinators.lose_session(driver)
+    driver.heartbeat()
+    told = driver.get_member_capabilities(group, driver._member_id).get()
+    assert told == {"version": 2}
+    with pytest.raises(coordination.MemberAlreadyExist):
+        driver.join_group(group).get()
+
+
+def test_who_leaves_after_the_session_was_lost_has_left(coordinators: Coordinators) -> None:
+    driver, other = coordinators(), coordinators()
+    left, deleted, kept = (fresh("group") for _ in range(3))
+    for group in (left, deleted, kept):
+        driver.join_group_create(group)
+    coordinators.lose_session(driver)
+    other.delete_group(deleted).get()
+    driver.leave_group(left).get()
+    assert driver.get_members(left).get() == set()
+    assert driver.get_members(kept).get() == {driver._member_id}
+    coordinators.lose_session(driver)
+    driver.leave_group(deleted).get()
+    for group in (left, deleted):
+        with pytest.raises((coordination.MemberNotJoined, coordination.GroupNotCreated)):
+            driver.leave_group(group).get()
+
+
+def test_a_group_that_was_deleted_meanwhile_is_created_again_if_joining_it_created_it(
+    coordinators: Coordinators,
+) -> None:
+    driver, other = coordinators(), coordinators()
+    created, partitioned, joined = groups = [fresh("group") for _ in range(3)]
+    other.create_group(joined).get()
+    driver.join_group(joined).get()
+    driver.join_group_create(created, {"number": 1})
+    driver.join_partitioned_group(partitioned, weight=3)
+    coordinators.lose_session(driver)
+    for group in groups:
+        other.delete_group(group).get()
+    driver.heartbeat()
+    member = driver._member_id
+    told = [other.get_member_capabilities(g, member).get() for g in (created, partitioned)]
+    assert told == [{"number": 1}, {"weight": 3}]
+    with pytest.raises(coordination.GroupNotCreated):
+        other.get_members(joined).get()
+    driver.heartbeat()
+
+
+def test_a_group_that_cannot_be_joined_again_holds_nothing_else_up(
+    coordinators: Coordinators, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, other = coordinators(), coordinators()
+    failing, fine = sorted([fresh("group"), fresh("group")])
+    for group in (failing, fine):
+        driver.join_group_create(group)
+    coordinators.lose_session(driver)
+    join = Groups.join
+
+    def refused(groups: Groups, group: bytes, *arguments: Any) -> None:
+        if group == failing:
+            raise UnexpectedAnswer("no")
+        join(groups, group, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Groups, "join", refused)
+        with pytest.raises(tooz.ToozError):
+            driver.heartbeat()
+        assert other.get_members(fine).get() == {driver._member_id}
+        # It does not keep locks either that were won without an answer.
+        lock, session = driver.get_lock(fresh("lock")), driver.session()
+        driver.client.acquire_lock(lock._latch, session.id, owner="unheard")
+        driver.abandon(lock._latch, session, "unheard")
+        with pytest.raises(tooz.ToozError):
+            driver.heartbeat()
+        assert lock.acquire(blocking=False)
+    assert other.get_members(failing).get() == set()
+    driver.heartbeat()
+    assert other.get_members(failing).get() == {driver._member_id}
+
+
+def test_every_node_can_be_asked_for_a_heartbeat_before_the_session_ends(
+    coordinators: Coordinators, patiences: Dict[str, float]
+) -> None:
+    driver = coordinators(timeout=2)
+    driver.heartbeat()
+    assert len(driver._settings.endpoints) * patiences["heartbeat"] <= 2
+
+
 def test_an_election_is_stood_for_again_after_the_session_was_lost(
     coordinators: Coordinators,
 ) -> None:
@@ -359,6 +553,62 @@ def test_candidates_lead_in_the_order_in_which_they_stood(coordinators: Coordina
     third.stop()
     first.run_watchers()
     assert noted.members(LeaderElected)[2:] == [first._member_id]
+
+
+def test_who_may_still_lead_after_standing_down_failed_is_not_told_again(
+    coordinators: Coordinators, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, group, noted = coordinators(), fresh("group"), Noted()
+    driver.create_group(group).get()
+    driver.watch_elected_as_leader(group, noted)
+    driver.run_watchers()
+    with monkeypatch.context() as patched:
+        patched.setattr(Client, "resign", failing)
+        with pytest.raises(tooz.ToozError):
+            driver.stand_down_group_leader(group)
+    driver.run_watchers()
+    driver.run_watchers()
+    assert len(noted.events) == 1
+    assert driver.stand_down_group_leader(group)
+
+
+def failing(*_: Any, **__: Any) -> None:
+    raise broken()
+
+
+def test_an_unwatch_that_failed_can_be_called_again_and_ends_the_candidacy(
+    coordinators: Coordinators, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader, driver, group, noted = coordinators(), coordinators(), fresh("group"), Noted()
+    leader.create_group(group).get()
+    for one in (leader, driver):
+        one.watch_elected_as_leader(group, noted)
+        one.run_watchers()
+    with monkeypatch.context() as patched:
+        patched.setattr(Client, "resign", failing)
+        with pytest.raises(tooz.ToozError):
+            driver.unwatch_elected_as_leader(group, noted)
+    driver.unwatch_elected_as_leader(group, noted)
+    assert coordinators.client.get_election(driver.ids.group(group)).waiting == 0
+    with pytest.raises(coordination.WatchCallbackNotFound):
+        driver.unwatch_elected_as_leader(group, noted)
+
+
+def test_an_election_that_a_callback_unwatches_is_not_stood_for_any_more(
+    coordinators: Coordinators,
+) -> None:
+    driver, noted = coordinators(), Noted()
+    first, second = sorted([fresh("group"), fresh("group")])
+
+    def callback(_: Any) -> None:
+        driver.unwatch_elected_as_leader(second, noted)
+
+    for group in (first, second):
+        driver.create_group(group).get()
+    driver.watch_elected_as_leader(first, callback)
+    driver.watch_elected_as_leader(second, noted)
+    driver.run_watchers()
+    assert noted.events == [] and driver.get_leader(second).get() is None
 
 
 def test_an_election_of_a_missing_group_is_refused(coordinators: Coordinators) -> None:
@@ -427,3 +677,52 @@ def test_a_stopped_coordinator_says_so_and_can_be_started_again(coordinators: Co
     assert lock.acquire(blocking=False)
 
 
+def test_what_was_asked_for_before_a_stop_does_not_hold_it_up(
+    coordinators: Coordinators, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = coordinators()
+    asked: List[int] = []
+    first, stopping = threading.Event(), threading.Event()
+
+    def names(_: Groups) -> List[bytes]:
+        asked.append(1)
+        first.set()
+        stopping.wait(30)
+        return []
+
+    monkeypatch.setattr(Groups, "names", names)
+    results = [driver.get_groups() for _ in range(4)]
+    assert first.wait(30)
+    with ThreadPoolExecutor(1) as pool:
+        stopped = pool.submit(driver.stop)
+        wait_for(lambda: driver._presence and driver._presence.is_over, "the stop")
+        stopping.set()
+        stopped.result()
+    assert results[0].get() == []
+    for result in results[1:]:
+        with pytest.raises(tooz.ToozError, match="not started"):
+            result.get()
+    assert len(asked) == 1
+
+
+def test_a_stop_does_not_wait_for_a_heart_that_hangs_and_a_start_gives_another_one(
+    coordinators: Coordinators, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = coordinators()
+    hanging, over, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def renew(_: Session) -> None:
+        hanging.set()
+        over.wait(30)
+        ended.set()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "renew", renew)
+        patched.setattr(tooz_driver, "CALL_SECONDS", 0.1)
+        driver.heart.start()
+        assert hanging.wait(30)
+        driver.stop()
+        assert not ended.is_set()
+    driver.start(start_heart=True)
+    over.set()
+    wait_for(lambda: driver.heart.beats >= 1, "a beat")

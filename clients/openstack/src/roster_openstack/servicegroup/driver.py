@@ -96,7 +96,7 @@ class RosterDriver(base.Driver):  # type: ignore[misc]
 
     def updated_time(self, service_ref: Mapping[str, Any]) -> Optional[datetime.datetime]:
         """When the service was last heard of, or its row last changed, whichever is later; in UTC.
-        The first is at most half a report interval (and 5 s) old."""
+        The first may be up to 5 s behind what the cluster knows."""
         in_row = _in_utc(service_ref["updated_at"])
         heard = self._process().times(service_ref["topic"]).of(service_ref["host"])
         if heard is None or in_row is None:

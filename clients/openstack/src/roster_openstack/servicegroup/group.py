@@ -15,6 +15,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional
 from roster_client import Call, Client, Event, RosterError, Watch
 from roster_client.clock import lease_now
 
+from ..times import time_of
 from .local_copy import LocalCopy, host_of
 
 LOG = logging.getLogger(__name__)
@@ -39,6 +40,11 @@ _PAUSE_SECONDS = 1.0
 
 # The times of renewals are asked for no more often, and at least this often while somebody asks.
 _TIMES_SECONDS_MAX = 5.0
+
+# Who wants a time waits so long at most for the cluster; after a failure it is not asked for a while,
+# so that nobody waits again.
+TIMES_PATIENCE_SECONDS = 2.0
+_TIMES_PAUSE_SECONDS = 30.0
 
 
 class GroupUnknown(Exception):
@@ -195,7 +201,8 @@ class Group:
 
 class RenewalTimes:
     """When each host of a group was last heard of, by the cluster's clock. The whole group is asked
-    for at once, and again only when a question comes after ``every`` seconds."""
+    for at once, and again only when a question comes after ``every`` seconds, or after a longer pause
+    where the cluster did not answer. Questions wait for ``client``, so its timeout is short."""
 
     def __init__(self, client: Client, app: str, every: float) -> None:
         self._client = client
@@ -203,6 +210,7 @@ class RenewalTimes:
         self._every = min(every, _TIMES_SECONDS_MAX)
         self._lock = threading.Lock()
         self._asked_at: Optional[float] = None
+        self._pause = self._every
         # Also of hosts that are gone: when they were last heard of stays true.
         self._times: Dict[str, datetime.datetime] = {}
 
@@ -220,29 +228,21 @@ class RenewalTimes:
         return self._times.get(host)
 
     def _due(self) -> bool:
-        return self._asked_at is None or lease_now() - self._asked_at >= self._every
+        return self._asked_at is None or lease_now() - self._asked_at >= self._pause
 
     def _ask(self) -> None:
         times: Dict[str, datetime.datetime] = {}
+        self._pause = _TIMES_PAUSE_SECONDS
         try:
             for instance in self._client.instances(self._app, heartbeats=True):
-                heard = parse_time(instance.get("last_heartbeat"))
+                heard = time_of(instance.get("last_heartbeat"))
                 host = host_of(instance["id"], instance)
                 if heard is not None:
                     times[host] = max(heard, times.get(host, heard))
             self._times = {**self._times, **times}
+            self._pause = self._every
         except RosterError as error:
             LOG.debug("The times of the service group %s cannot be told: %s", self._app, error)
         finally:
             # Also where it failed: the next row must not wait for it again.
             self._asked_at = lease_now()
-
-
-def parse_time(text: object) -> Optional[datetime.datetime]:
-    """A time of the API, ``2026-11-22T07:53:36.902Z``."""
-    if not isinstance(text, str):
-        return None
-    try:
-        return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -9,12 +10,18 @@ from oslo_config import cfg
 
 GROUP = "roster"
 
+# Where a node's API listens unless told otherwise.
+_PORT_DEFAULT = 7400
+
+_HOST_ALONE = re.compile(r"[\w.-]+|\[[0-9A-Fa-f:.]+\]")
+
 OPTIONS: List[Any] = [
     cfg.ListOpt(
         "endpoints",
         default=[],
-        help="The API addresses of Roster's nodes, such as 10.0.0.1:7401,10.0.0.2:7401,"
-        "10.0.0.3:7401. The next one is tried where one does not answer.",
+        help="The API addresses of Roster's nodes, such as 10.0.0.1:7400,10.0.0.2:7400,"
+        "10.0.0.3:7400. A port that is not given is 7400. The next one is tried where one does not "
+        "answer.",
     ),
     cfg.StrOpt(
         "prefix",
@@ -81,12 +88,17 @@ def read(conf: Any) -> Settings:
     if not given["endpoints"]:
         raise cfg.ConfigFileValueError(
             "servicegroup_driver = roster needs the addresses of Roster's nodes: set endpoints in "
-            "[roster], such as endpoints = 10.0.0.1:7401,10.0.0.2:7401,10.0.0.3:7401"
+            "[roster], such as endpoints = 10.0.0.1:7400,10.0.0.2:7400,10.0.0.3:7400"
         )
-    given["endpoints"] = tuple(given["endpoints"])
+    given["endpoints"] = tuple(map(with_port, given["endpoints"]))
     return Settings(
         **given,
         # Nova has seen to it that it is longer than the interval.
         service_down_time=float(conf.service_down_time),
         report_interval=float(conf.report_interval or 0),
     )
+
+
+def with_port(address: str) -> str:
+    """An address with the port that a host alone stands for; what is no address stays as it is."""
+    return f"{address}:{_PORT_DEFAULT}" if _HOST_ALONE.fullmatch(address) else address

@@ -12,11 +12,14 @@ from typing import Callable, Dict, Optional, TypeVar
 
 from roster_client import Client, Registration
 
-from .group import Group, RenewalTimes
+from .group import TIMES_PATIENCE_SECONDS, Group, RenewalTimes
 from .options import Settings
 from .presence import Member, Presence
 
 T = TypeVar("T")
+
+# A node that hangs leaves time for the others.
+_TIMES_SHARE_SECONDS = 0.5
 
 
 class Process:
@@ -25,6 +28,11 @@ class Process:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._client = Client(settings.endpoints, timeout=settings.timeout)
+        self._times_client = Client(
+            settings.endpoints,
+            timeout=min(settings.timeout, TIMES_PATIENCE_SECONDS),
+            share_min=_TIMES_SHARE_SECONDS,
+        )
         self._lock = threading.Lock()
         self._groups: Dict[str, Group] = {}
         self._times: Dict[str, RenewalTimes] = {}
@@ -42,7 +50,7 @@ class Process:
         """When the hosts of a group were last heard of."""
         app = self.settings.app(name)
         every = self.settings.report_interval / 2
-        return self._made(self._times, app, lambda: RenewalTimes(self._client, app, every))
+        return self._made(self._times, app, lambda: RenewalTimes(self._times_client, app, every))
 
     def presence(self, host: str) -> Presence:
         """What this process has registered for a host."""
@@ -69,6 +77,7 @@ class Process:
         for group in groups:
             group.close()
         self._client.close()
+        self._times_client.close()
 
     def _made(self, known: Dict[str, T], name: str, make: Callable[[], T]) -> T:
         there = known.get(name)
