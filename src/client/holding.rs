@@ -131,12 +131,7 @@ impl Held {
 
 /// Waits until the cluster tells that this claim has ended: the reason. For ever if it cannot tell:
 /// the lease tells then. `listed` is whether it was seen in a snapshot that is not complete yet.
-async fn told_end(
-    watch: &mut Watch,
-    listed: &mut bool,
-    session: &str,
-    token: Revision,
-) -> String {
+async fn told_end(watch: &mut Watch, listed: &mut bool, session: &str, token: Revision) -> String {
     let is_mine = |event: &Event| {
         #[derive(Deserialize)]
         struct Claim {
@@ -340,8 +335,7 @@ mod tests {
         let tell = |item| tell.unbounded_send(Ok(item)).expect("the watch is there");
         let (revision, line) = (Revision(7), Box::<str>::default());
         let mut listed = false;
-        let mut ended =
-            || told_end(&mut watch, &mut listed, "4", Revision(5)).now_or_never();
+        let mut ended = || told_end(&mut watch, &mut listed, "4", Revision(5)).now_or_never();
         tell(Item::SnapshotBegin { revision, line: line.clone() });
         tell(Item::Listed(Event::parse(MINE).expect("an event")));
         assert_eq!(ended(), None);

@@ -104,14 +104,15 @@ struct Checked {
 }
 
 impl Client {
-    /// Acquires a lock for a session, waiting for it at most so long (up to 10 minutes) in the order in which it was asked for. `owner` tells two holders of one session apart. The same owner
-    /// of the same session asking again gets the same token; so this goes on at the next node, in its
-    /// place, if one fails. Whoever gives up waiting for the answer leaves the queue.
+    /// Acquires a lock for a session, waiting for it at most so long (up to 10 minutes) in the order
+    /// in which it was asked for. `owner` tells two holders of one session apart. The same owner of the
+    /// same session asking again gets the same token; so this goes on at the next node, in its place, if
+    /// one fails. Whoever gives up waiting for the answer leaves the queue.
     ///
     /// # Errors
     /// See [`Client::send`]; `lock-held` if it was not free in time, `unknown-session` also if the
-    /// session ended meanwhile; [`Error::Invalid`] for a longer wait. If the outcome is unknown, it may be held: closing the session gives it
-    /// up.
+    /// session ended meanwhile; [`Error::Invalid`] for a longer wait. If the outcome is unknown, it may
+    /// be held: closing the session gives it up.
     pub async fn acquire_lock(
         &self,
         name: &str,
