@@ -30,7 +30,6 @@ async fn pages_follow_one_another_up_to_the_limit() {
         until: Some("2026-11-21T20:36:17Z".into()),
         limit: Some(3),
         order: Order::Ascending,
-        ..EventsRequest::default()
     });
     let first = events.next_page().await.expect("a page").expect("a first one");
     assert_eq!(revisions(&first), [9, 8]);
