@@ -11,6 +11,7 @@ mod ring;
 mod service;
 mod shards;
 mod table;
+mod tied;
 mod under;
 mod watch;
 
@@ -54,6 +55,12 @@ enum Sub {
     Election(election::Election),
     /// Show what services of OpenStack are here
     Service(service::Service),
+    /// Become a command that is killed when its parent ends
+    #[command(hide = true)]
+    RunFor(tied::RunFor),
+    /// Kill the own process group when the input ends
+    #[command(hide = true)]
+    GuardGroup(tied::GuardGroup),
 }
 
 #[derive(Debug, clap::Args)]
@@ -96,6 +103,8 @@ pub fn main() -> ExitCode {
         Sub::Lock(lock) => on_runtime(None, async { asking::exit(lock.run().await) }),
         Sub::Election(election) => on_runtime(None, async { asking::exit(election.run().await) }),
         Sub::Service(service) => on_runtime(None, async { asking::exit(service.run().await) }),
+        Sub::RunFor(run) => run.run(),
+        Sub::GuardGroup(guard) => on_runtime(Some(1), async { asking::exit(guard.run().await) }),
         Sub::Watch(watch) => on_runtime(None, async { asking::exit(watch.run().await) }),
         Sub::Events(events) => on_runtime(None, async { asking::exit(events.run().await) }),
     }

@@ -47,6 +47,8 @@ pub(super) enum End {
     NotAll(&'static str),
     Output(io::Error),
     Signals(io::Error),
+    /// What was run for the user cannot be waited for.
+    Waiting(io::Error),
     /// What was run for the user ended with this code, which is passed on. All has been told.
     Code(u8),
 }
@@ -76,6 +78,9 @@ pub(super) fn exit(result: Result<(), End>) -> ExitCode {
         Err(End::Code(code)) => ExitCode::from(code),
         Err(End::NotAll(what)) => fail(CONFLICT, &what),
         Err(End::Output(e)) => fail(FAILED, &format!("cannot write the output: {e}")),
+        Err(End::Waiting(e)) => {
+            fail(FAILED, &format!("cannot tell how the command has ended: {e}"))
+        }
         Err(End::Signals(e)) => fail(FAILED, &format!("cannot listen for signals: {e}")),
     }
 }
@@ -92,7 +97,7 @@ const LATER: u8 = 5;
 fn code_of(error: &Error) -> u8 {
     match error {
         Error::Invalid(_) => USAGE,
-        Error::NoAnswer { .. } => LATER,
+        Error::NoAnswer { .. } | Error::Unheard { .. } => LATER,
         Error::NotRoster { .. } | Error::Compacted { .. } | Error::TooLarge { .. } => FAILED,
         Error::Refused(problem) => match problem.status {
             400 => USAGE,
@@ -169,5 +174,6 @@ mod tests {
         assert_eq!(codes, [2, 1, 3, 4, 4, 1, 1, 5, 5]);
         let (endpoint, detail) = (String::new(), String::new());
         assert_eq!(code_of(&Error::NoAnswer { endpoint, detail, outcome: Outcome::Nothing }), 5);
+        assert_eq!(code_of(&Error::Unheard { session: "4".into() }), 5);
     }
 }

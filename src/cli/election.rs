@@ -1,6 +1,7 @@
 //! `roster election`: who leads, and standing for it.
 
 use std::ffi::OsString;
+use std::ops::ControlFlow;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use super::lock::{broken_text, let_go, session_settings};
 use super::ring::word;
 use super::shards::pages;
 use super::table::escaped;
-use super::under::{Signals, Under};
+use super::under::{Signals, Under, look_up};
 use crate::client::{Action, Call, CandidateSettings, Event, Item, Latch, Revision, WatchRequest};
 use crate::config::Span;
 use crate::shutdown;
@@ -35,8 +36,10 @@ enum What {
     ///
     /// Without a command it prints a line when it leads and stands until it is stopped; when the lead
     /// is lost it ends with exit code 4. A command finds ROSTER_ELECTION_NAME and ROSTER_ELECTION_TOKEN
-    /// in its environment. When the lead may be another's soon, the command gets SIGTERM, and SIGKILL a
-    /// tenth of the TTL later; the exit code is 4 then, otherwise the command's. Signals are passed on.
+    /// in its environment. When the lead may be another's soon, the command and what it has started get
+    /// SIGTERM, and SIGKILL a tenth of the TTL later; the exit code is 4 then, otherwise the command's.
+    /// Signals are passed on. What happens when this program itself is killed, and what is out of its
+    /// reach, is as for `roster lock run`.
     #[command(
         after_help = "Example: roster election campaign scheduler --value 10.0.0.1:8719 -- ./scheduler"
     )]
@@ -268,13 +271,15 @@ impl Seat {
 
 impl Campaign {
     async fn run(self) -> Result<(), End> {
+        look_up(&self.command)?;
         let mut signals = Signals::caught()?;
         let client = self.target.client()?;
         let session = session_settings("roster election campaign", self.ttl);
         let settings = CandidateSettings { session, value: self.value.clone() };
-        let candidate = tokio::select! {
-            candidate = client.stand(&self.name, &settings) => candidate?,
-            end = signals.ended() => return Err(end),
+        let standing = client.stand_unless(&self.name, &settings, signals.ended());
+        let candidate = match standing.await? {
+            ControlFlow::Continue(candidate) => candidate,
+            ControlFlow::Break(end) => return Err(end),
         };
         let led = tokio::select! {
             token = candidate.leads() => token.map_err(End::from),

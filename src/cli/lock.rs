@@ -1,6 +1,8 @@
 //! `roster lock`: who holds which lock, and holding one.
 
 use std::ffi::OsString;
+use std::ops::ControlFlow;
+use std::pin::pin;
 
 use serde_json::{Value, json};
 
@@ -9,7 +11,7 @@ use super::grid::Grid;
 use super::ring::word;
 use super::shards::pages;
 use super::table::escaped;
-use super::under::{Signals, Under};
+use super::under::{Signals, Under, look_up};
 use crate::client::{
     AcquiredLock, Call, Client, Error, Latch, LockMode, LockSettings, Revision, SessionSettings,
 };
@@ -46,9 +48,17 @@ enum What {
     ///
     /// The command finds ROSTER_LOCK_NAME and ROSTER_LOCK_TOKEN in its environment. When the lock may
     /// be another's soon, since no node was reached for most of the TTL, or is another's, since an
-    /// operator broke it, the command gets SIGTERM, and SIGKILL a tenth of the TTL later; the exit code
-    /// is 4 then, as it is if the lock was not free in time. Signals are passed on. Unless standard
-    /// input is a terminal, the command has a process group of its own, and signals are for all of it.
+    /// operator broke it, the command and what it has started get SIGTERM, and SIGKILL a tenth of the
+    /// TTL later, or when the command has ended; the exit code is 4 then, as it is if the lock was not
+    /// free in time. While it waits, the exit code is 5 if the cluster goes away, 3 if its session was
+    /// ended. Signals are passed on. Unless standard input is a terminal, the command has a process
+    /// group of its own, and signals are for all of it.
+    ///
+    /// If this program itself is killed (SIGKILL, out of memory), the command and its process group are
+    /// killed with it, by SIGKILL: nobody is left who could send SIGTERM first. At a terminal, where
+    /// there is no such group, that is the command alone, and what it has started goes on. Out of
+    /// reach always are daemons that the command has detached from itself, programs that change who
+    /// they run as (sudo), and what goes on while this program alone is stopped (SIGSTOP).
     #[command(
         after_help = "Example: roster lock run backup/db1 --wait 30s -- pg_dump -f db1.sql db1"
     )]
@@ -225,13 +235,22 @@ impl Acquire {
     /// Its session lives for the TTL from now on, and while it waits is kept alive.
     async fn acquire_with_own(&self, client: &Client) -> Result<(String, AcquiredLock), End> {
         let settings = session_settings("roster lock acquire", self.ttl);
-        let session = client.keep_session(&settings).await?;
-        match self.acquire(client, session.id()).await {
+        let mut signals = Signals::caught()?;
+        let opened = client.keep_session_unless(&settings, pin!(signals.ended())).await?;
+        let session = match opened {
+            ControlFlow::Continue(session) => session,
+            ControlFlow::Break(end) => return Err(end),
+        };
+        let acquired = tokio::select! {
+            acquired = self.acquire(client, session.id()) => acquired.map_err(End::from),
+            lost = session.lost_because() => Err(lost.into()),
+            end = signals.ended() => Err(end),
+        };
+        match acquired {
             Ok(acquired) => Ok((session.id().to_owned(), acquired)),
-            Err(error) => {
-                // Whatever fails here ends with the TTL.
-                drop(session.close().await);
-                Err(error.into())
+            Err(end) => {
+                session.close_soon().await;
+                Err(end)
             }
         }
     }
@@ -293,14 +312,15 @@ pub(super) fn broken_text(latch: &str, name: &str, answer: &Value) -> String {
 
 impl Run {
     async fn run(self) -> Result<(), End> {
+        look_up(&self.command)?;
         let mut signals = Signals::caught()?;
         let client = self.target.client()?;
         let (Span(wait), Span(ttl)) = (self.wait, self.ttl);
         let session = session_settings("roster lock run", self.ttl);
         let settings = LockSettings { session, mode: mode(self.shared), wait };
-        let held = tokio::select! {
-            held = client.lock(&self.name, &settings) => held?,
-            end = signals.ended() => return Err(end),
+        let held = match client.lock_unless(&self.name, &settings, signals.ended()).await? {
+            ControlFlow::Continue(held) => held,
+            ControlFlow::Break(end) => return Err(end),
         };
         let under = Under {
             what: format!("lock {:?}", self.name),

@@ -12,11 +12,8 @@ use crate::client::{Call, Client, Error};
 /// The largest page of a list.
 const PAGE: usize = 10_000;
 
-/// What marks, in their metadata, the instances that Nova's driver registers.
-const MARK: (&str, &str) = ("servicegroup", "nova");
-
-/// The state of an instance that takes work.
-const UP: &str = "up";
+/// The instances that Nova's driver registers, by the mark in their metadata.
+const OURS: &str = r#"metadata.servicegroup == "nova""#;
 
 /// Show what services of OpenStack are here
 #[derive(Debug, clap::Args)]
@@ -29,9 +26,9 @@ pub(super) struct Service {
 enum What {
     /// Show Nova's services as `nova-manage service list` did, a row per binary and host
     ///
-    /// Only those that are here: a service whose processes are gone is not in the registry. XXX is one
-    /// that an operator has taken out. Status is "-": whether a service is disabled is in Nova's
-    /// database.
+    /// Only those that are here: a service whose processes are gone is not in the registry. So State is
+    /// always ":-)", as Nova's driver answers: what is here is up, also what an operator drains or has
+    /// in maintenance. Status is "-": whether a service is disabled is in Nova's database.
     #[command(after_help = "Example: roster service list --prefix nova.comp")]
     List(List),
 }
@@ -53,17 +50,14 @@ struct Instance {
     zone: String,
     #[serde(default)]
     metadata: BTreeMap<String, String>,
-    #[serde(default)]
-    state: String,
     /// RFC 3339, UTC.
     last_heartbeat: Option<String>,
 }
 
-/// One service of one host: it is up while any of its processes is.
+/// One service of one host: it is up while any of its processes is here, in whatever state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Row {
     zone: String,
-    is_up: bool,
     updated_at: Option<String>,
     processes: usize,
 }
@@ -78,66 +72,59 @@ impl Service {
 
 impl List {
     async fn run(self) -> Result<(), End> {
-        let instances = all(&self.target.client()?).await?;
-        let ours = instances.into_iter().filter(|instance| instance.app.starts_with(&self.prefix));
-        let rows = folded(ours);
+        let rows = self.rows(&self.target.client()?).await?;
         match self.target.output {
             Output::Json => rows.iter().try_for_each(|(key, row)| print(&as_json(key, row))),
             Output::Table => print(&as_table(&rows)),
         }
     }
+
+    /// Asks for one page after the other, and keeps of each only its services.
+    async fn rows(&self, client: &Client) -> Result<Rows, Error> {
+        #[derive(Deserialize)]
+        struct Page {
+            instances: Vec<Instance>,
+            next_cursor: Option<String>,
+        }
+        let (mut rows, mut cursor) = (Rows::new(), None::<String>);
+        loop {
+            let mut call = Call::get("/v1/instances".into()).query("filter", OURS);
+            call = call.query("heartbeats", true).query("limit", PAGE);
+            if let Some(cursor) = &cursor {
+                call = call.query("cursor", cursor);
+            }
+            let page: Page = client.send(call).await?.json()?;
+            let ours = page.instances.into_iter();
+            fold(&mut rows, ours.filter(|instance| instance.app.starts_with(&self.prefix)));
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                return Ok(rows);
+            }
+        }
+    }
 }
 
-async fn all(client: &Client) -> Result<Vec<Instance>, Error> {
-    #[derive(Deserialize)]
-    struct Page {
-        instances: Vec<Instance>,
-        next_cursor: Option<String>,
-    }
-    let (mut all, mut cursor) = (Vec::new(), None::<String>);
-    loop {
-        let mut call = Call::get("/v1/instances".into());
-        call = call.query("heartbeats", true).query("limit", PAGE);
-        if let Some(cursor) = &cursor {
-            call = call.query("cursor", cursor);
-        }
-        let page: Page = client.send(call).await?.json()?;
-        all.extend(page.instances);
-        cursor = page.next_cursor;
-        if cursor.is_none() {
-            return Ok(all);
-        }
-    }
-}
+/// By binary and host.
+type Rows = BTreeMap<(String, String), Row>;
 
-/// Rows by binary and host.
-fn folded(instances: impl Iterator<Item = Instance>) -> BTreeMap<(String, String), Row> {
-    let mut rows = BTreeMap::<_, Row>::new();
-    for Instance { zone, metadata, state, last_heartbeat, .. } in instances {
-        if metadata.get(MARK.0).map(String::as_str) != Some(MARK.1) {
-            continue;
-        }
+fn fold(rows: &mut Rows, instances: impl Iterator<Item = Instance>) {
+    for Instance { zone, metadata, last_heartbeat, .. } in instances {
         let text = |name: &str| metadata.get(name).cloned().unwrap_or_else(|| "-".into());
         let row = rows.entry((text("binary"), text("host"))).or_default();
-        let is_up = state == UP;
-        // Of processes that disagree, one that is up knows where it is.
-        if row.processes == 0 || (is_up && !row.is_up) {
-            row.zone = zone;
+        // Of times in this form the later one is the greater text. Of processes that disagree, the one
+        // that was heard last knows where it is.
+        if row.processes == 0 || last_heartbeat > row.updated_at {
+            (row.zone, row.updated_at) = (zone, last_heartbeat);
         }
-        row.is_up |= is_up;
-        // Of times in this form the later one is the greater text.
-        row.updated_at = row.updated_at.take().max(last_heartbeat);
         row.processes += 1;
     }
-    rows
 }
 
-fn as_table(rows: &BTreeMap<(String, String), Row>) -> String {
+fn as_table(rows: &Rows) -> String {
     let mut grid = Grid::new(&["Binary", "Host", "Zone", "Status", "State", "Updated_At"]);
     for ((binary, host), row) in rows {
-        let state = if row.is_up { ":-)" } else { "XXX" };
         let updated_at = row.updated_at.as_deref().map_or_else(|| "-".into(), to_seconds);
-        grid.row(&[binary, host, &row.zone, &"-", &state, &updated_at]);
+        grid.row(&[binary, host, &row.zone, &"-", &":-)", &updated_at]);
     }
     grid.text()
 }
@@ -149,10 +136,9 @@ fn to_seconds(time: &str) -> String {
 }
 
 fn as_json((binary, host): &(String, String), row: &Row) -> String {
-    let Row { zone, is_up, updated_at, processes } = row;
-    let state = if *is_up { UP } else { "down" };
+    let Row { zone, updated_at, processes } = row;
     let told = json!({
-        "binary": binary, "host": host, "zone": zone, "status": null, "state": state,
+        "binary": binary, "host": host, "zone": zone, "status": null, "state": "up",
         "updated_at": updated_at, "processes": processes,
     });
     told.to_string()
@@ -173,19 +159,17 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_one_row_and_up_while_any_of_its_processes_is() {
-        let mut other = process("nova.compute", "h9/1", "up", "2026-11-21T20:36:17.350Z");
-        other.metadata.remove("servicegroup");
+    fn a_host_is_one_row_and_up_while_any_of_its_processes_is_here() {
         let instances = [
-            process("nova.conductor", "h1/7", "out_of_service", "2026-11-21T20:36:19.350Z"),
+            process("nova.conductor", "h1/7", "draining", "2026-11-21T20:36:19.350Z"),
             process("nova.conductor", "h1/8", "up", "2026-11-21T20:36:18.350Z"),
-            process("nova.compute", "h2/9", "out_of_service", "2026-11-21T20:36:17.350Z"),
-            other,
+            process("nova.compute", "h2/9", "maintenance", "2026-11-21T20:36:17.350Z"),
         ];
-        let rows = folded(instances.into_iter());
+        let mut rows = Rows::new();
+        fold(&mut rows, instances.into_iter());
         let lines = [
             "Binary          Host  Zone  Status  State  Updated_At",
-            "nova-compute    h2    nova  -       XXX    2026-11-21 20:36:17",
+            "nova-compute    h2    nova  -       :-)    2026-11-21 20:36:17",
             "nova-conductor  h1    nova  -       :-)    2026-11-21 20:36:19",
         ];
         assert_eq!(as_table(&rows), lines.join("\n"));

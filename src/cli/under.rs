@@ -1,17 +1,22 @@
 //! A command that runs while a lock or a lead is held, and is ended when it may be lost.
 
-use std::ffi::OsString;
+use std::env;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use tokio::process::{Child, Command};
+use rustix::fs::{Access, access};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::Child;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 use super::asking::{CONFLICT, End, note};
+use super::tied::{Guard, adopt_orphans, descendants, kill_descendants, tied};
 use crate::client::Held;
 
 /// A command that was told to end when its lock may be lost gets this part of the TTL for it. The
@@ -65,6 +70,51 @@ impl Signals {
     }
 }
 
+/// Where a command is looked for if nobody says where.
+const PATH: &str = "/bin:/usr/bin";
+
+/// Looks for a command, before anything is waited for to run it.
+pub(super) fn look_up(command: &[OsString]) -> Result<(), End> {
+    let Some(program) = command.first() else { return Ok(()) };
+    find(program).map_err(|e| {
+        note(&format!("cannot run {}: {e}", program.display()));
+        End::Code(code_of_failure(&e))
+    })
+}
+
+/// As the system will look for it.
+fn find(program: &OsStr) -> io::Result<()> {
+    if program.as_bytes().contains(&b'/') {
+        return check(Path::new(program));
+    }
+    let path = env::var_os("PATH").unwrap_or_else(|| PATH.into());
+    let mut problem = io::Error::from(io::ErrorKind::NotFound);
+    for folder in env::split_paths(&path) {
+        match check(&folder.join(program)) {
+            Ok(()) => return Ok(()),
+            Err(e) if is_missing(&e) => {}
+            Err(e) => problem = e,
+        }
+    }
+    Err(problem)
+}
+
+fn check(program: &Path) -> io::Result<()> {
+    if program.metadata()?.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    Ok(access(program, Access::EXEC_OK)?)
+}
+
+fn is_missing(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Of a command that could not be run.
+pub(super) fn code_of_failure(e: &io::Error) -> u8 {
+    if is_missing(e) { NOT_FOUND } else { NOT_RUN }
+}
+
 /// What is run, and what it is told of what is held.
 pub(super) struct Under<'a> {
     /// For people: `lock "db"`.
@@ -89,52 +139,59 @@ impl Under<'_> {
     }
 
     async fn run_while(&self, held: &mut Held, signals: &mut Signals) -> Result<(), End> {
-        let mut process = self.started(held)?;
+        let mut process = self.started(held).await?;
         let mut killed_at = None::<Instant>;
         let status = loop {
             tokio::select! {
-                status = process.child.wait() => break status.map_err(End::Output)?,
+                status = process.child.wait() => break status.map_err(End::Waiting)?,
                 loss = held.lost(), if killed_at.is_none() => {
                     note(&format!("{} may be another's ({loss}); ending the command", self.what));
-                    process.signal(Signal::TERM);
+                    adopt_orphans();
+                    process.signal_all(Signal::TERM);
                     killed_at = Some(Instant::now() + self.ttl / PARTS_TO_END);
                 }
                 () = until(killed_at) => {
-                    process.signal(Signal::KILL);
-                    break process.child.wait().await.map_err(End::Output)?;
+                    process.signal_all(Signal::KILL);
+                    break process.child.wait().await.map_err(End::Waiting)?;
                 }
                 signal = signals.next() => process.pass_on(signal),
             }
         };
         if killed_at.is_some() {
             // Whatever it has started and not ended must not go on either.
-            process.signal(Signal::KILL);
+            process.signal_all(Signal::KILL);
+            kill_descendants().await;
             return Err(End::Code(CONFLICT));
         }
+        process.dismiss_guard();
         match code_of(status) {
             0 => Ok(()),
             code => Err(End::Code(code)),
         }
     }
 
-    fn started(&self, held: &Held) -> Result<Process, End> {
-        let [program, arguments @ ..] = self.command else { return Err(End::Code(NOT_RUN)) };
+    async fn started(&self, held: &Held) -> Result<Process, End> {
+        self.start(held).await.map_err(|e| {
+            let program = self.command.first().map(OsString::as_os_str).unwrap_or_default();
+            note(&format!("cannot run {}: {e}", program.display()));
+            End::Code(NOT_RUN)
+        })
+    }
+
+    async fn start(&self, held: &Held) -> io::Result<Process> {
         // What reads from a terminal must be of the group that has the terminal.
-        let group = !io::stdin().is_terminal();
-        let mut command = Command::new(program);
-        command.args(arguments).envs(self.environment.iter().copied());
+        let guard = match io::stdin().is_terminal() {
+            true => None,
+            false => Some(Guard::start().await?),
+        };
+        let mut command = tied(self.command)?;
+        command.envs(self.environment.iter().copied());
         command.env(self.token, held.token().to_string()).kill_on_drop(true);
-        if group {
-            command.process_group(0);
+        if let Some(guard) = &guard {
+            command.process_group(guard.group());
         }
-        match command.spawn() {
-            Ok(child) => Ok(Process { pid: pid_of(&child), child, group }),
-            Err(e) => {
-                note(&format!("cannot run {}: {e}", program.display()));
-                let missing = e.kind() == io::ErrorKind::NotFound;
-                Err(End::Code(if missing { NOT_FOUND } else { NOT_RUN }))
-            }
-        }
+        let child = command.spawn()?;
+        Ok(Process { pid: pid_of(&child), child, guard })
     }
 }
 
@@ -159,14 +216,15 @@ fn code_of(status: ExitStatus) -> u8 {
 struct Process {
     child: Child,
     pid: Option<Pid>,
-    /// It leads a process group of its own, and all signals are for the group.
-    group: bool,
+    /// Of its own process group, and all signals are for the group. None at a terminal.
+    guard: Option<Guard>,
 }
 
 impl Process {
     /// A key on the terminal, such as Ctrl-C, has reached the command already.
     fn pass_on(&self, signal: Signal) {
-        let from_keyboard = !self.group && (signal == Signal::INT || signal == Signal::QUIT);
+        let from_keyboard =
+            self.guard.is_none() && (signal == Signal::INT || signal == Signal::QUIT);
         if !from_keyboard {
             self.signal(signal);
         }
@@ -174,10 +232,28 @@ impl Process {
 
     fn signal(&self, signal: Signal) {
         // Who has ended meanwhile needs no signal.
-        match (self.pid, self.group) {
-            (Some(pid), true) => drop(kill_process_group(pid, signal)),
-            (Some(pid), false) if self.child.id().is_some() => drop(kill_process(pid, signal)),
-            (Some(_) | None, _) => {}
+        match (&self.guard, self.pid) {
+            (Some(guard), _) => guard.signal(signal),
+            (None, Some(pid)) if self.child.id().is_some() => drop(kill_process(pid, signal)),
+            (None, Some(_) | None) => {}
+        }
+    }
+
+    /// Also for what it has started, where that has no group.
+    fn signal_all(&self, signal: Signal) {
+        let started = match (&self.guard, self.pid) {
+            (None, Some(pid)) if self.child.id().is_some() => descendants(pid),
+            (None, Some(_) | None) | (Some(_), _) => Vec::new(),
+        };
+        self.signal(signal);
+        for pid in started {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    fn dismiss_guard(&mut self) {
+        if let Some(guard) = &mut self.guard {
+            guard.dismiss();
         }
     }
 }

@@ -44,6 +44,16 @@ pub enum Error {
         /// What is known of the call.
         outcome: Outcome,
     },
+    /// No heartbeat of a session was answered for most of its TTL while something was waited for: what
+    /// hangs off the session may be gone with it.
+    #[error(
+        "no heartbeat of session {session} was answered in time, so the wait was given up; try again \
+         when the cluster answers"
+    )]
+    Unheard {
+        /// The session that nobody heard.
+        session: String,
+    },
     /// The changes after the asked revision are kept on no node that was asked.
     #[error(
         "the changes that were asked for are not kept any more ({detail}); list again, and watch \
@@ -75,6 +85,7 @@ impl Error {
             Self::Invalid(_) | Self::Compacted { .. } | Self::TooLarge { .. } => Outcome::Nothing,
             Self::Refused(problem) => problem.outcome,
             Self::NoAnswer { outcome, .. } | Self::NotRoster { outcome, .. } => *outcome,
+            Self::Unheard { .. } => Outcome::Unknown,
         }
     }
 
@@ -86,6 +97,7 @@ impl Error {
             Self::Invalid(_)
             | Self::NoAnswer { .. }
             | Self::NotRoster { .. }
+            | Self::Unheard { .. }
             | Self::TooLarge { .. } => "",
         }
     }
@@ -95,7 +107,7 @@ impl Error {
         match self {
             Self::Invalid(_) | Self::Compacted { .. } | Self::TooLarge { .. } => false,
             Self::Refused(problem) => problem.retryable,
-            Self::NoAnswer { .. } | Self::NotRoster { .. } => true,
+            Self::NoAnswer { .. } | Self::NotRoster { .. } | Self::Unheard { .. } => true,
         }
     }
 
@@ -106,6 +118,7 @@ impl Error {
             Self::Invalid(_)
             | Self::NoAnswer { .. }
             | Self::NotRoster { .. }
+            | Self::Unheard { .. }
             | Self::Compacted { .. }
             | Self::TooLarge { .. } => None,
         }
@@ -118,7 +131,10 @@ impl Error {
             Self::NoAnswer { outcome, .. } | Self::NotRoster { outcome, .. } => {
                 *outcome = Outcome::Unknown;
             }
-            Self::Invalid(_) | Self::Compacted { .. } | Self::TooLarge { .. } => {}
+            Self::Invalid(_)
+            | Self::Unheard { .. }
+            | Self::Compacted { .. }
+            | Self::TooLarge { .. } => {}
         }
         self
     }
@@ -132,6 +148,7 @@ impl Error {
             Self::Invalid(_)
             | Self::Refused(_)
             | Self::NotRoster { .. }
+            | Self::Unheard { .. }
             | Self::Compacted { .. }
             | Self::TooLarge { .. } => self,
         }

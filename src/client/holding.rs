@@ -1,6 +1,10 @@
 //! A lock or a lead with a session of its own: kept, told of when it is lost, given back.
 
+use std::convert::Infallible;
 use std::fmt;
+use std::future::pending;
+use std::ops::ControlFlow;
+use std::pin::pin;
 use std::time::Duration;
 
 use roster_storage::names::Revision;
@@ -9,7 +13,7 @@ use serde::Deserialize;
 use super::Client;
 use super::error::Error;
 use super::event::{Action, Event};
-use super::latches::{Latch, LockMode};
+use super::latches::{Latch, LockMode, checked_wait};
 use super::lease::Lease;
 use super::ring::POLL;
 use super::session::{KeptSession, SessionSettings};
@@ -22,7 +26,7 @@ pub struct LockSettings {
     pub session: SessionSettings,
     /// Alone, or with others.
     pub mode: LockMode,
-    /// How long to wait for it, at most 10 minutes.
+    /// How long to wait for it, at most 10 minutes: a longer wait is refused.
     pub wait: Duration,
 }
 
@@ -63,6 +67,9 @@ pub struct Held {
     name: String,
     token: Revision,
     watch: Watch,
+    /// It was seen in the snapshot that is not complete yet. Kept here, since a wait for the end that
+    /// is cancelled goes on in the middle of it.
+    listed: bool,
 }
 
 impl Held {
@@ -80,7 +87,8 @@ impl Held {
         };
         let from = Some(token);
         let request = WatchRequest { locks, elections, from, restart: true, ..Default::default() };
-        Self { session, name: name.into(), token, watch: client.watch(request) }
+        let watch = client.watch(request);
+        Self { session, name: name.into(), token, watch, listed: false }
     }
 
     /// The lock, or the election.
@@ -105,9 +113,10 @@ impl Held {
 
     /// Waits until it may be another's: what is done under it must stop at once. May be cancelled.
     pub async fn lost(&mut self) -> Loss {
+        let Self { session, token, watch, listed, .. } = self;
         tokio::select! {
-            () = self.session.lost() => Loss::LeaseOver,
-            reason = told_end(&mut self.watch, self.session.id(), self.token) => Loss::Ended(reason),
+            () = session.lost() => Loss::LeaseOver,
+            reason = told_end(watch, listed, session.id(), *token) => Loss::Ended(reason),
         }
     }
 
@@ -121,8 +130,8 @@ impl Held {
 }
 
 /// Waits until the cluster tells that this claim has ended: the reason. For ever if it cannot tell:
-/// the lease tells then.
-async fn told_end(watch: &mut Watch, session: &str, token: Revision) -> String {
+/// the lease tells then. `listed` is whether it was seen in a snapshot that is not complete yet.
+async fn told_end(watch: &mut Watch, listed: &mut bool, session: &str, token: Revision) -> String {
     let is_mine = |event: &Event| {
         #[derive(Deserialize)]
         struct Claim {
@@ -132,12 +141,11 @@ async fn told_end(watch: &mut Watch, session: &str, token: Revision) -> String {
         let claim = event.value_as::<Claim>();
         claim.is_some_and(|claim| claim.session == session && claim.token == Some(token))
     };
-    let mut listed = false;
     loop {
         match watch.next().await {
-            Ok(Item::SnapshotBegin { .. }) => listed = false,
-            Ok(Item::Listed(event)) => listed |= is_mine(&event),
-            Ok(Item::SnapshotEnd { .. }) if !listed => return "it is not there any more".into(),
+            Ok(Item::SnapshotBegin { .. }) => *listed = false,
+            Ok(Item::Listed(event)) => *listed |= is_mine(&event),
+            Ok(Item::SnapshotEnd { .. }) if !*listed => return "it is not there any more".into(),
             Ok(Item::Changed(event)) if event.action == Action::Delete && is_mine(&event) => {
                 return event.reason.unwrap_or_default();
             }
@@ -149,7 +157,7 @@ async fn told_end(watch: &mut Watch, session: &str, token: Revision) -> String {
                 | Item::Interrupted { .. }
                 | Item::Resumed { .. },
             ) => {}
-            Err(_) => std::future::pending().await,
+            Err(_) => pending().await,
         }
     }
 }
@@ -158,19 +166,49 @@ impl Client {
     /// Acquires a lock with a session of its own, which is kept from then on.
     ///
     /// # Errors
-    /// See [`Client::acquire_lock`]: nothing is held then, and nothing waited for.
+    /// See [`Client::acquire_lock`]: nothing is held then, and nothing waited for. [`Error::Unheard`] if
+    /// the cluster went away during the wait.
     pub async fn lock(&self, name: &str, settings: &LockSettings) -> Result<Held, Error> {
+        match self.lock_unless(name, settings, pending::<Infallible>()).await? {
+            ControlFlow::Continue(held) => Ok(held),
+            ControlFlow::Break(never) => match never {},
+        }
+    }
+
+    /// As [`Client::lock`], unless `stop` comes first, whose value it gives then: the session is closed,
+    /// and so nothing held or waited for, if the cluster answers within 2 s. Dropping [`Client::lock`]
+    /// leaves the session behind until its TTL is over.
+    ///
+    /// # Errors
+    /// As [`Client::lock`].
+    pub async fn lock_unless<S>(
+        &self,
+        name: &str,
+        settings: &LockSettings,
+        stop: impl Future<Output = S>,
+    ) -> Result<ControlFlow<S, Held>, Error> {
         let LockSettings { session, mode, wait } = settings;
-        let session = self.keep_session(session).await?;
+        let wait = checked_wait(*wait)?;
+        let mut stop = pin!(stop);
+        let session = match self.keep_session_unless(session, stop.as_mut()).await? {
+            ControlFlow::Continue(session) => session,
+            ControlFlow::Break(stopped) => return Ok(ControlFlow::Break(stopped)),
+        };
         let acquired = tokio::select! {
-            acquired = self.acquire_lock(name, session.id(), "", *mode, *wait) => acquired,
-            () = session.lost() => Err(lost_in_the_queue()),
+            acquired = self.acquire_lock(name, session.id(), "", *mode, wait) => acquired,
+            lost = session.lost_because() => Err(lost),
+            stopped = stop => {
+                session.close_soon().await;
+                return Ok(ControlFlow::Break(stopped));
+            }
         };
         match acquired {
-            Ok(acquired) => Ok(Held::new(self, session, Latch::Lock, name, acquired.token)),
+            Ok(acquired) => {
+                let held = Held::new(self, session, Latch::Lock, name, acquired.token);
+                Ok(ControlFlow::Continue(held))
+            }
             Err(error) => {
-                // Whatever fails here ends with the TTL.
-                drop(session.close().await);
+                session.close_soon().await;
                 Err(error)
             }
         }
@@ -186,25 +224,47 @@ impl Client {
         name: &str,
         settings: &CandidateSettings,
     ) -> Result<Candidate, Error> {
-        let session = self.keep_session(&settings.session).await?;
-        let stands = self.campaign(name, session.id(), &settings.value, Duration::ZERO).await;
+        match self.stand_unless(name, settings, pending::<Infallible>()).await? {
+            ControlFlow::Continue(candidate) => Ok(candidate),
+            ControlFlow::Break(never) => match never {},
+        }
+    }
+
+    /// As [`Client::stand`], unless `stop` comes first, whose value it gives then: the session is
+    /// closed, if the cluster answers within 2 s.
+    ///
+    /// # Errors
+    /// As [`Client::stand`].
+    pub async fn stand_unless<S>(
+        &self,
+        name: &str,
+        settings: &CandidateSettings,
+        stop: impl Future<Output = S>,
+    ) -> Result<ControlFlow<S, Candidate>, Error> {
+        let CandidateSettings { session, value } = settings;
+        let mut stop = pin!(stop);
+        let session = match self.keep_session_unless(session, stop.as_mut()).await? {
+            ControlFlow::Continue(session) => session,
+            ControlFlow::Break(stopped) => return Ok(ControlFlow::Break(stopped)),
+        };
+        let stands = tokio::select! {
+            stands = self.campaign(name, session.id(), value, Duration::ZERO) => stands,
+            stopped = stop => {
+                session.close_soon().await;
+                return Ok(ControlFlow::Break(stopped));
+            }
+        };
         match stands {
-            Ok(_) => Ok(Candidate {
-                client: self.clone(),
-                name: name.into(),
-                value: settings.value.clone(),
-                session,
-            }),
+            Ok(_) => {
+                let (client, name, value) = (self.clone(), name.into(), value.clone());
+                Ok(ControlFlow::Continue(Candidate { client, name, value, session }))
+            }
             Err(error) => {
-                drop(session.close().await);
+                session.close_soon().await;
                 Err(error)
             }
         }
     }
-}
-
-fn lost_in_the_queue() -> Error {
-    Error::Invalid("no heartbeat of the session was answered in time while it waited".into())
 }
 
 /// A candidate of an election, which may lead or not.
@@ -226,13 +286,14 @@ impl Candidate {
     /// it keeps its place.
     ///
     /// # Errors
-    /// If it is no candidate any more, or may not be; a node that fails is no error.
+    /// If it is no candidate any more, or may not be, as by [`Error::Unheard`]; a node that fails is no
+    /// error.
     pub async fn leads(&self) -> Result<Revision, Error> {
         let Self { client, name, value, session } = self;
         loop {
             let campaigned = tokio::select! {
                 campaigned = client.campaign(name, session.id(), value, POLL) => campaigned,
-                () = session.lost() => Err(lost_in_the_queue()),
+                lost = session.lost_because() => return Err(lost),
             };
             match campaigned {
                 Ok(Some(token)) => return Ok(token),
@@ -255,5 +316,33 @@ impl Candidate {
     /// See [`Client::send`].
     pub async fn leave(self) -> Result<(), Error> {
         self.session.close().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use futures::channel::mpsc;
+
+    use super::*;
+
+    const MINE: &str = r#"{"event":"put","kind":"latch","latch":"lock","id":"db","revision":5,"value":{"session":"4","owner":"","mode":"exclusive","token":5}}"#;
+
+    #[test]
+    fn a_wait_for_the_end_that_is_cancelled_within_a_snapshot_forgets_nothing_of_it() {
+        let (tell, told) = mpsc::unbounded();
+        let mut watch = Watch::of(told);
+        let tell = |item| tell.unbounded_send(Ok(item)).expect("the watch is there");
+        let (revision, line) = (Revision(7), Box::<str>::default());
+        let mut listed = false;
+        let mut ended = || told_end(&mut watch, &mut listed, "4", Revision(5)).now_or_never();
+        tell(Item::SnapshotBegin { revision, line: line.clone() });
+        tell(Item::Listed(Event::parse(MINE).expect("an event")));
+        assert_eq!(ended(), None);
+        tell(Item::SnapshotEnd { revision, line: line.clone() });
+        assert_eq!(ended(), None, "it is there");
+        tell(Item::SnapshotBegin { revision, line: line.clone() });
+        tell(Item::SnapshotEnd { revision, line });
+        assert_eq!(ended().as_deref(), Some("it is not there any more"));
     }
 }

@@ -17,6 +17,13 @@ use super::{Client, Options};
 /// Heartbeats are not sent more often than this, whatever a node says.
 pub(super) const HEARTBEAT_EVERY_MIN: Duration = Duration::from_millis(10);
 
+/// A heartbeat that nobody answered is followed by the next one after this part of the usual time, as
+/// long as that may still come in time...
+const PARTS_UNTIL_NEXT_TRY: u32 = 10;
+
+/// ...and at the latest after this: an outage that ends is noticed at once, whatever the TTL.
+const NEXT_TRY_MAX: Duration = Duration::from_secs(1);
+
 /// While an epoch that this instance has adopted is not settled, heartbeats are sent so often: each
 /// answer may be the one that says that it is. But not for longer than somebody who died may be
 /// waited for: who lives and adopts nothing may never do so.
@@ -106,6 +113,7 @@ impl Client {
             hear,
             adopted: to_adopt,
             adopted_at: None,
+            failed: false,
             stop: stop.clone(),
         };
         let task = AbortOnDropHandle::new(tokio::spawn(keeper.run()));
@@ -182,6 +190,15 @@ pub(super) fn heartbeat_limits(every: Duration, options: &Options) -> Limits {
     Limits { share: each, each, all: every }
 }
 
+/// How long to wait for the next heartbeat, of which nodes want one `every` so often: a little less,
+/// so that many that began together spread out. After one that nobody answered (`failed`) soon, while
+/// what it keeps is still safe: a whole interval later may be too late.
+pub(super) fn until_next_beat(every: Duration, failed: bool, lease: &Heard) -> Duration {
+    let in_time = failed && lease.safe_until > Moment::now();
+    let most = if in_time { (every / PARTS_UNTIL_NEXT_TRY).min(NEXT_TRY_MAX) } else { every };
+    most.max(HEARTBEAT_EVERY_MIN).mul_f64(0.9 + fastrand::f64() / 10.0)
+}
+
 /// Whether the cluster does not know the instance.
 fn is_gone(error: &Error) -> bool {
     ["unknown-instance", "unknown-app", "unknown-session"].contains(&error.code())
@@ -201,6 +218,8 @@ struct Keeper {
     /// The newest epoch of its app's ring that it has adopted, 0 if none.
     adopted: watch::Receiver<Revision>,
     adopted_at: Option<Instant>,
+    /// Nobody answered the last heartbeat.
+    failed: bool,
     stop: CancellationToken,
 }
 
@@ -214,6 +233,7 @@ impl Keeper {
                 () = sleep_until(beat_at) => {}
                 Ok(()) = self.adopted.changed() => self.adopted_at = Some(Instant::now()),
             }
+            self.failed = false;
             if let Err(why) = self.beat().await {
                 break why;
             }
@@ -225,15 +245,14 @@ impl Keeper {
         self.registered
     }
 
-    /// A little earlier than asked for, so that many that began together spread out.
     fn every(&self) -> Duration {
         let waits = self.adopted_at.is_some_and(|at| {
             at.elapsed() < self.registered.ttl * TTLS_UNTIL_GONE
                 && *self.adopted.borrow() > self.hear.borrow().settled
         });
         let most = if waits { UNSETTLED_EVERY } else { Duration::MAX };
-        let every = self.registered.heartbeat_every.min(most).max(HEARTBEAT_EVERY_MIN);
-        every.mul_f64(0.9 + fastrand::f64() / 10.0)
+        let every = self.registered.heartbeat_every.min(most);
+        until_next_beat(every, self.failed, &self.hear.borrow())
     }
 
     /// One heartbeat, and what follows from its answer.
@@ -316,7 +335,8 @@ impl Keeper {
         Ok(())
     }
 
-    fn unheard(&self, error: Error) {
+    fn unheard(&mut self, error: Error) {
+        self.failed = true;
         let registered = self.registered.clone();
         self.tell.send_replace(Status::Unheard { registered, why: error });
     }
@@ -339,6 +359,7 @@ fn incarnation_of(error: &Error) -> Option<Incarnation> {
         Error::Invalid(_)
         | Error::NoAnswer { .. }
         | Error::NotRoster { .. }
+        | Error::Unheard { .. }
         | Error::Compacted { .. }
         | Error::TooLarge { .. } => None,
     }

@@ -104,15 +104,15 @@ struct Checked {
 }
 
 impl Client {
-    /// Acquires a lock for a session, waiting for it at most so long (and at most 10 minutes) in the
-    /// order in which it was asked for. `owner` tells two holders of one session apart. The same owner
-    /// of the same session asking again gets the same token; so this goes on at the next node, in its
-    /// place, if one fails. Whoever gives up waiting for the answer leaves the queue.
+    /// Acquires a lock for a session, waiting for it at most so long (up to 10 minutes) in the order
+    /// in which it was asked for. `owner` tells two holders of one session apart. The same owner of the
+    /// same session asking again gets the same token; so this goes on at the next node, in its place, if
+    /// one fails. Whoever gives up waiting for the answer leaves the queue.
     ///
     /// # Errors
     /// See [`Client::send`]; `lock-held` if it was not free in time, `unknown-session` also if the
-    /// session ended meanwhile. If the outcome is unknown, it may be held: closing the session gives it
-    /// up.
+    /// session ended meanwhile; [`Error::Invalid`] for a longer wait. If the outcome is unknown, it may
+    /// be held: closing the session gives it up.
     pub async fn acquire_lock(
         &self,
         name: &str,
@@ -126,7 +126,7 @@ impl Client {
             let body = AcquireBody { session, owner, mode, wait: in_millis(left) };
             Call::post(path.clone()).json(&body)
         };
-        self.send_waiting(wait.min(WAIT_MAX), call).await?.json()
+        self.send_waiting(checked_wait(wait)?, call).await?.json()
     }
 
     /// Releases a lock that is held under this token; `holder` is a session and an owner, which must be
@@ -195,6 +195,18 @@ impl Client {
         let call = Call::get(latch.path(name, &["check"])?).query("token", token);
         Ok(self.send(call).await?.json::<Checked>()?.holds)
     }
+}
+
+/// A wait that a node takes. A longer one cannot be made of several: the place in the queue would be
+/// lost in between.
+pub(super) fn checked_wait(wait: Duration) -> Result<Duration, Error> {
+    if wait <= WAIT_MAX {
+        return Ok(wait);
+    }
+    let [asked, most] = [wait, WAIT_MAX].map(humantime::format_duration);
+    Err(Error::Invalid(format!(
+        "invalid-wait: {asked} is more than a node waits for a lock; at most {most}, then ask again"
+    )))
 }
 
 /// As the API reads it, without losing what is below a millisecond to zero: that would be no wait.

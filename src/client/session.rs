@@ -1,19 +1,25 @@
 //! A session that stays, as long as somebody holds on to it: locks and candidacies hang off it.
 
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use roster_storage::names::{Incarnation, Revision};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Client;
 use super::call::{Call, path};
 use super::error::{Error, Outcome};
 use super::instance::{Renewed, span};
-use super::keep_alive::{HEARTBEAT_EVERY_MIN, heartbeat_limits};
+use super::keep_alive::{heartbeat_limits, until_next_beat};
 use super::lease::{Heard, Lease, Moment};
+
+/// Who is stopped closes its session, but waits no longer for it: the TTL is there for the rest.
+const CLOSING_MAX: Duration = Duration::from_secs(2);
 
 /// A session as it is to be.
 #[derive(Clone, Debug, Default)]
@@ -90,16 +96,37 @@ impl Client {
         let life = Incarnation(opened.revision.0);
         let (hear, heard) = watch::channel(Heard::new(life, sent, opened.ttl));
         let id = opened.session.clone();
+        let ended = Arc::new(OnceLock::new());
         let keeper = Keeper {
             client: self.clone(),
             every: opened.heartbeat_every,
             session: opened.session,
             life,
             hear,
+            ended: ended.clone(),
         };
         let task = AbortOnDropHandle::new(tokio::spawn(keeper.run()));
         let lease = Lease::of(heard);
-        Ok(KeptSession { client: self.clone(), id, life, lease, task })
+        Ok(KeptSession { client: self.clone(), id, life, lease, ended, task })
+    }
+
+    /// As [`Client::keep_session`], unless `stop` comes first, whose value it gives then: no session is
+    /// left behind, if the cluster answers within 2 s.
+    pub(crate) async fn keep_session_unless<S>(
+        &self,
+        settings: &SessionSettings,
+        stop: Pin<&mut impl Future<Output = S>>,
+    ) -> Result<ControlFlow<S, KeptSession>, Error> {
+        let mut opening = Box::pin(self.keep_session(settings));
+        let stopped = tokio::select! {
+            opened = &mut opening => return opened.map(ControlFlow::Continue),
+            stopped = stop => stopped,
+        };
+        // It may be open without an answer: only the answer says which one to close.
+        if let Ok(Ok(session)) = timeout(CLOSING_MAX, opening).await {
+            session.close_soon().await;
+        }
+        Ok(ControlFlow::Break(stopped))
     }
 }
 
@@ -111,6 +138,8 @@ pub struct KeptSession {
     id: String,
     life: Incarnation,
     lease: Lease,
+    /// Why no more heartbeats are sent.
+    ended: Arc<OnceLock<Error>>,
     task: AbortOnDropHandle<()>,
 }
 
@@ -129,6 +158,20 @@ impl KeptSession {
     /// end it for silence. May be cancelled.
     pub async fn lost(&self) {
         self.lease.clone().over(self.life).await;
+    }
+
+    /// Waits as [`KeptSession::lost`], and tells why: what the cluster said of its end, or that it said
+    /// nothing in time.
+    pub(crate) async fn lost_because(&self) -> Error {
+        self.lost().await;
+        let unheard = || Error::Unheard { session: self.id.clone() };
+        self.ended.get().cloned().unwrap_or_else(unheard)
+    }
+
+    /// As [`KeptSession::close`], for who cannot wait: whatever fails, or takes longer than 2 s, ends
+    /// with the TTL.
+    pub(crate) async fn close_soon(self) {
+        drop(timeout(CLOSING_MAX, self.close()).await);
     }
 
     /// Ends the session, and with it all that hangs off it. That it has ended already is no error.
@@ -152,23 +195,27 @@ struct Keeper {
     life: Incarnation,
     every: Duration,
     hear: watch::Sender<Heard>,
+    ended: Arc<OnceLock<Error>>,
 }
 
 impl Keeper {
     async fn run(mut self) {
+        let mut failed = false;
         loop {
-            // A little earlier than asked for, so that many that began together spread out.
-            let every = self.every.max(HEARTBEAT_EVERY_MIN).mul_f64(0.9 + fastrand::f64() / 10.0);
-            sleep(every).await;
+            let pause = until_next_beat(self.every, failed, &self.hear.borrow());
+            sleep(pause).await;
             let sent = Moment::now();
             match self.beat().await {
                 Ok(Renewed { ttl, heartbeat_every, .. }) => {
+                    failed = false;
                     self.every = heartbeat_every;
                     self.hear.send_replace(Heard::new(self.life, sent, ttl));
                 }
-                Err(error) if error.is_retryable() => {}
+                Err(error) if error.is_retryable() => failed = true,
                 // It has ended, or the cluster does not take it any more.
-                Err(_) => {
+                Err(error) => {
+                    // Told once, and before the end.
+                    drop(self.ended.set(error));
                     self.hear.send_modify(|heard| heard.safe_until = Moment::now());
                     return;
                 }

@@ -132,6 +132,14 @@ impl Client {
 }
 
 impl Watch {
+    /// One that gives out these items.
+    #[cfg(test)]
+    pub(super) fn of(
+        items: impl futures::Stream<Item = Result<Item, Error>> + Send + 'static,
+    ) -> Self {
+        Self { items: items.boxed(), position: None, ended: None }
+    }
+
     /// The next item, waiting for it. May be cancelled, as in `select!`: nothing is lost.
     ///
     /// # Errors
@@ -413,6 +421,7 @@ impl Follower {
             Error::Invalid(_)
             | Error::Refused(_)
             | Error::NotRoster { .. }
+            | Error::Unheard { .. }
             | Error::Compacted { .. }
             | Error::TooLarge { .. } => (self.endpoint(), error.to_string()),
         };

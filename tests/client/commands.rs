@@ -1,8 +1,11 @@
 //! `roster watch` and `roster events`, as a terminal or a script sees them.
 
+use std::os::fd::OwnedFd;
 use std::process::{Output, Stdio};
 
+use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -40,7 +43,12 @@ pub struct Running {
 
 impl Running {
     pub fn start(arguments: &[&str], nodes: &[&Scripted]) -> Self {
-        let mut process = roster(arguments, nodes).spawn().expect("it starts");
+        Self::start_at(Stdio::null(), arguments, nodes)
+    }
+
+    /// With this standard input.
+    pub fn start_at(input: Stdio, arguments: &[&str], nodes: &[&Scripted]) -> Self {
+        let mut process = roster(arguments, nodes).stdin(input).spawn().expect("it starts");
         let lines = BufReader::new(process.stdout.take().expect("its output")).lines();
         Self { process, lines }
     }
@@ -57,9 +65,19 @@ impl Running {
     }
 
     /// The same with another signal.
-    pub async fn signal(mut self, signal: Signal) -> (Option<i32>, String) {
+    pub async fn signal(self, signal: Signal) -> (Option<i32>, String) {
+        self.send(signal);
+        self.ended().await
+    }
+
+    /// A signal that need not end it.
+    pub fn send(&self, signal: Signal) {
         let pid = Pid::from_raw(self.process.id().expect("it runs") as i32).expect("a pid");
         kill_process(pid, signal).expect("it gets the signal");
+    }
+
+    /// Waits for its end.
+    pub async fn ended(mut self) -> (Option<i32>, String) {
         self.end().await
     }
 
@@ -69,6 +87,24 @@ impl Running {
         let mut stderr = self.process.stderr.take().expect("its errors");
         stderr.read_to_string(&mut error).await.expect("text");
         (status.code(), error)
+    }
+}
+
+/// A terminal that nobody looks at, and that no process has as its own.
+pub struct Terminal(OwnedFd);
+
+impl Terminal {
+    pub fn open() -> Self {
+        let screen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        grantpt(&screen).expect("granted");
+        unlockpt(&screen).expect("unlocked");
+        Self(screen)
+    }
+
+    pub fn user_side(&self) -> Stdio {
+        let name = ptsname(&self.0, Vec::new()).expect("its name");
+        let flags = OFlags::RDWR | OFlags::NOCTTY;
+        open(name, flags, Mode::empty()).expect("the terminal").into()
     }
 }
 

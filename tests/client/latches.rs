@@ -1,12 +1,15 @@
 //! Locks and elections, from the client and from the command line.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::response::Response;
 use roster::client::{LockMode, LockSettings, Loss, SessionSettings};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
-use crate::commands::{Running, output};
+use crate::commands::{Running, Terminal, output};
 use crate::scripted::{
     Act, Hung, Scripted, Then, client, endpoints, problem, quick, stream, within,
 };
@@ -120,10 +123,212 @@ async fn a_lock_that_is_not_free_in_time_runs_nothing_and_leaves_no_session() {
 #[tokio::test]
 async fn what_cannot_be_run_is_told_as_shells_tell_it() {
     let node = free_lock(&[]).await;
-    let run = ["lock", "run", "db", "--", "/nowhere/at/all"];
-    let (code, _, error) = output(&run, &[&node]).await;
-    assert_eq!(code, Some(127), "{error}");
-    assert_eq!(node.asked_with("DELETE /v1/sessions/4").len(), 1);
+    for (program, expected) in [("/nowhere/at/all", 127), ("roster-has-no-such", 127), ("/", 126)] {
+        let lock = ["lock", "run", "db", "--", program];
+        let lead = ["election", "campaign", "db", "--value", "a", "--", program];
+        for run in [&lock[..], &lead[..]] {
+            let (code, _, error) = output(run, &[&node]).await;
+            assert_eq!(code, Some(expected), "{error}");
+            assert!(error.contains(&format!("cannot run {program}")), "{error}");
+        }
+    }
+    assert!(node.lines().is_empty(), "looked for before anything is waited for");
+}
+
+/// Waits until a process has ended: it is gone, or nobody has asked for its exit code.
+async fn ended(pid: &str) {
+    let stat = format!("/proc/{pid}/stat");
+    let runs = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+    let ended = async {
+        while runs() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within(&format!("the end of process {pid}"), ended).await;
+}
+
+/// Tells its number and that of a process that it has started, and waits for that one.
+const TWO: &str = "sleep 600 & echo $$ $!; wait; true";
+
+async fn pids(running: &mut Running) -> Vec<String> {
+    running.line().await.split(' ').map(String::from).collect()
+}
+
+#[tokio::test]
+async fn a_command_and_what_it_started_ends_with_a_holder_that_was_killed() {
+    let node = free_lock(&[]).await;
+    let mut running = Running::start(&["lock", "run", "db", "--", "sh", "-c", TWO], &[&node]);
+    let pids = pids(&mut running).await;
+    running.signal(Signal::KILL).await;
+    for pid in pids {
+        ended(&pid).await;
+    }
+}
+
+#[tokio::test]
+async fn at_a_terminal_the_command_ends_with_a_holder_that_was_killed() {
+    let node = free_lock(&[]).await;
+    let terminal = Terminal::open();
+    let run = ["lock", "run", "db", "--", "sh", "-c", TWO];
+    let mut running = Running::start_at(terminal.user_side(), &run, &[&node]);
+    let pids = pids(&mut running).await;
+    running.send(Signal::KILL);
+    ended(&pids[0]).await;
+    // What it has started is out of reach then, as the help says.
+    let left = Pid::from_raw(pids[1].parse().expect("a number")).expect("a pid");
+    kill_process(left, Signal::KILL).expect("it runs");
+}
+
+#[tokio::test]
+async fn at_a_terminal_what_the_command_started_ends_when_the_lock_is_lost() {
+    let gate = Arc::new(Notify::new());
+    let broken = Act::After(gate.clone(), Box::new(stream(&[BROKEN], Then::Stay)));
+    let node = Scripted::on([
+        ("/acquire", vec![acquired()]),
+        ("/v1/watch", vec![broken]),
+        ("/heartbeat", vec![beats()]),
+        ("DELETE /v1/sessions/4", vec![closed()]),
+        ("POST /v1/sessions", vec![opened(15_000)]),
+    ])
+    .await;
+    let terminal = Terminal::open();
+    // Neither the first nor the second obeys; the second is not waited for.
+    let deaf = "trap '' TERM; (sleep 600 & echo $$ $!; wait) & wait; sleep 600";
+    let run = ["lock", "run", "db", "--ttl", "1s", "--", "sh", "-c", deaf];
+    let mut running = Running::start_at(terminal.user_side(), &run, &[&node]);
+    let pids = pids(&mut running).await;
+    gate.notify_one();
+    let (code, error) = running.ended().await;
+    assert_eq!(code, Some(4), "{error}");
+    for pid in pids {
+        ended(&pid).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_command_leaves_behind_in_good_order_stays() {
+    let node = free_lock(&[]).await;
+    let leaves = "sleep 600 >/dev/null 2>&1 & echo $!";
+    let (code, out, error) =
+        output(&["lock", "run", "db", "--", "sh", "-c", leaves], &[&node]).await;
+    assert_eq!(code, Some(0), "{error}");
+    let left = Pid::from_raw(out.trim().parse().expect("a number")).expect("a pid");
+    kill_process(left, Signal::KILL).expect("it runs");
+}
+
+#[tokio::test]
+async fn a_command_of_another_parent_is_not_run() {
+    let node = Scripted::start([]).await;
+    let (code, out, error) = output(&["run-for", "1", "--", "echo", "ran"], &[&node]).await;
+    assert_eq!((code, out.as_str()), (Some(1), ""), "{error}");
+    assert!(error.contains("is gone"), "{error}");
+}
+
+#[tokio::test]
+async fn a_signal_during_the_wait_leaves_no_session() {
+    let lock = ["lock", "run", "db", "--", "true"];
+    let acquire = ["lock", "acquire", "db", "--wait", "10m"];
+    let lead = ["election", "campaign", "db", "--value", "a", "--", "true"];
+    for run in [&lock[..], &acquire[..], &lead[..]] {
+        let node = Scripted::on([
+            ("/acquire", vec![Act::Silence]),
+            ("/campaign", vec![Act::Silence]),
+            ("/heartbeat", vec![beats()]),
+            ("DELETE /v1/sessions/4", vec![closed()]),
+            ("POST /v1/sessions", vec![opened(15_000)]),
+        ])
+        .await;
+        let running = Running::start(run, &[&node]);
+        node.asked_with_times("/db/", 1).await;
+        let (code, error) = running.signal(Signal::TERM).await;
+        assert_eq!(code, Some(128 + 15), "{error}");
+        assert_eq!(node.asked_with("DELETE /v1/sessions/4").len(), 1, "{:?}", node.lines());
+    }
+}
+
+#[tokio::test]
+async fn a_signal_while_the_session_is_opened_leaves_none() {
+    let gate = Arc::new(Notify::new());
+    let node = Scripted::on([
+        ("DELETE /v1/sessions/4", vec![closed()]),
+        ("POST /v1/sessions", vec![Act::After(gate.clone(), Box::new(opened(15_000)))]),
+    ])
+    .await;
+    let running = Running::start(&["lock", "run", "db", "--", "true"], &[&node]);
+    node.asked_times(1).await;
+    running.send(Signal::INT);
+    gate.notify_one();
+    let (code, error) = running.ended().await;
+    assert_eq!(code, Some(128 + 2), "{error}");
+    assert_eq!(node.asked_with("DELETE /v1/sessions/4").len(), 1, "{:?}", node.lines());
+    assert!(node.asked_with("/acquire").is_empty());
+}
+
+#[tokio::test]
+async fn a_cluster_that_goes_away_during_the_wait_may_be_there_later() {
+    let silence = || Act::Always(Box::new(|| Act::Silence));
+    let node = Scripted::on([
+        ("/acquire", vec![silence()]),
+        ("/heartbeat", vec![silence()]),
+        ("/livez", vec![Act::Always(Box::new(|| Act::Answer(200, json!({}))))]),
+        ("DELETE /v1/sessions/4", vec![closed()]),
+        ("POST /v1/sessions", vec![opened(1_000)]),
+    ])
+    .await;
+    let (code, _, error) = output(&["lock", "run", "db", "--", "true"], &[&node]).await;
+    assert_eq!(code, Some(5), "{error}");
+    assert!(error.contains("no heartbeat of session 4 was answered in time"), "{error}");
+}
+
+#[tokio::test]
+async fn a_session_that_was_ended_during_the_wait_is_not_found() {
+    let node = Scripted::on([
+        ("/acquire", vec![Act::Silence]),
+        ("/heartbeat", vec![problem(404, "unknown-session", "none")]),
+        ("DELETE /v1/sessions/4", vec![problem(404, "unknown-session", "none")]),
+        ("POST /v1/sessions", vec![opened(1_000)]),
+    ])
+    .await;
+    let (code, _, error) = output(&["lock", "run", "db", "--", "true"], &[&node]).await;
+    assert_eq!(code, Some(3), "{error}");
+    assert!(error.contains("unknown-session"), "{error}");
+}
+
+#[tokio::test]
+async fn a_longer_wait_than_nodes_take_is_refused_and_not_shortened() {
+    let node = free_lock(&[]).await;
+    for run in [
+        &["lock", "run", "db", "--wait", "11m", "--", "true"][..],
+        &["lock", "acquire", "db", "--wait", "11m", "--session", "4"],
+        &["lock", "acquire", "db", "--wait", "11m"],
+    ] {
+        let (code, _, error) = output(run, &[&node]).await;
+        assert_eq!(code, Some(2), "{error}");
+        assert!(error.contains("invalid-wait: 11m"), "{error}");
+    }
+    assert!(node.asked_with("/acquire").is_empty());
+}
+
+/// A refusal after which no node is asked again for this heartbeat.
+fn long_pause() -> Act {
+    let refusal = Response::builder().status(503).header("retry-after", "30");
+    let body = r#"{"code":"no-leader","detail":"","outcome":"none","retryable":true}"#;
+    Act::Raw(refusal.body(body.into()).expect("a response"))
+}
+
+#[tokio::test]
+async fn a_session_outlives_an_outage_that_is_shorter_than_its_lease() {
+    let node = Scripted::on([
+        ("/heartbeat", vec![long_pause(), long_pause(), beats()]),
+        ("POST /v1/sessions", vec![opened(6_000)]),
+    ])
+    .await;
+    let session = client(&[&node]).keep_session(&SessionSettings::default()).await;
+    let session = session.expect("open");
+    tokio::select! {
+        () = session.lost() => panic!("it was lost before a third heartbeat: {:?}", node.lines()),
+        () = node.asked_with_times("/heartbeat", 3) => {}
+    }
 }
 
 #[tokio::test]
@@ -266,7 +471,7 @@ async fn a_holder_is_told_of_its_own_end_and_not_of_others() {
 async fn services_are_listed_as_nova_manage_did() {
     let instance = |app: &str, host: &str| {
         json!({
-            "app": app, "id": format!("{host}/7"), "zone": "nova", "state": "up",
+            "app": app, "id": format!("{host}/7"), "zone": "nova", "state": "draining",
             "last_heartbeat": "2026-11-21T20:36:17.350Z",
             "metadata": {"servicegroup": "nova", "binary": app.replace('.', "-"), "host": host},
         })
@@ -289,8 +494,8 @@ async fn services_are_listed_as_nova_manage_did() {
     assert_eq!(
         node.lines(),
         [
-            "GET /v1/instances?heartbeats=true&limit=10000",
-            "GET /v1/instances?heartbeats=true&limit=10000&cursor=c1"
+            "GET /v1/instances?filter=metadata.servicegroup+%3D%3D+%22nova%22&heartbeats=true&limit=10000",
+            "GET /v1/instances?filter=metadata.servicegroup+%3D%3D+%22nova%22&heartbeats=true&limit=10000&cursor=c1"
         ]
     );
 }
