@@ -54,7 +54,11 @@ def settings_of(url: Any, options: Mapping[str, Any]) -> Settings:
             "These options of the coordination URL mean nothing to Roster: %s", ", ".join(unknown)
         )
     if url.path not in ("", "/"):
-        raise wrong(f"the path {url.path[:40]!r} means nothing (namespace= is an option)")
+        # Not refused: URLs of other drivers have one, and so do those of tooz's own suite.
+        LOG.warning(
+            "The path %r of the coordination URL means nothing to Roster; namespace= is an option",
+            url.path[:40],
+        )
     namespace = str(options.get("namespace", ""))
     # What is printable has an encoding.
     if not namespace.isprintable() or len(to_bytes(namespace)) > _NAMESPACE_BYTES_MAX:

@@ -54,7 +54,6 @@ def test_the_other_scheme_means_tls() -> None:
         ("roster://a_b$%:1", "is not HOST:PORT"),
         ("roster://" + ",".join(f"a{n}:1" for n in range(69)), "69 endpoints; 1 to 64"),
         ("roster://user@a:1", "names a user"),
-        ("roster://a:1/cloud-1", "the path '/cloud-1' means nothing"),
         ("roster://a:1/?namespace=\ud800", "is no text of at most 256 bytes"),
         ("roster://a:1/?timeout=soon", "timeout=soon is no number of seconds"),
         ("roster://a:1/?timeout=0.5", "timeout=0.5 is no number of seconds"),
@@ -66,6 +65,12 @@ def test_the_other_scheme_means_tls() -> None:
 def test_a_wrong_url_is_told_in_toozs_own_words(url: str, why: str) -> None:
     with pytest.raises(coordination.ToozConnectionError, match=why):
         coordination.get_coordinator(url, b"m")
+
+
+def test_what_means_nothing_is_named_in_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    coordination.get_coordinator("roster://a:1/cloud-1?timout=3", b"m")
+    assert "The path '/cloud-1'" in caplog.text
+    assert "timout" in caplog.text
 
 
 @pytest.mark.parametrize("host", [None, "no-such-host.invalid:7401"])
