@@ -49,6 +49,7 @@ mod lines;
 mod patience;
 mod pauses;
 mod revisions;
+mod rhythm;
 mod ring;
 mod ring_member;
 mod session;

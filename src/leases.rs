@@ -14,6 +14,7 @@
 pub mod adoption;
 pub mod clock;
 pub mod keeper;
+pub mod pacing;
 mod table;
 
 use std::sync::Arc;

@@ -9,6 +9,7 @@
 //! body on every problem.
 
 mod answer;
+mod comeback;
 mod conventions;
 mod error;
 mod extract;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 pub use extract::ClientAddress;
 pub use options::{ApiOptions, SentinelSettings};
 
+use comeback::Comebacks;
 use conventions::RequestIds;
 use lists::{ListCache, Pins};
 use registry::Registry;
@@ -38,6 +40,7 @@ pub fn router(registry: Arc<dyn Registry>, options: ApiOptions) -> axum::Router 
         ids: RequestIds::new(registry.glance().node),
         pins: Pins::new(registry.glance().node),
         lists: ListCache::default(),
+        comebacks: Comebacks::new(),
         registry,
         options,
     });
@@ -51,6 +54,7 @@ struct Api {
     lists: ListCache,
     pins: Pins,
     ids: RequestIds,
+    comebacks: Comebacks,
 }
 
 /// The state as handlers take it.

@@ -60,6 +60,11 @@ impl Heard {
         let safe_until = Moment(sent.0.saturating_add(ttl - margin));
         Self { life, safe_until, margin, settled: Revision(0) }
     }
+
+    /// How much longer it is safe if nothing more is heard.
+    pub fn safe_for(&self) -> Duration {
+        self.safe_until.0.saturating_sub(Moment::now().0)
+    }
 }
 
 /// The lease of a kept registration: until when this process may act for it. Clones follow the same
