@@ -156,7 +156,9 @@ impl Observer for Leases {
                         | Event::WorkPut { .. }
                         | Event::WorkEnded { .. }
                         | Event::ClaimPut { .. }
-                        | Event::ClaimEnded { .. } => {}
+                        | Event::ClaimEnded { .. }
+                        | Event::AlarmPut { .. }
+                        | Event::AlarmEnded { .. } => {}
                     }
                 }
             }
