@@ -306,7 +306,7 @@ impl Way {
         let mut tries = self.tries(deadline);
         while let Some((leader, left)) = tries.next().await {
             let answer = if leader == self.id {
-                Ok(self.leading.heartbeats(&question.beats).await)
+                Ok(self.leading.heartbeats(&question.beats, self.id).await)
             } else {
                 self.call(leader, Purpose::Heartbeats, path::HEARTBEATS, question, left / 2).await
             };

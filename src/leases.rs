@@ -14,6 +14,8 @@
 pub mod adoption;
 pub mod clock;
 pub mod keeper;
+mod lease;
+mod sync;
 mod table;
 
 use std::sync::Arc;
@@ -28,10 +30,15 @@ use roster_storage::events::{Change, Event};
 use roster_storage::names::{AppName, Revision, SessionId};
 use roster_storage::version::{Observer, Published, Version};
 use tokio::sync::watch;
+use tokio::task::yield_now;
 
 use adoption::Adoptions;
 use clock::LeaseClock;
-pub use table::{Due, LeaseTable, NotRenewed, SLOT_MS};
+#[cfg_attr(not(test), allow(unused_imports, reason = "for what holds sessions back"))]
+pub use table::{Due, Ended, LeaseTable, Looked, NotRenewed, Overdue, SLOT_MS};
+
+/// Sessions that are filled into a new table at a time: well below a millisecond.
+const FILLED_AT_ONCE: usize = 2_048;
 
 /// A node's leases: a table while it leads, nothing else.
 #[derive(Debug)]
@@ -75,17 +82,40 @@ impl Leases {
 
     /// Rule 2: every session gets its full TTL and one lease from now, since for up to one lease
     /// the old leader may still have acknowledged.
-    fn open(&self, term: u64, published: &Published, lease_ms: u64) -> Arc<LeaseTable> {
+    ///
+    /// Heartbeats and apply use the table from the first moment, and it is filled meanwhile, a piece
+    /// at a time: a million sessions take a few hundred milliseconds, in which neither may wait.
+    async fn open(&self, term: u64, published: &Published, lease_ms: u64) -> Arc<LeaseTable> {
+        let (table, version) = self.begin_table(term, published, lease_ms);
+        let mut sessions = version.catalog.sessions();
+        loop {
+            let mut filled = 0;
+            for (id, session) in sessions.by_ref().take(FILLED_AT_ONCE) {
+                table.fill(id, session.ttl_ms, session.touched);
+                filled += 1;
+            }
+            if filled < FILLED_AT_ONCE {
+                break;
+            }
+            yield_now().await;
+        }
+        table.opened();
+        table
+    }
+
+    /// From here on apply tells the table of all that comes after the version that is returned.
+    fn begin_table(
+        &self,
+        term: u64,
+        published: &Published,
+        lease_ms: u64,
+    ) -> (Arc<LeaseTable>, Arc<Version>) {
         let _no_apply_meanwhile = self.opening.lock();
         let version = published.load();
-        let table = Arc::new(LeaseTable::new(term));
-        let heard = self.clock.now() + lease_ms;
-        for (id, session) in version.catalog.sessions() {
-            table.touch(id, session.ttl_ms, session.touched, heard);
-        }
+        let table = Arc::new(LeaseTable::opening(term, self.clock.now() + lease_ms));
         *self.adoptions.lock() = Some(Adoptions::open(&version.catalog));
         self.table.store(Some(table.clone()));
-        table
+        (table, version)
     }
 
     fn close(&self) {
