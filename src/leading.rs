@@ -26,7 +26,8 @@ use crate::raft::rpc::{HeartbeatsAnswer, LastHeardAnswer, NotAppended, Proposed,
 
 /// Read indexes: all that wait share one; a second one lets reads that came during the first go ahead
 /// without waiting for it.
-const READS: Rounds = Rounds { at_once: 2, bytes: 8 << 20, pause: Duration::ZERO };
+const READS: Rounds =
+    Rounds { at_once: 2, bytes: 8 << 20, pause: Duration::ZERO, waiting_max: usize::MAX };
 
 /// What becomes of a command that a leader submitted.
 pub type Submitted =
@@ -178,7 +179,7 @@ impl Leading {
     }
 
     /// Receive, confirm, renew, answer, in that order (invariant S4).
-    pub async fn heartbeats(&self, beats: &[Beat]) -> HeartbeatsAnswer {
+    pub async fn heartbeats(&self, beats: &[Beat], via: NodeId) -> HeartbeatsAnswer {
         let confirmed = match self.confirm().await {
             Ok(confirmed) => confirmed,
             Err(why) => return HeartbeatsAnswer::NotLeader(why),
@@ -189,7 +190,10 @@ impl Leading {
         let version = self.published.load();
         let now = self.leases.clock.now();
         let mut each: Vec<_> =
-            beats.iter().map(|beat| renew(&table, &version.catalog, beat, now)).collect();
+            beats.iter().map(|beat| renew(&table, &version.catalog, beat, via, now)).collect();
+        for renewed in each.iter_mut().flatten() {
+            renewed.ttl_ms = self.leases.told(renewed.ttl_ms);
+        }
         for (beat, answer) in beats.iter().zip(&mut each) {
             if let (Ok(renewed), false) = (answer, beat.adopted.is_empty()) {
                 renewed.settled = self.leases.adopt(&version.catalog, beat, renewed.session);
@@ -223,6 +227,7 @@ fn renew(
     table: &LeaseTable,
     catalog: &Catalog,
     beat: &Beat,
+    via: NodeId,
     now: u64,
 ) -> Result<Renewed, BeatRefused> {
     let session = match &beat.target {
@@ -238,13 +243,33 @@ fn renew(
             live.session
         }
     };
-    match table.renew(session, beat.mark, now) {
+    match renew_session(table, catalog, session, beat.mark, via, now) {
         Ok(ttl_ms) => Ok(Renewed { session, ttl_ms, settled: Vec::new() }),
-        Err(NotRenewed::Ending) => Err(BeatRefused::Ending),
-        // Apply publishes a version before it makes the leases of that.
-        Err(NotRenewed::Unknown) if catalog.session(session).is_some() => Err(BeatRefused::Ending),
-        Err(NotRenewed::Unknown) => Err(BeatRefused::UnknownSession(session)),
+        Err(refused) => Err(refused),
     }
+}
+
+/// Returns the TTL.
+fn renew_session(
+    table: &LeaseTable,
+    catalog: &Catalog,
+    session: SessionId,
+    mark: Option<i64>,
+    via: NodeId,
+    now: u64,
+) -> Result<u64, BeatRefused> {
+    let mut renewed = table.renew(session, mark, via, now);
+    if renewed == Err(NotRenewed::Unknown) {
+        let Some(known) = catalog.session(session) else {
+            return Err(BeatRefused::UnknownSession(session));
+        };
+        // A new leader's table is still being filled. Else apply has published the session and is
+        // about to make its lease.
+        if table.fill(session, known.ttl_ms, known.touched) {
+            renewed = table.renew(session, mark, via, now);
+        }
+    }
+    renewed.map_err(|_| BeatRefused::Ending)
 }
 
 fn not_written(error: ClientWriteError<TypeConfig>) -> Proposed {
@@ -322,7 +347,7 @@ mod tests {
         let table = LeaseTable::new(1);
         let beat = |session| Beat::of(BeatTarget::Session(session));
         let (published, none) = (SessionId(1), SessionId(2));
-        let renewed = |session| renew(&table, &catalog, &beat(session), 0);
+        let renewed = |session| renew(&table, &catalog, &beat(session), 1, 0);
         assert_eq!(renewed(published), Err(BeatRefused::Ending));
         assert_eq!(renewed(none), Err(BeatRefused::UnknownSession(none)));
         table.touch(published, 1_000, Revision(1), 0);

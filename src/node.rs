@@ -261,7 +261,7 @@ impl Running {
                 self.identity.disk_id, caller.to_disk
             ));
         }
-        let from: NodeId = caller.from.parse().map_err(|_| "the caller has no node id")?;
+        let from = caller.node()?;
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         match metrics.membership_config.membership().get_node(&from) {
@@ -325,6 +325,7 @@ impl Running {
             can_lead: self.disk.writable().is_ok() && !self.stopping.load(Ordering::Relaxed),
             heartbeats_per_second: leading_term(&self.raft)
                 .map(|_| self.leases.heartbeats_per_second()),
+            heartbeat_calls: Some(self.forward.heartbeat_calls()),
         }
     }
 

@@ -13,6 +13,7 @@ use roster_storage::raft_types::{LogId, PeerNode, SnapshotMeta, Vote};
 use serde::{Deserialize, Serialize};
 
 use crate::config::ClusterList;
+use crate::leases::pacer::CallsSoFar;
 
 /// Paths of the peer port.
 pub mod path {
@@ -138,6 +139,9 @@ pub struct StatusAnswer {
     pub can_lead: bool,
     /// Told by the leader only.
     pub heartbeats_per_second: Option<u64>,
+    /// The heartbeat calls that clients made to it; nodes of before 0.2 do not tell.
+    #[serde(default)]
+    pub heartbeat_calls: Option<CallsSoFar>,
 }
 
 /// Goes ahead of a checkpoint's bytes, with its own length in four bytes before it.
