@@ -74,6 +74,7 @@ pub use instance::{Registered, Registration};
 pub use keep_alive::{Ended, KeepAlive, Status};
 pub use latches::{AcquiredLock, Latch, LockMode};
 pub use lease::Lease;
+pub use rhythm::Rhythm;
 pub use ring::RingFollower;
 pub use ring_member::{RingMember, RingWork};
 pub use roster_storage::names::{Incarnation, Revision};

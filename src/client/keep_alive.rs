@@ -235,11 +235,15 @@ impl Keeper {
     /// How long to wait until the next heartbeat, or registration, is sent.
     fn pause(&self) -> Duration {
         let chance = fastrand::f64();
-        if self.gone && !self.rhythm.is_failing() {
-            return self.rhythm.every().min(AGAIN_WITHIN).mul_f64(chance);
-        }
         let pause = self.rhythm.pause(self.hear.borrow().safe_for(), chance);
-        if self.waits_for_others() { pause.min(UNSETTLED_EVERY) } else { pause }
+        if self.rhythm.is_failing() {
+            return pause;
+        }
+        match (self.gone, self.waits_for_others()) {
+            (true, _) => self.rhythm.every().min(AGAIN_WITHIN).mul_f64(chance),
+            (false, true) => pause.min(UNSETTLED_EVERY),
+            (false, false) => pause,
+        }
     }
 
     /// Whether an adopted epoch may yet be settled.
@@ -280,7 +284,7 @@ impl Keeper {
         self.hear.send_replace(Heard { settled, ..Heard::new(*incarnation, sent, renewed.ttl) });
         self.registered.ttl = renewed.ttl;
         self.registered.heartbeat_every = renewed.heartbeat_every;
-        self.rhythm.answered(renewed.heartbeat_every);
+        self.rhythm.answered(renewed.heartbeat_every, sent.elapsed());
         self.tell_alive();
     }
 

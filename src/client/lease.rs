@@ -32,6 +32,10 @@ const CLOCK: ClockId = ClockId::Monotonic;
 pub(super) struct Moment(Duration);
 
 impl Moment {
+    pub fn elapsed(self) -> Duration {
+        Self::now().0.saturating_sub(self.0)
+    }
+
     pub fn now() -> Self {
         let Timespec { tv_sec, tv_nsec } = clock_gettime(CLOCK);
         // The clock begins at 0 and its parts of a second are below one.

@@ -1,4 +1,4 @@
-//! When the next heartbeat is due: pure, but for the random number that it is given.
+//! When the next heartbeat is due. Pure: chance and times are arguments.
 //!
 //! A fleet that starts, or loses its cluster, or is told to come more seldom, must not beat as one from
 //! then on. So after a beginning, and after failures, the first pause is a random part of the usual one,
@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 /// Heartbeats are not sent more often than this, whatever a node says.
-pub(super) const EVERY_MIN: Duration = Duration::from_millis(10);
+const EVERY_MIN: Duration = Duration::from_millis(10);
 
 /// A pause is at most so much shorter or longer than asked for.
 const JITTER: f64 = 0.1;
@@ -27,9 +27,14 @@ const FIRST_RETRY_MAX: Duration = Duration::from_secs(1);
 /// whatever a node asks for: one more try is made while it counts.
 const SAFE_PARTS: u32 = 2;
 
-/// The rhythm of one kept registration or session.
+/// An answer that took longer than this part of the usual time came to many at one moment, as at the
+/// end of an outage.
+const LATE_PARTS: u32 = 10;
+
+/// The rhythm of one kept registration or session: for who sends heartbeats by other means than
+/// [`KeepAlive`](super::KeepAlive) and [`KeptSession`](super::KeptSession), which both keep to it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rhythm {
+pub struct Rhythm {
     every: Duration,
     /// How often before the last answer said otherwise.
     before: Duration,
@@ -52,9 +57,9 @@ impl Rhythm {
         self.every
     }
 
-    /// A heartbeat was answered, and the next ones are wanted so often.
-    pub fn answered(&mut self, every: Duration) {
-        let fresh = self.failures > 0;
+    /// A heartbeat was answered after it `took` so long, and the next ones are wanted so often.
+    pub fn answered(&mut self, every: Duration, took: Duration) {
+        let fresh = self.failures > 0 || took > self.every / LATE_PARTS;
         *self = Self { before: self.every, fresh, ..Self::new(every) };
     }
 
@@ -115,6 +120,7 @@ mod tests {
 
     const EVERY: Duration = Duration::from_secs(5);
     const SAFE: Duration = Duration::from_secs(12);
+    const SOON: Duration = Duration::from_millis(2);
 
     fn chances() -> impl Iterator<Item = f64> {
         (0..1_000).map(|i| f64::from(i) / 1_000.0 + 0.000_4)
@@ -126,7 +132,7 @@ mod tests {
 
     fn going(every: Duration) -> Rhythm {
         let mut rhythm = Rhythm::new(every);
-        rhythm.answered(every);
+        rhythm.answered(every, SOON);
         rhythm
     }
 
@@ -151,7 +157,7 @@ mod tests {
         for pause in pauses(rhythm, SAFE) {
             assert!((EVERY.mul_f64(0.9)..=EVERY.mul_f64(1.1)).contains(&pause), "{pause:?}");
         }
-        rhythm.answered(EVERY);
+        rhythm.answered(EVERY, SOON);
         let spread = |at: f64| rhythm.pause(SAFE, at);
         assert!(spread(0.000_9) > spread(0.000_1), "they never drift apart");
     }
@@ -159,19 +165,19 @@ mod tests {
     #[test]
     fn what_an_answer_asks_for_counts_from_then_on() {
         let mut rhythm = going(EVERY);
-        rhythm.answered(EVERY * 3);
-        rhythm.answered(EVERY * 3);
+        rhythm.answered(EVERY * 3, SOON);
+        rhythm.answered(EVERY * 3, SOON);
         assert!(pauses(rhythm, SAFE).iter().all(|pause| *pause >= EVERY.mul_f64(2.7)));
-        rhythm.answered(EVERY);
+        rhythm.answered(EVERY, SOON);
         assert!(pauses(rhythm, SAFE).iter().all(|pause| *pause <= EVERY.mul_f64(1.1)));
-        rhythm.answered(Duration::ZERO);
+        rhythm.answered(Duration::ZERO, SOON);
         assert!(pauses(rhythm, SAFE).iter().all(|pause| *pause >= EVERY_MIN));
     }
 
     #[test]
     fn a_fleet_that_is_to_come_half_as_often_does_not_leave_out_the_same_turn() {
         let mut rhythm = going(EVERY);
-        rhythm.answered(EVERY * 2);
+        rhythm.answered(EVERY * 2, SOON);
         let (early, late): (Vec<_>, Vec<_>) =
             pauses(rhythm, SAFE).into_iter().partition(|pause| *pause < EVERY.mul_f64(1.5));
         assert!(early.len().abs_diff(late.len()) < 100, "{} and {}", early.len(), late.len());
@@ -196,9 +202,14 @@ mod tests {
     fn those_who_lost_their_cluster_together_are_spread_once_it_answers_again() {
         let mut rhythm = going(EVERY);
         rhythm.failed(None);
-        rhythm.answered(EVERY);
-        let tenths = tenths(&pauses(rhythm, SAFE), EVERY);
-        assert!(tenths[1..].iter().all(|count| (80..140).contains(count)), "{tenths:?}");
+        rhythm.answered(EVERY, SOON);
+        let after_a_refusal = tenths(&pauses(rhythm, SAFE), EVERY);
+        // Who waited all the time is answered at the same moment as the others who did.
+        let mut rhythm = going(EVERY);
+        rhythm.answered(EVERY, Duration::from_secs(2));
+        for tenths in [after_a_refusal, tenths(&pauses(rhythm, SAFE), EVERY)] {
+            assert!(tenths[1..].iter().all(|count| (80..140).contains(count)), "{tenths:?}");
+        }
     }
 
     #[test]

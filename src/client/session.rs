@@ -207,7 +207,7 @@ impl Keeper {
             let sent = Moment::now();
             match self.beat().await {
                 Ok(Renewed { ttl, heartbeat_every, .. }) => {
-                    self.rhythm.answered(heartbeat_every);
+                    self.rhythm.answered(heartbeat_every, sent.elapsed());
                     self.hear.send_replace(Heard::new(self.life, sent, ttl));
                 }
                 Err(error) if error.is_retryable() => self.rhythm.failed(error.retry_after()),

@@ -139,7 +139,7 @@ pub struct StatusAnswer {
     pub can_lead: bool,
     /// Told by the leader only.
     pub heartbeats_per_second: Option<u64>,
-    /// The heartbeat calls that clients made to it; nodes of before 0.2 do not tell.
+    /// The heartbeat calls that clients made to it; an older version does not tell.
     #[serde(default)]
     pub heartbeat_calls: Option<CallsSoFar>,
 }

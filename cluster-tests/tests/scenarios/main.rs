@@ -17,6 +17,7 @@ mod rings;
 mod sentinel;
 mod shard_sets;
 mod start_up;
+mod storms;
 mod takeovers;
 mod watches;
 mod wrong_disks;
