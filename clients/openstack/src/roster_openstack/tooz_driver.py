@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import threading
 import time
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, TypeVar, Union
