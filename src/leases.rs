@@ -185,7 +185,9 @@ impl Observer for Leases {
                         | Event::WorkPut { .. }
                         | Event::WorkEnded { .. }
                         | Event::ClaimPut { .. }
-                        | Event::ClaimEnded { .. } => {}
+                        | Event::ClaimEnded { .. }
+                        | Event::AlarmPut { .. }
+                        | Event::AlarmEnded { .. } => {}
                     }
                 }
             }
