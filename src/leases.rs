@@ -113,6 +113,7 @@ impl Leases {
         let _no_apply_meanwhile = self.opening.lock();
         let version = published.load();
         let table = Arc::new(LeaseTable::opening(term, self.clock.now() + lease_ms));
+        table.set_stretch(version.catalog.pace().held_percent);
         *self.adoptions.lock() = Some(Adoptions::open(&version.catalog));
         self.table.store(Some(table.clone()));
         (table, version)
@@ -165,6 +166,7 @@ impl Observer for Leases {
                 if let Some(adoptions) = self.adoptions.lock().as_mut() {
                     changes.iter().for_each(|change| adoptions.take(change, &version.catalog));
                 }
+                table.set_stretch(version.catalog.pace().held_percent);
                 let now = self.clock.now();
                 for event in changes.iter().flat_map(|change| &change.events) {
                     match event {

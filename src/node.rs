@@ -11,6 +11,7 @@ use futures::future::join_all;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use parking_lot::{Mutex, RwLock};
+use roster_api::beats::{BeatsBody, BodyAnswer};
 use roster_api::registry::{
     Alarm, Beat, BeatAnswers, Check, ClusterNode, ClusterNodeAnswer, ClusterStatus, Consistency,
     Feed, Glance, Heard, NodeStatus, NotFollowed, Past, PastChanges, Registry, Role, Unavailable,
@@ -507,6 +508,10 @@ impl Registry for Node {
 
     async fn heartbeat(&self, beats: Vec<Beat>) -> Result<BeatAnswers, Unavailable> {
         self.serving()?.forward.heartbeat(beats).await
+    }
+
+    async fn heartbeats(&self, body: BeatsBody) -> Result<(Revision, BodyAnswer), Unavailable> {
+        self.serving()?.forward.heartbeats(body).await
     }
 
     async fn last_heard(

@@ -9,6 +9,7 @@
 //! body on every problem.
 
 mod answer;
+pub mod beats;
 mod conventions;
 mod error;
 mod extract;
@@ -24,7 +25,7 @@ mod wire;
 
 use std::sync::Arc;
 
-pub use extract::ClientAddress;
+pub use extract::{ClientAddress, Encoding};
 pub use options::{ApiOptions, SentinelSettings};
 
 use conventions::RequestIds;

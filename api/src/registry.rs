@@ -9,6 +9,8 @@ use roster_storage::events::{Change, Interest};
 use roster_storage::names::{AppName, Incarnation, InstanceKey, NodeId, Revision, SessionId};
 use roster_storage::version::Version;
 
+use crate::beats::{BeatsBody, BodyAnswer};
+
 /// A running node, leader or not. Every node answers every question.
 #[async_trait]
 pub trait Registry: Send + Sync + 'static {
@@ -29,6 +31,10 @@ pub trait Registry: Send + Sync + 'static {
     /// Renews sessions. Answers are in the order of `beats`; each `Ok` was confirmed by the leader
     /// after it received the beat (invariant S4).
     async fn heartbeat(&self, beats: Vec<Beat>) -> Result<BeatAnswers, Unavailable>;
+
+    /// Renews whom the body of a `POST /v1/heartbeats` names, which only the leader reads. The
+    /// revision is that of [`BeatAnswers`].
+    async fn heartbeats(&self, body: BeatsBody) -> Result<(Revision, BodyAnswer), Unavailable>;
 
     /// What the leader knows of the sessions' last heartbeats, in order; `None` for sessions that
     /// it does not know.
@@ -186,6 +192,7 @@ pub struct BeatAnswers {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Renewed {
     pub session: SessionId,
+    /// As the client is told it: lengthened by the pace that the leader knows of.
     pub ttl_ms: u64,
     /// Of the rings that the beat told adoptions of: the newest epoch that everyone has adopted, so
     /// that who gained keys by then may begin on them.

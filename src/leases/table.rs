@@ -288,7 +288,6 @@ impl LeaseTable {
 
     /// Deadlines are counted with TTLs of so many percent from now on. Where that makes them
     /// earlier, [`LeaseTable::take_due`] files all leases anew, a piece with each call.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for what holds sessions back"))]
     pub fn set_stretch(&self, percent: u32) {
         if percent < self.stretch.swap(percent, Ordering::AcqRel) {
             *self.to_refile.lock() = Some(Place(0));

@@ -44,6 +44,9 @@ pub enum CallError {
     /// The peer got the request and refused it as a whole: it did nothing.
     #[error("{0}")]
     Refused(String),
+    /// The peer is of a version that does not know such a call: it did nothing.
+    #[error("{0} does not know this call: it runs an earlier version")]
+    Unknown(String),
     /// The connection broke, or no answer came in time: it may have been carried out.
     #[error("no answer from {0}")]
     Unanswered(String),
@@ -112,7 +115,17 @@ impl Link {
     ) -> Result<A, CallError> {
         let bytes = rmp_serde::to_vec_named(question)
             .map_err(|e| CallError::Refused(format!("cannot encode the question: {e}")))?;
-        let body = Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed();
+        self.call_encoded(path, bytes.into(), limit).await
+    }
+
+    /// As [`Link::call`], with a question that is msgpack already.
+    pub async fn call_encoded<A: DeserializeOwned>(
+        &self,
+        path: &str,
+        question: Bytes,
+        limit: Duration,
+    ) -> Result<A, CallError> {
+        let body = Full::new(question).map_err(|never| match never {}).boxed();
         let answer = self.send(path, body, limit).await?;
         rmp_serde::from_slice(&answer).map_err(|e| {
             CallError::Unanswered(format!("{self}: its answer to {path} is not readable: {e}"))
@@ -153,6 +166,9 @@ impl Link {
         let why = String::from_utf8_lossy(bytes);
         if status == StatusCode::FORBIDDEN {
             self.badge.refusals.note(format!("{self} refuses this node: {why}"));
+        }
+        if status == StatusCode::NOT_FOUND {
+            return CallError::Unknown(self.to_string());
         }
         match nothing_was_done(status) {
             true => CallError::Refused(format!("{self}: {why}")),

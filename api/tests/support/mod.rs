@@ -14,6 +14,7 @@ use axum::body::Body;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
+use roster_api::beats::{Batch, BeatsBody, BodyAnswer, Summary};
 use roster_api::registry::*;
 use roster_api::{ApiOptions, router};
 use roster_storage::catalog::At;
@@ -43,6 +44,8 @@ pub struct Alone {
     pub failed: AtomicU64,
     pub not_ready: AtomicBool,
     pub ago_ms: AtomicU64,
+    /// As an earlier version: heartbeats come read already.
+    pub takes_no_bodies: AtomicBool,
     /// How many entries the leader is ahead of this node when it answers heartbeats.
     pub ahead: AtomicU64,
     pub log: Arc<Told>,
@@ -255,6 +258,33 @@ impl Registry for Alone {
         }
         let revision = Revision(version.revision().0 + self.ahead.load(Ordering::Relaxed));
         Ok(BeatAnswers { revision, each })
+    }
+
+    async fn heartbeats(&self, body: BeatsBody) -> Result<(Revision, BodyAnswer), Unavailable> {
+        self.check()?;
+        let Some(batch) = Batch::read(&body).filter(|_| !self.takes_no_bodies.load(Ordering::Relaxed)) else {
+            return Ok((self.version().revision(), BodyAnswer::NotRead));
+        };
+        let sessions = batch.sessions().map(|session| Beat::of(BeatTarget::Session(session)));
+        let instances = batch.instances().iter().map(|beat| {
+            let key = beat.key().expect("it was checked");
+            let adopted = beat.adopted.map(|epoch| (key.app.clone(), epoch)).into_iter().collect();
+            let target = BeatTarget::Instance { key, incarnation: beat.incarnation };
+            Beat { adopted, ..Beat::of(target) }
+        });
+        let beats: Vec<_> = sessions.chain(instances).collect();
+        let BeatAnswers { revision, each } = self.heartbeat(beats.clone()).await?;
+        let mut summary = Summary::default();
+        for (beat, answer) in beats.into_iter().zip(each) {
+            match answer {
+                Ok(renewed) => {
+                    summary.renewed(renewed.ttl_ms);
+                    summary.settled(renewed.settled);
+                }
+                Err(why) => summary.failed(&beat.target, why),
+            }
+        }
+        Ok((revision, BodyAnswer::Renewed(summary.write(body.encoding))))
     }
 
     async fn last_heard(
