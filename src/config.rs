@@ -15,6 +15,7 @@ use roster_storage::names::NodeId;
 use serde::{Deserialize, Serialize};
 
 use crate::rebalance::{AFTER_GAIN, AFTER_LOSS, Delays};
+use crate::threads::ThreadCounts;
 use crate::watch::WatchLimits;
 
 /// Bytes of changes that wait for one watcher.
@@ -87,10 +88,17 @@ pub struct Settings {
     /// Free space on the data folder's disk below which the node takes no writes, MiB [default: 256]
     #[arg(long, env = "ROSTER_DISK_RESERVE_MIB", value_name = "MIB")]
     pub disk_reserve_mib: Option<u64>,
-    /// Threads that answer requests and peers; those that write to disk are apart [default: half of
-    /// the cores]
+    /// Threads that answer clients [default: half of the cores]
     #[arg(long, env = "ROSTER_WORKERS", value_name = "COUNT")]
     pub workers: Option<u64>,
+    /// Threads for Raft and the other nodes, which clients never use; those that write to disk are
+    /// apart [default: a quarter of the cores, at most 4]
+    #[arg(long, env = "ROSTER_RAFT_WORKERS", value_name = "COUNT")]
+    pub raft_workers: Option<u64>,
+    /// Threads for searches, long lists and the history; all others come before them [default: a
+    /// quarter of the cores]
+    #[arg(long, env = "ROSTER_BACKGROUND_WORKERS", value_name = "COUNT")]
+    pub background_workers: Option<u64>,
     /// Watches and long polls that may be open on this node [default: 20000]
     #[arg(long, env = "ROSTER_WATCHES_MAX", value_name = "COUNT")]
     pub watches_max: Option<u64>,
@@ -191,7 +199,7 @@ pub struct Config {
     pub lease_reads: bool,
     pub checkpoint_every: u64,
     pub checkpoint_every_bytes: u64,
-    pub workers: usize,
+    pub threads: ThreadCounts,
     pub watch: WatchLimits,
     /// `None`: none is kept.
     pub history: Option<HistoryLimits>,
@@ -309,6 +317,8 @@ impl Settings {
             checkpoint_every_mib,
             log_keep,
             workers,
+            raft_workers,
+            background_workers,
             watches_max,
             watch_queue,
             event_log,
@@ -382,7 +392,11 @@ impl Settings {
                 1,
             )? << 20,
             log_keep: self.log_keep.unwrap_or(10_000),
-            workers: count("--workers", self.workers, default_workers(), 1)?,
+            threads: ThreadCounts {
+                core: count("--raft-workers", self.raft_workers, cores(4).min(4), 1)?,
+                clients: count("--workers", self.workers, cores(2), 1)?,
+                background: count("--background-workers", self.background_workers, cores(4), 1)?,
+            },
             history: history(self.history_mib, self.history_age),
             watch: WatchLimits {
                 followers_max: count("--watches-max", self.watches_max, 20_000, 1)?,
@@ -483,11 +497,12 @@ fn request_timeout(given: Option<Span>) -> Result<Duration, ConfigError> {
     Ok(timeout)
 }
 
-/// On few cores more threads wake each other more than they do: with three nodes on two cores, one
-/// each takes a quarter less CPU time per registration than two each.
-fn default_workers() -> u64 {
+/// This share of the cores, at least one. On few cores more threads wake each other more than they
+/// do: with three nodes on two cores, one each for all requests takes a quarter less CPU time per
+/// registration than two each.
+fn cores(share: u64) -> u64 {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    (cores as u64 / 2).max(1)
+    (cores as u64 / share).max(1)
 }
 
 fn history(mib: Option<u64>, age: Option<Span>) -> Option<HistoryLimits> {

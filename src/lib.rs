@@ -31,4 +31,5 @@ mod serve;
 pub mod shutdown;
 pub mod start;
 mod telemetry;
+mod threads;
 mod watch;

@@ -11,6 +11,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use roster_api::ClientAddress;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
@@ -35,9 +36,19 @@ const CLIENT_BUFFER_BYTES: usize = 128 * 1024;
 /// After an error of `accept` (no descriptors left): it does not pass by trying at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Takes the port. The error names the setting.
-pub async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, ConfigError> {
-    TcpListener::bind(address).await.map_err(|e| ConfigError {
+/// Takes the port, for connections that `threads` serve. The error names the setting.
+pub async fn bind(
+    setting: &str,
+    address: SocketAddr,
+    threads: &Handle,
+) -> Result<TcpListener, ConfigError> {
+    let bound = TcpListener::bind(address).await.and_then(|listener| {
+        // A socket belongs to the threads where it was made.
+        let listener = listener.into_std()?;
+        let _made_there = threads.enter();
+        TcpListener::from_std(listener)
+    });
+    bound.map_err(|e| ConfigError {
         setting: setting.into(),
         problem: format!("cannot listen on {address}: {e}; stop what uses it or choose another"),
     })

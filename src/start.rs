@@ -13,6 +13,7 @@ use roster_storage::disk::{Disk, DiskError, LOG_DIR, LogOptions};
 use roster_storage::events::Change;
 use roster_storage::names::Revision;
 use roster_storage::version::{Observer, Version};
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,7 @@ use crate::raft::network::Network;
 use crate::raft::{Raft, leader_becomes, routes};
 use crate::rebalance;
 use crate::serve::{bind, serve};
+use crate::threads::Places;
 use crate::watch::{Watches, dispatch, say_goodbye};
 
 /// How long sending a whole checkpoint to a slow node may take.
@@ -70,12 +72,16 @@ pub enum StartError {
     Raft(String),
 }
 
-/// Runs a node until `stop` or until it cannot go on.
-pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartError> {
+/// Runs a node until `stop` or until it cannot go on. Called on the threads of the core.
+pub async fn run(
+    config: Config,
+    places: Places,
+    stop: CancellationToken,
+) -> Result<(), StartError> {
     let data = Arc::new(DataDir::open(&config.data_dir)?);
     let identity = data.identity(config.node_id)?;
-    let api = bind("--listen", config.listen).await?;
-    let peer = bind("--peer-listen", config.peer_listen).await?;
+    let api = bind("--listen", config.listen, &places.clients).await?;
+    let peer = bind("--peer-listen", config.peer_listen, &Handle::current()).await?;
     tracing::info!(
         node = config.node_id,
         version = crate::node::VERSION,
@@ -88,10 +94,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let tasks = TaskTracker::new();
     let peers_stop = CancellationToken::new();
     let api_router = roster_api::router(node.clone(), api_options(node.config()));
-    tasks.spawn(serve(api, api_router, stop.clone()));
+    tasks.spawn_on(serve(api, api_router, stop.clone()), &places.clients);
     tasks.spawn(serve(peer, routes::router(node.clone()), peers_stop.clone()));
     let ended = tokio::select! {
-        ended = take_part(&node, &stop) => ended.map(drop),
+        ended = take_part(&node, &places, &stop) => ended.map(drop),
         () = stop.cancelled() => Ok(()),
     };
     stop.cancel();
@@ -127,18 +133,19 @@ fn api_options(config: &Config) -> roster_api::ApiOptions {
 /// Finds the cluster, starts Raft and goes on until Raft cannot.
 async fn take_part(
     node: &Arc<Node>,
+    places: &Places,
     stop: &CancellationToken,
 ) -> Result<std::convert::Infallible, StartError> {
     find_cluster(node).await?;
     let opened = open_disk(node, stop).await?;
     let running = start_raft(node, opened).await?;
     // Outlives the other tasks, which end with the node.
-    tokio::spawn(say_goodbye(running.watches.clone()));
+    places.clients.spawn(say_goodbye(running.watches.clone()));
     node.set_running(running.clone());
     say_what_changed(&running);
     // Dropped, and so ended, when the node is told to stop.
     let mut tasks = JoinSet::new();
-    tasks.spawn(dispatch(running.watches.clone()));
+    tasks.spawn_on(dispatch(running.watches.clone()), &places.clients);
     tasks.spawn(keeper::keep(running.clone()));
     tasks.spawn(rebalance::keep(running.clone()));
     tasks.spawn(watch_leader(running.clone()));
