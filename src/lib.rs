@@ -10,6 +10,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod demo;
+mod aside;
 mod departures;
 pub mod dev;
 mod disk_guard;

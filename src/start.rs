@@ -90,7 +90,7 @@ pub async fn run(
         peer = %config.peer_listen,
         "starting"
     );
-    let node = Arc::new(Node::new(config, data, identity));
+    let node = Arc::new(Node::new(config, data, identity, places.background.clone()));
     let tasks = TaskTracker::new();
     let peers_stop = CancellationToken::new();
     let api_router = roster_api::router(node.clone(), api_options(node.config()));
@@ -137,7 +137,7 @@ async fn take_part(
     stop: &CancellationToken,
 ) -> Result<std::convert::Infallible, StartError> {
     find_cluster(node).await?;
-    let opened = open_disk(node, stop).await?;
+    let opened = open_disk(node, places, stop).await?;
     let running = start_raft(node, opened).await?;
     // Outlives the other tasks, which end with the node.
     places.clients.spawn(say_goodbye(running.watches.clone()));
@@ -223,7 +223,11 @@ struct Opened {
     watches: Arc<Watches>,
 }
 
-async fn open_disk(node: &Arc<Node>, stop: &CancellationToken) -> Result<Opened, StartError> {
+async fn open_disk(
+    node: &Arc<Node>,
+    places: &Places,
+    stop: &CancellationToken,
+) -> Result<Opened, StartError> {
     let folder = node.data().path().to_owned();
     let log_dir = folder.join(LOG_DIR);
     if node.identity().log_begun && is_empty(&log_dir) {
@@ -231,7 +235,7 @@ async fn open_disk(node: &Arc<Node>, stop: &CancellationToken) -> Result<Opened,
     }
     let leases = Arc::new(Leases::new());
     let departures = Arc::new(Departures::default());
-    let watches = Arc::new(Watches::new(node.config().watch, stop.clone()));
+    let watches = Arc::new(Watches::new(node.config().watch, places.background.clone(), stop.clone()));
     let observer = Arc::new(Watching {
         leases: leases.clone(),
         departures: departures.clone(),

@@ -9,6 +9,7 @@
 //! body on every problem.
 
 mod answer;
+mod aside;
 mod conventions;
 mod error;
 mod extract;
@@ -23,6 +24,7 @@ mod watching;
 mod wire;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 pub use extract::ClientAddress;
 pub use options::{ApiOptions, SentinelSettings};
@@ -38,10 +40,11 @@ pub fn router(registry: Arc<dyn Registry>, options: ApiOptions) -> axum::Router 
         ids: RequestIds::new(registry.glance().node),
         pins: Pins::new(registry.glance().node),
         lists: ListCache::default(),
+        watches_begun: AtomicU32::new(0),
         registry,
         options,
     });
-    conventions::around(routes::all(), api)
+    conventions::around(routes::all(api.clone()), api)
 }
 
 /// What handlers share.
@@ -49,6 +52,8 @@ struct Api {
     registry: Arc<dyn Registry>,
     options: ApiOptions,
     lists: ListCache,
+    /// Wraps around.
+    watches_begun: AtomicU32,
     pins: Pins,
     ids: RequestIds,
 }
