@@ -5,12 +5,12 @@
 //! it is asked, `forward` and `leading` how a request reaches the leader and what happens there,
 //! `leases` who is still alive.
 
+mod aside;
 pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod config;
 pub mod demo;
-mod aside;
 mod departures;
 pub mod dev;
 mod disk_guard;

@@ -14,7 +14,8 @@ use openraft::async_runtime::WatchReceiver;
 use parking_lot::{Mutex, RwLock};
 use roster_api::registry::{
     Alarm, Beat, BeatAnswers, Check, ClusterNode, ClusterNodeAnswer, ClusterStatus, Consistency,
-    Feed, Glance, Heard, IfBusy, NodeStatus, NotFollowed, Past, PastChanges, Registry, Role, Unavailable,
+    Feed, Glance, Heard, IfBusy, NodeStatus, NotFollowed, Past, PastChanges, Registry, Role,
+    Unavailable,
 };
 use roster_storage::command::{Command, EncodedCommand, Outcome};
 use roster_storage::disk::{Checkpoints, LogStore};
@@ -92,12 +93,7 @@ pub struct Running {
 
 impl Node {
     /// `background`: the threads for what takes long.
-    pub fn new(
-        config: Config,
-        data: Arc<DataDir>,
-        identity: Identity,
-        background: Handle,
-    ) -> Self {
+    pub fn new(config: Config, data: Arc<DataDir>, identity: Identity, background: Handle) -> Self {
         let count = config.threads.background;
         Self {
             aside: Aside::new(background, count, config.request_timeout),

@@ -34,7 +34,7 @@ use crate::raft::bootstrap::{BootstrapError, find_cluster, gather_members};
 use crate::raft::network::Network;
 use crate::raft::{Raft, leader_becomes, routes};
 use crate::rebalance;
-use crate::serve::{bind, serve};
+use crate::serve::{Limit, bind, serve};
 use crate::threads::Places;
 use crate::watch::{Watches, dispatch, say_goodbye};
 
@@ -94,8 +94,9 @@ pub async fn run(
     let tasks = TaskTracker::new();
     let peers_stop = CancellationToken::new();
     let api_router = roster_api::router(node.clone(), api_options(node.config()));
-    tasks.spawn_on(serve(api, api_router, stop.clone()), &places.clients);
-    tasks.spawn(serve(peer, routes::router(node.clone()), peers_stop.clone()));
+    let limit = connection_limit(&node);
+    tasks.spawn_on(serve(api, api_router, Some(limit), stop.clone()), &places.clients);
+    tasks.spawn(serve(peer, routes::router(node.clone()), None, peers_stop.clone()));
     let ended = tokio::select! {
         ended = take_part(&node, &places, &stop) => ended.map(drop),
         () = stop.cancelled() => Ok(()),
@@ -120,6 +121,13 @@ pub async fn run(
     }
     tracing::info!("stopped");
     ended
+}
+
+/// How many clients the API takes.
+fn connection_limit(node: &Arc<Node>) -> Limit {
+    let (connections, node) = (node.config().connections_max, node.clone());
+    let refusal = move || roster_api::too_many_connections(&*node, connections);
+    Limit { connections, refusal: Arc::new(refusal) }
 }
 
 fn api_options(config: &Config) -> roster_api::ApiOptions {
@@ -235,7 +243,8 @@ async fn open_disk(
     }
     let leases = Arc::new(Leases::new());
     let departures = Arc::new(Departures::default());
-    let watches = Arc::new(Watches::new(node.config().watch, places.background.clone(), stop.clone()));
+    let watches =
+        Arc::new(Watches::new(node.config().watch, places.background.clone(), stop.clone()));
     let observer = Arc::new(Watching {
         leases: leases.clone(),
         departures: departures.clone(),

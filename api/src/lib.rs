@@ -47,6 +47,12 @@ pub fn router(registry: Arc<dyn Registry>, options: ApiOptions) -> axum::Router 
     conventions::around(routes::all(api.clone()), api)
 }
 
+/// What a client is told whose connection is one too many, in HTTP/1: `overloaded`, and that it is
+/// closed. `limit`: how many are open.
+pub fn too_many_connections(registry: &dyn Registry, limit: usize) -> Vec<u8> {
+    conventions::too_many_connections(registry, limit)
+}
+
 /// What handlers share.
 struct Api {
     registry: Arc<dyn Registry>,

@@ -259,7 +259,7 @@ mod tests {
         let router = Router::new().route("/call", post(async move || (status, "because")));
         let stop = CancellationToken::new();
         let _stopped = stop.clone().drop_guard();
-        tokio::spawn(serve(listener, router, stop));
+        tokio::spawn(serve(listener, router, None, stop));
         let folder = tempfile::tempdir().expect("a folder");
         let identity = DataDir::open(folder.path()).expect("opens").identity(1).expect("is made");
         let badge = Badge::new(watch::Sender::new(identity).subscribe(), refusals);

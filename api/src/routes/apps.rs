@@ -5,7 +5,6 @@ use roster_storage::command::{Command, DeleteApp, PutApp, Refusal, Reply};
 use roster_storage::names::AppName;
 use roster_storage::version::Version;
 
-use crate::{Api, Shared};
 use crate::answer::{Answer, Answered};
 use crate::aside::LIGHT;
 use crate::error::{ApiError, Invalid, decided};
@@ -13,6 +12,7 @@ use crate::extract::{App, Content, Params, When};
 use crate::lists::{Listed, Page};
 use crate::poll::{app_changed, changes_app, of_app};
 use crate::wire::app::{AppDeleted, AppLine, AppList, AppView, PolicyBody};
+use crate::{Api, Shared};
 
 pub(super) async fn list(State(api): Shared, mut params: Params) -> Answered {
     let (reading, paging) = (params.reading()?, params.paging()?);

@@ -221,7 +221,10 @@ async fn render(
     }
     let revision = page.version.revision();
     let list = InstanceList {
-        next_cursor: matches.go_on_after.as_ref().map(|key| api.cursor(page, listed, &cursor_of_key(key))),
+        next_cursor: matches
+            .go_on_after
+            .as_ref()
+            .map(|key| api.cursor(page, listed, &cursor_of_key(key))),
         instances,
         revision: revision.0,
     };
