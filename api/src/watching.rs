@@ -76,6 +76,8 @@ impl Asked {
             | Event::RingDeleted { .. }
             | Event::ClaimPut { .. }
             | Event::ClaimEnded { .. }
+            | Event::AlarmPut { .. }
+            | Event::AlarmEnded { .. }
             | Event::SessionPut { .. }
             | Event::SessionEnded { .. } => false,
         }
