@@ -9,6 +9,7 @@
 //! body on every problem.
 
 mod answer;
+mod aside;
 pub mod beats;
 mod conventions;
 mod error;
@@ -24,6 +25,7 @@ mod watching;
 mod wire;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 pub use extract::{ClientAddress, Encoding};
 pub use options::{ApiOptions, SentinelSettings};
@@ -39,10 +41,17 @@ pub fn router(registry: Arc<dyn Registry>, options: ApiOptions) -> axum::Router 
         ids: RequestIds::new(registry.glance().node),
         pins: Pins::new(registry.glance().node),
         lists: ListCache::default(),
+        watches_begun: AtomicU32::new(0),
         registry,
         options,
     });
-    conventions::around(routes::all(), api)
+    conventions::around(routes::all(api.clone()), api)
+}
+
+/// What a client is told whose connection is one too many, in HTTP/1: `overloaded`, and that it is
+/// closed. `limit`: how many are open.
+pub fn too_many_connections(registry: &dyn Registry, limit: usize) -> Vec<u8> {
+    conventions::too_many_connections(registry, limit)
 }
 
 /// What handlers share.
@@ -50,6 +59,8 @@ struct Api {
     registry: Arc<dyn Registry>,
     options: ApiOptions,
     lists: ListCache,
+    /// Wraps around.
+    watches_begun: AtomicU32,
     pins: Pins,
     ids: RequestIds,
 }
