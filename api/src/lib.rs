@@ -9,6 +9,8 @@
 //! body on every problem.
 
 mod answer;
+mod aside;
+pub mod beats;
 mod comeback;
 mod conventions;
 mod error;
@@ -24,8 +26,9 @@ mod watching;
 mod wire;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
-pub use extract::ClientAddress;
+pub use extract::{ClientAddress, Encoding};
 pub use options::{ApiOptions, SentinelSettings};
 
 use comeback::Comebacks;
@@ -41,10 +44,17 @@ pub fn router(registry: Arc<dyn Registry>, options: ApiOptions) -> axum::Router 
         pins: Pins::new(registry.glance().node),
         lists: ListCache::default(),
         comebacks: Comebacks::new(),
+        watches_begun: AtomicU32::new(0),
         registry,
         options,
     });
-    conventions::around(routes::all(), api)
+    conventions::around(routes::all(api.clone()), api)
+}
+
+/// What a client is told whose connection is one too many, in HTTP/1: `overloaded`, and that it is
+/// closed. `limit`: how many are open.
+pub fn too_many_connections(registry: &dyn Registry, limit: usize) -> Vec<u8> {
+    conventions::too_many_connections(registry, limit)
 }
 
 /// What handlers share.
@@ -52,6 +62,8 @@ struct Api {
     registry: Arc<dyn Registry>,
     options: ApiOptions,
     lists: ListCache,
+    /// Wraps around.
+    watches_begun: AtomicU32,
     pins: Pins,
     ids: RequestIds,
     comebacks: Comebacks,

@@ -439,6 +439,48 @@ async fn heartbeats_of_many_come_as_msgpack_too() {
 }
 
 #[tokio::test]
+async fn heartbeats_of_many_are_answered_alike_by_a_leader_that_does_not_read_bodies() {
+    let server = Server::new();
+    server.call(&format!("PUT {INSTANCE}"), "{}").await;
+    let whole = r#"{"instances": [{"app": "pay", "id": "a"}, {"id": "\u0061", "app": "no"}],
+        "sessions": ["1", "2"]}"#;
+    let bodies = [
+        whole,
+        "{}",
+        "",
+        "[]",
+        "{\"sessions\":[1]}",
+        "{\"sessions\":[\"+1\"]}",
+        "{\"sessions\":[\"1\"]} x",
+        "{\"instances\":[{\"app\":\"\",\"id\":\"a\"}]}",
+        "{\"instances\":[{\"app\":\"a\\n\",\"id\":\"a\"}]}",
+        "{\"instances\":[{\"app\":\"a\"}]}",
+        "{\"instances\":[{\"app\":\"a\",\"id\":\"a\",\"incarnation\":-1}]}",
+        "{\"more\":1}",
+    ];
+    let msgpack = |body: &str| {
+        let value = serde_json::from_str::<serde_json::Value>(body).ok()?;
+        rmp_serde::to_vec_named(&value).ok()
+    };
+    let binary = |more: &'static [u8]| {
+        bodies.iter().filter_map(move |b| Some([&msgpack(b)?, more].concat()))
+    };
+    let json = bodies.iter().map(|body| ("application/json", body.as_bytes().to_vec()));
+    let binary = [&b""[..], b"\x93", b"\xc3"].into_iter().flat_map(binary);
+    for (kind, body) in json.chain(binary.map(|body| ("application/msgpack", body))) {
+        let headers = [("content-type", kind), ("request-id", "r")];
+        let mut answers = Vec::new();
+        for earlier in [false, true] {
+            server.registry.takes_no_bodies.store(earlier, Ordering::Relaxed);
+            let body = Body::from(body.clone());
+            let reply = server.call_with("POST /v1/heartbeats", &headers, body).await;
+            answers.push((reply.status, reply.header("content-type").to_owned(), reply.body));
+        }
+        assert_eq!(answers[0], answers[1], "{}", String::from_utf8_lossy(&body));
+    }
+}
+
+#[tokio::test]
 async fn a_node_that_is_not_ready_lives_all_the_same() {
     let server = Server::new();
     assert_eq!(server.get("/readyz").await.text(), "ok\n");

@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use roster_api::registry::{Beat, BeatAnswers, ClusterNodeAnswer, Heard};
+use roster_api::beats::{BeatsBody, BodyAnswer};
+use roster_api::registry::{Beat, BeatAnswers, BeatRefused, ClusterNodeAnswer, Heard, Renewed};
 use roster_storage::command::{EncodedCommand, Outcome};
-use roster_storage::names::{NodeId, SessionId};
+use roster_storage::names::{NodeId, Revision, SessionId};
 use roster_storage::raft_types::{LogId, PeerNode, SnapshotMeta, Vote};
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +29,9 @@ pub mod path {
     pub const STATUS: &str = "/peer/status";
     pub const PROPOSE: &str = "/leader/propose";
     pub const READ_INDEX: &str = "/leader/read-index";
+    /// As nodes sent them before [`BEATS`].
     pub const HEARTBEATS: &str = "/leader/heartbeats";
+    pub const BEATS: &str = "/leader/beats";
     pub const LAST_HEARD: &str = "/leader/last-heard";
 }
 
@@ -119,6 +122,30 @@ pub struct Heartbeats {
 pub enum HeartbeatsAnswer {
     Confirmed(BeatAnswers),
     NotLeader(String),
+}
+
+/// Heartbeats that reached one node together. Encoded without field names, since there are many:
+/// what is added to one must come last, with a default.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum BeatsAsked {
+    One(Beat),
+    Many(Vec<Beat>),
+    Body(BeatsBody),
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum BeatsAnswer {
+    /// Of the revision that [`BeatAnswers`] tells of.
+    Confirmed(Revision, Vec<BeatsTold>),
+    NotLeader(String),
+}
+
+/// The answer to one [`BeatsAsked`], of the same kind.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum BeatsTold {
+    One(Result<Renewed, BeatRefused>),
+    Many(Vec<Result<Renewed, BeatRefused>>),
+    Body(BodyAnswer),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

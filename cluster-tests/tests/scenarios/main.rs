@@ -10,6 +10,7 @@ mod latches;
 mod leader_death;
 mod minorities;
 mod pauses;
+mod priorities;
 mod reads;
 mod replaced_disks;
 mod restarts;

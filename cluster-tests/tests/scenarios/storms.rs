@@ -28,7 +28,12 @@ const REGISTRATIONS: usize = 2_000;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_that_lost_their_cluster_come_back_without_an_avalanche() {
     let mut seed = Seed::of_this_run("sessions_that_lost_their_cluster");
-    let cluster = three_nodes().start().await;
+    // A machine that runs other tests beside this one stalls its nodes for longer than usual.
+    let plan = three_nodes()
+        .set("--raft-heartbeat", "200ms")
+        .set("--election-timeout-min", "2s")
+        .set("--election-timeout-max", "2500ms");
+    let cluster = plan.start().await;
     let client = cluster.client();
     let mut fleet = Fleet::start(&client, SESSIONS, SESSIONS_TTL, &mut seed).await;
     acknowledges(&fleet, SESSIONS as u64).await;
