@@ -20,9 +20,9 @@ const SPAN_MAX: u64 = 30;
 /// it begins, they lie evenly over the whole.
 const GOLDEN_STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Spreads those who are refused. One for a node.
+/// Spreads those who are refused for the same reason.
 #[derive(Debug)]
-pub(crate) struct Comebacks {
+pub struct Comebacks {
     since: Instant,
     /// When the last of those who were told so far would come back if they came one after the other,
     /// [`PER_SECOND`] in each second; in such parts of a second since `since`.
@@ -30,7 +30,14 @@ pub(crate) struct Comebacks {
     count: AtomicU64,
 }
 
+impl Default for Comebacks {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Comebacks {
+    /// Nobody was told to come back yet.
     pub fn new() -> Self {
         Self { since: Instant::now(), last: AtomicU64::new(0), count: AtomicU64::new(0) }
     }
@@ -50,7 +57,7 @@ impl Comebacks {
         };
         let span = (last - now).div_ceil(PER_SECOND).clamp(SPAN_MIN, SPAN_MAX);
         let turn = self.count.fetch_add(1, Ordering::Relaxed).wrapping_mul(GOLDEN_STEP);
-        1 + (u128::from(turn) * u128::from(span) >> u64::BITS) as u64
+        1 + ((u128::from(turn) * u128::from(span)) >> u64::BITS) as u64
     }
 }
 

@@ -112,8 +112,12 @@ fn finish(response: &mut Response, request_id: &HeaderValue, api: &Api) {
 }
 
 /// What a client is told whose connection is one too many: a whole answer of HTTP/1, after which it is
-/// closed.
-pub(crate) fn too_many_connections(registry: &dyn Registry, limit: usize) -> Vec<u8> {
+/// closed. `retry_after`: seconds.
+pub(crate) fn too_many_connections(
+    registry: &dyn Registry,
+    limit: usize,
+    retry_after: u64,
+) -> Vec<u8> {
     let why = format!(
         "{limit} connections are open to this node, its limit (--connections); try another node or \
          later"
@@ -123,9 +127,8 @@ pub(crate) fn too_many_connections(registry: &dyn Registry, limit: usize) -> Vec
     let body = error.body("-", &glance);
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\nroster-node: {}\r\n\
-         retry-after: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+         retry-after: {retry_after}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
         glance.node,
-        error.retry_after().unwrap_or(1),
         body.len()
     );
     [head.into_bytes(), body].concat()
