@@ -112,10 +112,7 @@ impl Forward {
         }
     }
 
-    pub async fn heartbeats(
-        &self,
-        body: BeatsBody,
-    ) -> Result<(Revision, BodyAnswer), Unavailable> {
+    pub async fn heartbeats(&self, body: BeatsBody) -> Result<(Revision, BodyAnswer), Unavailable> {
         let bytes = body.bytes.len();
         match self.beats(BeatsAsked::Body(body), bytes).await? {
             (revision, BeatsTold::Body(answer)) => Ok((revision, answer)),
@@ -367,9 +364,8 @@ impl Way {
         left: Duration,
     ) -> Result<BeatsAnswer, CallError> {
         let begun = Instant::now();
-        let call = |link: Arc<Link>| async move {
-            link.call_encoded(path::BEATS, question, left).await
-        };
+        let call =
+            |link: Arc<Link>| async move { link.call_encoded(path::BEATS, question, left).await };
         match self.ask(leader, Purpose::Heartbeats, call).await {
             Err(CallError::Unknown(_)) => {
                 let left = left.saturating_sub(begun.elapsed());

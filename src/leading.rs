@@ -301,8 +301,7 @@ impl Round<'_> {
 
     fn renew_instance(&self, beat: &InstanceBeat<'_>, summary: &mut Summary) {
         let session = self.session_of(&beat.app, &beat.id, beat.incarnation);
-        let renewed =
-            session.and_then(|session| Ok((session, self.renew_session(session, None)?)));
+        let renewed = session.and_then(|session| Ok((session, self.renew_session(session, None)?)));
         match renewed {
             Ok((session, ttl_ms)) => {
                 summary.renewed(ttl_ms);

@@ -36,10 +36,7 @@ fn read_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Er
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum BodyAnswer {
     /// The body for the client.
-    Renewed(
-        #[serde(serialize_with = "write_bytes", deserialize_with = "read_bytes")]
-        Bytes,
-    ),
+    Renewed(#[serde(serialize_with = "write_bytes", deserialize_with = "read_bytes")] Bytes),
     /// Nobody was renewed: the leader cannot read it, or takes no bodies. Whoever got the body finds
     /// out what is wrong with it; if nothing is, each of its beats is to be sent by itself.
     NotRead,

@@ -461,7 +461,9 @@ async fn heartbeats_of_many_are_answered_alike_by_a_leader_that_does_not_read_bo
         let value = serde_json::from_str::<serde_json::Value>(body).ok()?;
         rmp_serde::to_vec_named(&value).ok()
     };
-    let binary = |more: &'static [u8]| bodies.iter().filter_map(move |b| Some([&msgpack(b)?, more].concat()));
+    let binary = |more: &'static [u8]| {
+        bodies.iter().filter_map(move |b| Some([&msgpack(b)?, more].concat()))
+    };
     let json = bodies.iter().map(|body| ("application/json", body.as_bytes().to_vec()));
     let binary = [&b""[..], b"\x93", b"\xc3"].into_iter().flat_map(binary);
     for (kind, body) in json.chain(binary.map(|body| ("application/msgpack", body))) {

@@ -7,8 +7,8 @@ use roster_storage::names::{Incarnation, Revision};
 
 use super::instances;
 use crate::answer::{Answer, Answered};
-use crate::error::{ApiError, Invalid};
 use crate::beats::{BeatsBody, BodyAnswer, Summary};
+use crate::error::{ApiError, Invalid};
 use crate::extract::{Content, Encoding, Key, Params, Session};
 use crate::registry::{Beat, BeatRefused, BeatTarget, Renewed};
 use crate::wire::heartbeat::{HeartbeatsBody, RenewedView};
@@ -83,9 +83,7 @@ pub(super) async fn many(State(api): Shared, params: Params, content: Content) -
     let body = BeatsBody { encoding, bytes: content.bytes.clone() };
     let (revision, answer) = api.registry.heartbeats(body).await?;
     match answer {
-        BodyAnswer::Renewed(body) => {
-            Ok(Answer::encoded_body(encoding, body.into()).at(revision))
-        }
+        BodyAnswer::Renewed(body) => Ok(Answer::encoded_body(encoding, body.into()).at(revision)),
         BodyAnswer::NotRead => one_by_one(&api, &content, encoding).await,
     }
 }

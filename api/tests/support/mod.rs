@@ -267,7 +267,9 @@ impl Registry for Alone {
 
     async fn heartbeats(&self, body: BeatsBody) -> Result<(Revision, BodyAnswer), Unavailable> {
         self.check()?;
-        let Some(batch) = Batch::read(&body).filter(|_| !self.takes_no_bodies.load(Ordering::Relaxed)) else {
+        let Some(batch) =
+            Batch::read(&body).filter(|_| !self.takes_no_bodies.load(Ordering::Relaxed))
+        else {
             return Ok((self.version().revision(), BodyAnswer::NotRead));
         };
         let sessions = batch.sessions().map(|session| Beat::of(BeatTarget::Session(session)));
