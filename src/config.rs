@@ -80,6 +80,14 @@ pub struct Settings {
     /// false: a round to a majority per batch of heartbeats instead of the lease [default: true]
     #[arg(long, env = "ROSTER_LEASE_READS", num_args = 0..=1, default_missing_value = "true")]
     pub lease_reads: Option<bool>,
+    /// Heartbeat calls per second, over all nodes, above which clients are asked to come less often;
+    /// their TTLs are lengthened as much [default: 100000]
+    #[arg(long, env = "ROSTER_HEARTBEAT_RATE", value_name = "CALLS")]
+    pub heartbeat_rate: Option<u64>,
+    /// How long there must be less to do before they are asked to come more often again, by a step
+    /// [default: 60s]
+    #[arg(long, env = "ROSTER_PACE_CALM", value_name = "DURATION")]
+    pub pace_calm: Option<Span>,
     /// Log entries between two checkpoints [default: 100000]
     #[arg(long, env = "ROSTER_CHECKPOINT_EVERY", value_name = "ENTRIES")]
     pub checkpoint_every: Option<u64>,
@@ -205,6 +213,9 @@ pub struct Config {
     pub timings: Timings,
     pub rebalance: Delays,
     pub lease_reads: bool,
+    /// Calls per second, over all nodes.
+    pub heartbeat_rate: u64,
+    pub pace_calm: Duration,
     pub checkpoint_every: u64,
     pub checkpoint_every_bytes: u64,
     pub threads: ThreadCounts,
@@ -323,6 +334,8 @@ impl Settings {
             election_timeout_min,
             election_timeout_max,
             lease_reads,
+            heartbeat_rate,
+            pace_calm,
             checkpoint_every,
             checkpoint_every_mib,
             log_keep,
@@ -395,6 +408,8 @@ impl Settings {
             )?,
             rebalance: rebalance(self.rebalance_after_loss, self.rebalance_after_gain)?,
             lease_reads: self.lease_reads.unwrap_or(true),
+            heartbeat_rate: at_least("--heartbeat-rate", self.heartbeat_rate, 100_000, 1)?,
+            pace_calm: pace_calm(self.pace_calm)?,
             checkpoint_every: at_least("--checkpoint-every", self.checkpoint_every, 100_000, 10)?,
             checkpoint_every_bytes: at_least(
                 "--checkpoint-every-mib",
@@ -499,6 +514,14 @@ fn rebalance(loss: Option<Span>, gain: Option<Span>) -> Result<Delays, ConfigErr
         return Err(wrong("--rebalance-after-loss", "must not be above --rebalance-after-gain"));
     }
     Ok(Delays { after_loss, after_gain })
+}
+
+fn pace_calm(given: Option<Span>) -> Result<Duration, ConfigError> {
+    let calm = given.map_or(Duration::from_secs(60), |span| span.0);
+    if !(Duration::from_secs(1)..=Duration::from_secs(3_600)).contains(&calm) {
+        return Err(wrong("--pace-calm", "must be between 1s and 1h"));
+    }
+    Ok(calm)
 }
 
 fn request_timeout(given: Option<Span>) -> Result<Duration, ConfigError> {

@@ -337,6 +337,7 @@ impl Running {
             can_lead: self.disk.writable().is_ok() && !self.stopping.load(Ordering::Relaxed),
             heartbeats_per_second: leading_term(&self.raft)
                 .map(|_| self.leases.heartbeats_per_second()),
+            heartbeat_calls: Some(self.forward.heartbeat_calls()),
         }
     }
 

@@ -26,7 +26,7 @@ use crate::forward::Forward;
 use crate::housekeeping::{hand_over, keep_house, keep_members, watch_service};
 use crate::identity::{DataDir, IdentityError};
 use crate::leading::Leading;
-use crate::leases::{Leases, keeper};
+use crate::leases::{Leases, keeper, pacer};
 use crate::node::{Node, Running};
 use crate::nudge::watch_leader;
 use crate::peers::Peers;
@@ -155,6 +155,7 @@ async fn take_part(
     let mut tasks = JoinSet::new();
     tasks.spawn_on(dispatch(running.watches.clone()), &places.clients);
     tasks.spawn(keeper::keep(running.clone()));
+    tasks.spawn(pacer::keep(running.clone()));
     tasks.spawn(rebalance::keep(running.clone()));
     tasks.spawn(watch_leader(running.clone()));
     tasks.spawn(keep_house(running.clone()));

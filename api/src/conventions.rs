@@ -104,8 +104,8 @@ fn finish(response: &mut Response, request_id: &HeaderValue, api: &Api) {
     headers.insert(REQUEST_ID, request_id.clone());
     let Some(error) = error else { return };
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    if let Some(seconds) = error.retry_after() {
-        headers.insert(RETRY_AFTER, seconds.into());
+    if error.passes() {
+        headers.insert(RETRY_AFTER, api.comebacks.next().into());
     }
     let body = error.body(request_id.to_str().unwrap_or_default(), &glance);
     *response.body_mut() = Body::from(body);

@@ -11,6 +11,7 @@
 mod answer;
 mod aside;
 pub mod beats;
+mod comeback;
 mod conventions;
 mod error;
 mod extract;
@@ -30,6 +31,7 @@ use std::sync::atomic::AtomicU32;
 pub use extract::{ClientAddress, Encoding};
 pub use options::{ApiOptions, SentinelSettings};
 
+use comeback::Comebacks;
 use conventions::RequestIds;
 use lists::{ListCache, Pins};
 use registry::Registry;
@@ -41,6 +43,7 @@ pub fn router(registry: Arc<dyn Registry>, options: ApiOptions) -> axum::Router 
         ids: RequestIds::new(registry.glance().node),
         pins: Pins::new(registry.glance().node),
         lists: ListCache::default(),
+        comebacks: Comebacks::new(),
         watches_begun: AtomicU32::new(0),
         registry,
         options,
@@ -63,6 +66,7 @@ struct Api {
     watches_begun: AtomicU32,
     pins: Pins,
     ids: RequestIds,
+    comebacks: Comebacks,
 }
 
 /// The state as handlers take it.

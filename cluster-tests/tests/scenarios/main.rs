@@ -19,6 +19,7 @@ mod rings;
 mod sentinel;
 mod shard_sets;
 mod start_up;
+mod storms;
 mod takeovers;
 mod watches;
 mod wrong_disks;
