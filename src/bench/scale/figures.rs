@@ -76,10 +76,10 @@ impl Figure {
                 ("heartbeats, single calls, 64 connections", AtMost(0.025), CpuPerThousand)
             }
             Self::HeartbeatsBatched => {
-                ("heartbeats, 1,000 per call", AtLeast(1_000_000.0), PerSecond)
+                ("heartbeats, 1,000 per call, msgpack", AtLeast(1_000_000.0), PerSecond)
             }
             Self::HeartbeatsBatchedCpu => {
-                ("heartbeats, 1,000 per call: CPU", AtMost(0.001), CpuPerThousand)
+                ("heartbeats, 1,000 per call, msgpack: CPU", AtMost(0.001), CpuPerThousand)
             }
             Self::Register => ("register, single calls, 64 writers", AtLeast(12_000.0), PerSecond),
             Self::RegisterBatched => ("register, 500 per call", AtLeast(100_000.0), PerSecond),

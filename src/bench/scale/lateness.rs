@@ -112,7 +112,7 @@ async fn note<S: System>(
         for number in system.departures(&line) {
             seen[node].lock().entry(number).or_insert(now);
             // Nobody waits any more once the round is over.
-            drop(woken.send(()));
+            let _ = woken.send(());
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::servers::Servers;
@@ -13,11 +13,13 @@ use super::system::{NODES, System};
 use crate::bench::http::Connection;
 use crate::bench::load::Request;
 
-/// Between an answer and the next request of the one whose requests show the outage.
+/// Between an answer and the next request of each of those whose requests show the outage. They begin
+/// at different nodes.
 const PROBE_EVERY: Duration = Duration::from_millis(2);
 
-/// An answer takes no longer, or the next node is tried.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// An answer takes no longer, or the next node is tried: some servers keep those waiting whose
+/// request went down with the leader.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Without a leader for longer, something is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,9 +39,9 @@ pub async fn after_kills<S: System>(
     probe: &Probe,
 ) -> Result<Vec<f64>, String> {
     let mut outages = Vec::new();
-    for kill in 0..kills {
+    for _ in 0..kills {
         servers.ensure_up().await?;
-        outages.push(after_kill(servers, kill, probe).await?);
+        outages.push(after_kill(servers, probe).await?);
     }
     servers.ensure_up().await?;
     outages.sort_by(f64::total_cmp);
@@ -48,14 +50,16 @@ pub async fn after_kills<S: System>(
 
 async fn after_kill<S: System>(
     servers: &mut Servers<S>,
-    kill: usize,
     probe: &Probe,
 ) -> Result<f64, String> {
     let leader = servers.leader().await?;
     let (acknowledged, mut probed) = watch::channel(None);
-    let task = ask_steadily(servers.addresses(), kill % NODES, probe.clone(), acknowledged);
-    let _task = Ends(tokio::spawn(task).abort_handle());
-    let broken = |_| "the one who asks has ended".to_owned();
+    let mut tasks = JoinSet::new();
+    for first in 0..NODES {
+        let (addresses, probe) = (servers.addresses(), probe.clone());
+        tasks.spawn(ask_steadily(addresses, first, probe, acknowledged.clone()));
+    }
+    let broken = |_| "those who ask have ended".to_owned();
     probed.wait_for(Option::is_some).await.map_err(broken)?;
     sleep(Duration::from_millis(fastrand::u64(100..300))).await;
     servers.kill(leader).await?;
@@ -77,16 +81,8 @@ struct Call {
     answered: Instant,
 }
 
-/// The task ends with this.
-struct Ends(AbortHandle);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Asks again and again, and tries the next node at once when one does not do it.
+/// Asks again and again, and tries the next node at once when one does not do it. The last call that
+/// succeeded is shared by all who ask.
 async fn ask_steadily(
     addresses: Vec<String>,
     first: usize,
@@ -110,7 +106,11 @@ async fn ask_steadily(
             );
             match timeout(ANSWER_TIMEOUT, answer).await {
                 Ok(Ok(answer)) if answer.status.is_success() => {
-                    acknowledged.send_replace(Some(Call { sent, answered: Instant::now() }));
+                    let call = Call { sent, answered: Instant::now() };
+                    acknowledged.send_modify(|last| match last {
+                        Some(last) if last.sent > sent => {}
+                        Some(_) | None => *last = Some(call),
+                    });
                 }
                 Ok(_) | Err(_) => break,
             }
