@@ -176,7 +176,7 @@ async fn send(connection: &mut Connection, request: Request) -> Result<Answer, S
 impl System for Etcd {
     const NAME: &str = "etcd";
 
-    fn command(&self, place: &Place) -> Result<Vec<OsString>, String> {
+    fn command(&self, place: &Place) -> Vec<OsString> {
         let peer = |port: &u16| format!("http://127.0.0.1:{port}");
         let all: Vec<_> = place
             .peer_ports
@@ -199,7 +199,7 @@ impl System for Etcd {
             command.extend([flag.into(), value.into()]);
         }
         command.extend(["--data-dir".into(), place.data.clone().into()]);
-        Ok(command)
+        command
     }
 
     fn is_setting(variable: &str) -> bool {
@@ -275,9 +275,7 @@ impl System for Etcd {
         let Ok(line) = serde_json::from_str::<Line>(line) else { return Vec::new() };
         let deleted = line.result.events.into_iter().filter(|event| event.kind == "DELETE");
         let keys = deleted.filter_map(|event| STANDARD.decode(event.kv.key).ok());
-        keys.filter_map(|key| {
-            std::str::from_utf8(&key).ok()?.strip_prefix("late/")?.parse().ok()
-        })
-        .collect()
+        keys.filter_map(|key| std::str::from_utf8(&key).ok()?.strip_prefix("late/")?.parse().ok())
+            .collect()
     }
 }

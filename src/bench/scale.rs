@@ -1,7 +1,7 @@
 //! `roster bench scale`: the figures that are wanted of a million instances, measured on this machine.
 //!
-//! It starts three nodes of this very program, with default settings and everything durable, and
-//! throws them away at the end. etcd does beside it what it can do too, in the same run, if its server
+//! It starts three nodes of its own, with default settings and everything durable, and throws them
+//! away at the end. etcd does beside it what it can do too, in the same run, if its server
 //! is installed. The load comes from the same machine, so CPU figures are those of the servers alone.
 
 mod checkpoint;
@@ -69,6 +69,9 @@ pub struct Options {
     /// Write the figures into this file too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Measure nodes of this program, such as another version of it [default: this very one]
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
     /// Do not measure etcd, also if it is installed
     #[arg(long)]
     no_etcd: bool,
@@ -82,6 +85,8 @@ struct Plan {
     duration: Duration,
     figures: Vec<Figure>,
     folder: PathBuf,
+    /// The nodes are this program.
+    program: PathBuf,
 }
 
 impl Plan {
@@ -91,11 +96,7 @@ impl Plan {
 }
 
 /// Measures and prints. The error is for the terminal.
-pub async fn run(
-    options: &Options,
-    duration: Duration,
-    only: Option<&str>,
-) -> Result<(), String> {
+pub async fn run(options: &Options, duration: Duration, only: Option<&str>) -> Result<(), String> {
     let stop = shutdown::on_signal().map_err(|e| format!("cannot listen for signals: {e}"))?;
     let plan = plan(options, duration, only)?;
     let machine = Machine::look(&plan.folder);
@@ -123,8 +124,7 @@ pub async fn run(
         (None, true) => Peer::Absent("not asked"),
         (None, false) => Peer::Absent("not found"),
     };
-    let report =
-        Report { fleet: plan.fleet, figures: &plan.figures, roster: &roster, etcd: &etcd };
+    let report = Report { fleet: plan.fleet, figures: &plan.figures, roster: &roster, etcd: &etcd };
     println!("\n{}\n{}", report.header(width()), report.text(width()));
     if let Some(file) = &options.json {
         write_json(file, &machine, &plan, &report)?;
@@ -140,12 +140,20 @@ fn plan(options: &Options, duration: Duration, only: Option<&str>) -> Result<Pla
         .collect();
     if figures.is_empty() {
         let all: Vec<_> = Figure::ALL.into_iter().map(Figure::what).collect();
-        return Err(format!("--only: no figure has that in its name; there are\n{}", all.join("\n")));
+        return Err(format!(
+            "--only: no figure has that in its name; there are\n{}",
+            all.join("\n")
+        ));
     }
     let folder = options.data_dir.clone().unwrap_or_else(std::env::temp_dir);
     if !folder.is_dir() {
         return Err(format!("--data-dir {}: there is no such folder", folder.display()));
     }
+    let program = match &options.program {
+        Some(program) => program.canonicalize().map_err(|e| (program.display().to_string(), e)),
+        None => std::env::current_exe().map_err(|e| ("this one".to_owned(), e)),
+    };
+    let program = program.map_err(|(which, e)| format!("--program: cannot find {which}: {e}"))?;
     Ok(Plan {
         fleet: options.instances as usize,
         kills: options.kills as usize,
@@ -153,11 +161,17 @@ fn plan(options: &Options, duration: Duration, only: Option<&str>) -> Result<Pla
         duration,
         figures,
         folder,
+        program,
     })
 }
 
 fn print_facts(machine: &Machine, plan: &Plan) {
-    println!("roster {}, three nodes, default settings: {machine}", env!("CARGO_PKG_VERSION"));
+    println!("{machine}");
+    println!(
+        "roster {} ({}), three nodes, default settings, everything durable",
+        env!("CARGO_PKG_VERSION"),
+        plan.program.display()
+    );
     println!(
         "{} instances, {} bytes of metadata each; {} per load; the servers share the cores with the \
          load",
@@ -169,6 +183,13 @@ fn print_facts(machine: &Machine, plan: &Plan) {
         println!(
             "\nTHIS IS A DEBUG BUILD: it is many times slower, and its figures say nothing. Build with \
              `cargo build --release`.\n"
+        );
+    }
+    if machine.is_busy() {
+        println!(
+            "\nOTHERS USE THIS MACHINE: its load was {:.1} before the servers were started. Rates and \
+             times are worse than they are by themselves, CPU figures somewhat.\n",
+            machine.load_before
         );
     }
     if machine.writes_to_memory() {
@@ -251,7 +272,7 @@ fn write_json(
 /// leaves the nodes changed comes last.
 async fn measure_roster(plan: &Plan, sink: &Sink) -> Result<(), String> {
     use Figure::{Memory, MemorySmall, Restart, RestartSmall};
-    let system = Roster { fleet: plan.fleet };
+    let system = Roster { program: plan.program.clone(), fleet: plan.fleet };
     let mut servers = Servers::start(system, &plan.folder).await?;
     outages(plan, &mut servers, sink, "").await;
     let outages_only = [Figure::OutageMedian, Figure::OutageWorst];
@@ -262,17 +283,24 @@ async fn measure_roster(plan: &Plan, sink: &Sink) -> Result<(), String> {
     let empty = settled_memory(&servers).await;
     let filling = Filling { at_once: REGISTERED_AT_ONCE, connections: BATCHING };
     let small = plan.fleet.min(SMALL);
+    let busy = servers.cpu_seconds();
     let mut took = fill(&servers, 0..small, &filling).await?;
+    let mut cpu = servers.cpu_seconds() - busy;
     let grown = (&empty[..], small);
     memory_and_restart(plan, &mut servers, grown, [MemorySmall, RestartSmall], sink, "").await;
     if plan.fleet > small {
         servers.ensure_up().await?;
+        let busy = servers.cpu_seconds();
         took += fill(&servers, small..plan.fleet, &filling).await?;
+        cpu += servers.cpu_seconds() - busy;
         let grown = (&empty[..], plan.fleet);
         memory_and_restart(plan, &mut servers, grown, [Memory, Restart], sink, "").await;
     }
     sink.put("", &[Figure::RegisterBatched], Ok(took), |took, measured| {
-        measured.set(Figure::RegisterBatched, plan.fleet as f64 / took.as_secs_f64());
+        let thousands = plan.fleet as f64 / 1e3;
+        measured.set(Figure::RegisterBatched, thousands * 1e3 / took.as_secs_f64());
+        let note = format!("{BATCHING} writers, {:.4} CPU s per 1,000", cpu / thousands);
+        measured.note(Figure::RegisterBatched, note);
     });
     loads(plan, &mut servers, sink).await;
     removals(plan, &mut servers, sink, "").await;
@@ -295,7 +323,8 @@ async fn measure_etcd(plan: &Plan, system: Etcd, sink: &Sink) -> Result<(), Stri
         let small = plan.fleet.min(SMALL);
         fill(&servers, 0..small, &Filling { at_once: 1, connections: MANY }).await?;
         let grown = (&empty[..], small);
-        memory_and_restart(plan, &mut servers, grown, [MemorySmall, RestartSmall], sink, name).await;
+        memory_and_restart(plan, &mut servers, grown, [MemorySmall, RestartSmall], sink, name)
+            .await;
     }
     let heartbeat: Job = Arc::new({
         let system = servers.system.clone();
@@ -488,12 +517,7 @@ async fn batches(plan: &Plan, servers: &mut Servers<Roster>) -> Result<Loading, 
     let job: Job = Arc::new(move |worker, call| {
         let Request { method, path, content_type, body } =
             &calls[(worker + call * BATCHING) % calls.len()];
-        Request {
-            method: method.clone(),
-            path: path.clone(),
-            content_type,
-            body: body.clone(),
-        }
+        Request { method: method.clone(), path: path.clone(), content_type, body: body.clone() }
     });
     let per_call = HEARTBEATS_AT_ONCE.min(plan.fleet);
     load(plan, servers, job, BATCHING, per_call, 1).await

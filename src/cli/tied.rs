@@ -43,10 +43,7 @@ impl RunFor {
     pub fn run(self) -> ExitCode {
         #[cfg(target_os = "linux")]
         if let Err(e) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
-            return fail(
-                FAILED,
-                &format!("cannot be tied to the process that started it: {e}"),
-            );
+            return fail(FAILED, &format!("cannot be tied to the process that started it: {e}"));
         }
         // It may have ended before the order was given.
         if getppid().map(pid_number) != Some(self.parent) {

@@ -281,7 +281,8 @@ impl Report<'_> {
     fn add_line(&self, figure: Figure, width: usize, text: &mut String) {
         let Some(size) = figure.size(self.fleet) else { return };
         let (what, goal, unit) = figure.facts();
-        let at = if size > 0 { format!("{what} (at {})", grouped(size as f64)) } else { what.into() };
+        let at =
+            if size > 0 { format!("{what} (at {})", grouped(size as f64)) } else { what.into() };
         let end = if width >= ONE_LINE { "" } else { "\n  " };
         let wanted = format!("{} {}", goal.sign(), unit.show(goal.value()));
         let (value, bar, verdict) = match self.roster.values.get(&figure) {
@@ -303,10 +304,7 @@ impl Report<'_> {
             unit.name(),
             self.etcd.shown(figure, unit),
         );
-        let failed = [
-            ("", self.roster.values.get(&figure)),
-            ("etcd: ", self.etcd.value(figure)),
-        ];
+        let failed = [("", self.roster.values.get(&figure)), ("etcd: ", self.etcd.value(figure))];
         for (whose, value) in failed {
             if let Some(Err(e)) = value {
                 let _ = writeln!(text, "    {whose}failed: {e}");

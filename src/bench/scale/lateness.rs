@@ -93,8 +93,7 @@ async fn follow<S: System>(
     let watch = system.watch(numbers);
     let connection = Connection::open(address).await?;
     let content_type = if watch.body.is_empty() { "" } else { crate::bench::JSON };
-    let mut lines =
-        connection.follow(watch.method, &watch.path, content_type, watch.body).await?;
+    let mut lines = connection.follow(watch.method, &watch.path, content_type, watch.body).await?;
     while !system.is_following(&lines.next().await?) {}
     Ok(lines)
 }

@@ -5,6 +5,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
+/// A load above which the figures are not those of an idle machine.
+const BUSY_FROM: f64 = 0.5;
+
 #[derive(Serialize)]
 pub struct Machine {
     cores: usize,
@@ -14,6 +17,8 @@ pub struct Machine {
     /// Of the data.
     file_system: String,
     folder: String,
+    /// Processes that ran or waited for the disk at the same time, over the last minute before.
+    pub load_before: f64,
 }
 
 impl Machine {
@@ -32,7 +37,17 @@ impl Machine {
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             file_system: file_system(folder).unwrap_or_else(|| "unknown".into()),
             folder: folder.display().to_string(),
+            load_before: read("/proc/loadavg")
+                .split(' ')
+                .next()
+                .and_then(|load| load.parse().ok())
+                .unwrap_or(0.0),
         }
+    }
+
+    /// It had other work to do before the measuring began.
+    pub fn is_busy(&self) -> bool {
+        self.load_before > BUSY_FROM
     }
 
     /// Its files are memory, so nothing is durable there and a sync costs nothing.

@@ -48,10 +48,7 @@ pub async fn after_kills<S: System>(
     Ok(outages)
 }
 
-async fn after_kill<S: System>(
-    servers: &mut Servers<S>,
-    probe: &Probe,
-) -> Result<f64, String> {
+async fn after_kill<S: System>(servers: &mut Servers<S>, probe: &Probe) -> Result<f64, String> {
     let leader = servers.leader().await?;
     let (acknowledged, mut probed) = watch::channel(None);
     let mut tasks = JoinSet::new();
@@ -98,12 +95,8 @@ async fn ask_steadily(
             number += 1;
             let request = probe(number);
             let sent = Instant::now();
-            let answer = connection.send(
-                request.method,
-                &request.path,
-                request.content_type,
-                request.body,
-            );
+            let answer =
+                connection.send(request.method, &request.path, request.content_type, request.body);
             match timeout(ANSWER_TIMEOUT, answer).await {
                 Ok(Ok(answer)) if answer.status.is_success() => {
                     let call = Call { sent, answered: Instant::now() };

@@ -1,7 +1,8 @@
-//! Roster as it is measured: nodes of this very program.
+//! Roster as it is measured.
 
 use std::ffi::OsString;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ const PAGE: usize = 10_000;
 
 #[derive(Clone)]
 pub struct Roster {
+    /// The nodes are this program.
+    pub program: PathBuf,
     /// Members of the fleet that are registered at the most.
     pub fleet: usize,
 }
@@ -135,14 +138,12 @@ struct Node {
 impl System for Roster {
     const NAME: &str = "node";
 
-    fn command(&self, place: &Place) -> Result<Vec<OsString>, String> {
-        let program =
-            std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?;
+    fn command(&self, place: &Place) -> Vec<OsString> {
         let list: Vec<_> = (1..=NODES)
             .zip(&place.peer_ports)
             .map(|(id, port)| format!("{id}=127.0.0.1:{port}"))
             .collect();
-        let mut command: Vec<OsString> = vec![program.into(), "serve".into()];
+        let mut command: Vec<OsString> = vec![self.program.clone().into(), "serve".into()];
         for (flag, value) in [
             ("--node-id", (place.node + 1).to_string()),
             ("--listen", place.address()),
@@ -152,7 +153,7 @@ impl System for Roster {
             command.extend([flag.into(), value.into()]);
         }
         command.extend(["--data-dir".into(), place.data.clone().into()]);
-        Ok(command)
+        command
     }
 
     fn is_setting(variable: &str) -> bool {
@@ -174,8 +175,10 @@ impl System for Roster {
             method: Method::PUT,
             path: format!("/v1/apps/probe/instances/writer-{}", number % NODES),
             content_type: JSON,
-            body: format!(r#"{{"ip":"10.0.0.1","port":8080,"metadata":{{"n":"{number}"}},"ttl":"24h"}}"#)
-                .into(),
+            body: format!(
+                r#"{{"ip":"10.0.0.1","port":8080,"metadata":{{"n":"{number}"}},"ttl":"24h"}}"#
+            )
+            .into(),
         }
     }
 

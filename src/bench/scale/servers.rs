@@ -44,10 +44,10 @@ impl<S: System> Servers<S> {
     /// A new cluster with default settings, its data in a temporary folder under `under`. Returns
     /// when all nodes serve.
     pub async fn start(system: S, under: &Path) -> Result<Self, String> {
-        let folder = tempfile::Builder::new()
-            .prefix("roster-bench-")
-            .tempdir_in(under)
-            .map_err(|e| format!("cannot make a temporary folder under {}: {e}", under.display()))?;
+        let folder =
+            tempfile::Builder::new().prefix("roster-bench-").tempdir_in(under).map_err(|e| {
+                format!("cannot make a temporary folder under {}: {e}", under.display())
+            })?;
         let first = free_ports(2 * NODES as u16)?;
         let places = (0..NODES)
             .map(|node| Place {
@@ -108,7 +108,7 @@ impl<S: System> Servers<S> {
         let told = |e: std::io::Error| format!("cannot start {} {}: {e}", S::NAME, node + 1);
         let log = self.log(node);
         let log = File::options().create(true).append(true).open(log).map_err(told)?;
-        let mut command = self.system.command(place)?;
+        let mut command = self.system.command(place);
         command.extend(self.settings.iter().cloned());
         let mut command = tied(&command).map_err(told)?;
         // The settings of this shell are none of the servers' business: they have the default ones.

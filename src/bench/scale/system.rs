@@ -54,7 +54,7 @@ pub trait System: Clone + Send + Sync + 'static {
     const NAME: &str;
 
     /// Program and arguments of a node.
-    fn command(&self, place: &Place) -> Result<Vec<OsString>, String>;
+    fn command(&self, place: &Place) -> Vec<OsString>;
 
     /// A variable of the environment that changes what a node does.
     fn is_setting(variable: &str) -> bool;
