@@ -573,10 +573,11 @@ async fn removals_beside_all(plan: &Plan, servers: &mut Servers<Roster>, sink: &
     sink.put("", &[figure], removed.await, |(late, (rate, failed)), measured| {
         measured.set(figure, percentile(&late, 0.99) * 1e3);
         let mut note = format!(
-            "p50 {:.0} ms; {}; beside {} heartbeats per second",
+            "p50 {:.0} ms; {}; beside {} heartbeats per second of the {} that were to be",
             percentile(&late, 0.50) * 1e3,
             extremes(&late),
-            grouped(rate)
+            grouped(rate),
+            grouped(plan.fleet as f64 / BEAT_EVERY.as_secs_f64())
         );
         if failed > 0 {
             note += &format!(", of which {failed} calls failed");

@@ -159,33 +159,33 @@ fn look(folder: &Path) -> Look {
 }
 
 /// Requests of one kind, to each node one per period.
-struct Asking(JoinSet<Result<Vec<Instant>, String>>);
+struct Asking(JoinSet<Result<Answers, String>>);
+
+/// When one node answered, from the first request until the end.
+struct Answers {
+    begun: Instant,
+    at: Vec<Instant>,
+    ended: Instant,
+    /// Answers that said no, and the first of them.
+    failed: usize,
+    failure: String,
+}
+
+impl Answers {
+    /// The times without an answer. One that was still awaited at the end counts too.
+    fn gaps(&self) -> impl Iterator<Item = Span> {
+        let starts = std::iter::once(self.begun).chain(self.at.iter().copied());
+        let ends = self.at.iter().copied().chain([self.ended]);
+        starts.zip(ends).map(|(from, to)| Span { from, to })
+    }
+}
 
 impl Asking {
     async fn start(servers: &Servers<Roster>, probe: Probe, stop: &Stop) -> Result<Self, String> {
         let mut tasks = JoinSet::new();
         for (node, address) in servers.addresses().into_iter().enumerate() {
-            let mut connection = Connection::open(&address).await?;
-            let (probe, stop) = (probe.clone(), stop.clone());
-            tasks.spawn(async move {
-                let mut ticks = interval(PERIOD);
-                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                let mut answered = Vec::new();
-                for call in (node..).step_by(NODES) {
-                    if stop.is_told() {
-                        break;
-                    }
-                    ticks.tick().await;
-                    let request = probe(call);
-                    let answer = connection
-                        .send(request.method, &request.path, request.content_type, request.body)
-                        .await?;
-                    if answer.status.is_success() {
-                        answered.push(Instant::now());
-                    }
-                }
-                Ok(answered)
-            });
+            let connection = Connection::open(&address).await?;
+            tasks.spawn(ask(connection, node, probe.clone(), stop.clone()));
         }
         Ok(Self(tasks))
     }
@@ -194,9 +194,16 @@ impl Asking {
     async fn end(mut self, spans: &[Span]) -> Result<Longest, String> {
         let mut longest = Longest::default();
         while let Some(task) = self.0.join_next().await {
-            let answered = task.map_err(|e| e.to_string())??;
-            for pair in answered.windows(2) {
-                let gap = Span { from: pair[0], to: pair[1] };
+            let answers = task.map_err(|e| e.to_string())??;
+            if answers.at.is_empty() {
+                let lasted = (answers.ended - answers.begun).as_secs_f64();
+                let Answers { failed, failure, .. } = answers;
+                return Err(format!(
+                    "a node answered nothing well in {lasted:.1} s; {failed} calls failed, such as \
+                     {failure}"
+                ));
+            }
+            for gap in answers.gaps() {
                 let late = (gap.to - gap.from).saturating_sub(PERIOD).as_secs_f64();
                 let beside = spans.iter().any(|span| span.from < gap.to && gap.from < span.to);
                 let longest = if beside { &mut longest.beside } else { &mut longest.without };
@@ -204,5 +211,59 @@ impl Asking {
             }
         }
         Ok(longest)
+    }
+}
+
+async fn ask(
+    mut connection: Connection,
+    node: usize,
+    probe: Probe,
+    stop: Stop,
+) -> Result<Answers, String> {
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let begun = Instant::now();
+    let mut answers =
+        Answers { begun, at: Vec::new(), ended: begun, failed: 0, failure: String::new() };
+    for call in (node..).step_by(NODES) {
+        ticks.tick().await;
+        if stop.is_told() {
+            break;
+        }
+        let request = probe(call);
+        let answer = connection
+            .send(request.method, &request.path, request.content_type, request.body)
+            .await?;
+        if answer.status.is_success() {
+            answers.at.push(Instant::now());
+        } else {
+            if answers.failed == 0 {
+                answers.failure = answer.to_string();
+            }
+            answers.failed += 1;
+        }
+    }
+    answers.ended = Instant::now();
+    Ok(answers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers(at: &[u64], ended: u64) -> Answers {
+        let begun = Instant::now();
+        let after = |ms: u64| begun + Duration::from_millis(ms);
+        let at = at.iter().map(|ms| after(*ms)).collect();
+        Answers { begun, at, ended: after(ended), failed: 0, failure: String::new() }
+    }
+
+    #[test]
+    fn a_pause_counts_also_before_the_first_answer_and_after_the_last_one() {
+        let longest = |answers: &Answers| answers.gaps().map(|gap| gap.to - gap.from).max();
+        for (at, ended) in [(&[300, 310][..], 320), (&[10, 310], 320), (&[10, 20], 320), (&[], 300)]
+        {
+            assert_eq!(longest(&answers(at, ended)), Some(Duration::from_millis(300)), "{at:?}");
+        }
     }
 }

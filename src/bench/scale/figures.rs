@@ -266,7 +266,7 @@ pub struct Report<'a> {
 const BAR: usize = 20;
 
 /// Below this width a line takes two.
-const ONE_LINE: usize = 132;
+const ONE_LINE: usize = 136;
 
 impl Report<'_> {
     /// The table for a terminal of this width.
@@ -300,7 +300,7 @@ impl Report<'_> {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "{at:<54}{end}{:<15} {wanted:>12} {value:>9} {:>9} {bar:<22} {verdict}",
+            "{at:<56}{end}{:<15} {wanted:>12} {value:>9} {:>9} {bar:<22} {verdict}",
             unit.name(),
             self.etcd.shown(figure, unit),
         );
@@ -329,7 +329,7 @@ impl Report<'_> {
     pub fn header(&self, width: usize) -> String {
         let end = if width >= ONE_LINE { "" } else { "\n  " };
         format!(
-            "{:<54}{end}{:<15} {:>12} {:>9} {:>9} bar: `|` is what is wanted",
+            "{:<56}{end}{:<15} {:>12} {:>9} {:>9} bar: `|` is what is wanted",
             "what", "unit", "wanted", "measured", "etcd"
         )
     }
