@@ -18,6 +18,7 @@ pub mod history;
 pub mod latch;
 pub mod limits;
 pub mod names;
+pub mod profile;
 pub mod raft_types;
 pub mod ring;
 pub mod shards;

@@ -8,18 +8,19 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use twox_hash::XxHash64;
 
-use crate::command::{AppPolicy, Outcome, Overridden, Profile, ShardSetConfig};
+use crate::command::{AppPolicy, Outcome, Overridden, ShardSetConfig};
 use crate::latch::Claim;
 use crate::names::{
     AppName, DocumentName, IdempotencyKey, Incarnation, InstanceId, InstanceKey, LatchKey,
     Revision, SessionId, ShardId, ShardSetName,
 };
+use crate::profile::{PackedProfile, Shapes};
 use crate::ring::Ring;
 use crate::shards::scaling::ScalingState;
 use crate::shards::{Group, Shard};
 
 /// An app with its live instances and its documents.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct App {
     pub record: AppRecord,
     pub instances: OrdMap<InstanceId, Arc<Instance>>,
@@ -30,6 +31,8 @@ pub struct App {
     pub ring: Option<Arc<Ring>>,
     /// Derived: shard sets whose workers its instances are.
     pub works_for: u32,
+    /// Derived: what its instances have in common and share.
+    pub(super) shapes: Shapes,
 }
 
 /// What is kept of an app besides its instances and documents.
@@ -56,7 +59,7 @@ fn is_none_yet(revision: &Revision) -> bool {
 /// one per live instance, made at `incarnation`, and never left behind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Instance {
-    pub profile: Profile,
+    pub profile: PackedProfile,
     pub session: SessionId,
     pub incarnation: Incarnation,
     /// Its own last change: its `ETag`.

@@ -76,7 +76,7 @@ impl Catalog {
         for (id, instance) in up {
             let weight = ring.weight_of(id);
             on_ring += usize::from(weight.is_some());
-            let wanted = instance.profile.weight;
+            let wanted = instance.profile.weight();
             let more = wanted.saturating_sub(weight.unwrap_or(0));
             let full = held(ring) + usize::from(more) > RING_SLOTS_MAX;
             check(weight == Some(wanted) || full, || {
