@@ -155,7 +155,9 @@ impl Observer for Leases {
                         | Event::WorkPut { .. }
                         | Event::WorkEnded { .. }
                         | Event::ClaimPut { .. }
-                        | Event::ClaimEnded { .. } => {}
+                        | Event::ClaimEnded { .. }
+                        | Event::AlarmPut { .. }
+                        | Event::AlarmEnded { .. } => {}
                     }
                 }
             }

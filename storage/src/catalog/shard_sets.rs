@@ -321,7 +321,7 @@ impl Catalog {
 fn worker(instance: &Instance, state: State) -> Worker {
     let profile = &instance.profile;
     let (weight, zone) = (profile.weight(), profile.zone().into());
-    Worker { weight, zone, available: state == State::Up }
+    Worker { weight, zone, available: state.takes_part() }
 }
 
 /// Only under the grant that the operator saw, so that nobody loses what was granted since.
