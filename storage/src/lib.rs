@@ -13,6 +13,7 @@
 pub mod brake;
 pub mod catalog;
 pub mod command;
+pub mod compact_map;
 pub mod disk;
 pub mod events;
 pub mod history;

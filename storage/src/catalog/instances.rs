@@ -283,7 +283,7 @@ impl Catalog {
             return Err(Refusal::UnknownSession(id));
         };
         let limit = SESSION_THINGS_MAX as u64;
-        if left != Some(id) && named.things >= limit {
+        if left != Some(id) && u64::from(named.things) >= limit {
             return Err(Refusal::SessionFull { session: id, limit });
         }
         Ok(())

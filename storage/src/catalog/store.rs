@@ -12,6 +12,7 @@ use super::{
 };
 use crate::brake::{Brake, BrakeOverride, Pace, Scope};
 use crate::command::ShardSetConfig;
+use crate::compact_map::CompactMap;
 use crate::latch::{Claim, Latch};
 use crate::names::{
     AppName, DocumentName, IdempotencyKey, InstanceKey, LatchKey, Revision, SessionId, ShardId,
@@ -30,7 +31,7 @@ pub struct Inconsistent(pub(super) String);
 impl Catalog {
     pub(super) fn insert_app(&mut self, name: AppName, record: AppRecord) {
         self.hash.add(kind::APP, &name, &record);
-        let (instances, documents) = (OrdMap::new(), OrdMap::new());
+        let (instances, documents) = (CompactMap::default(), OrdMap::new());
         let app = App {
             record,
             instances,
@@ -105,7 +106,7 @@ impl Catalog {
             self.instances -= 1;
             self.held.remove(&(old.session, key.clone()));
         }
-        self.held.insert((session, key.clone()));
+        self.held.insert((session, key.clone()), ());
         Some(instance)
     }
 
