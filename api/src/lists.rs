@@ -332,9 +332,8 @@ fn of_app<'a>(
     after: Option<&InstanceId>,
 ) -> impl Iterator<Item = Line<'a>> + use<'a> {
     use std::ops::Bound::{Excluded, Unbounded};
-    let from = after.map_or(Unbounded, |id| Excluded(id.clone()));
-    let range = app.instances.range::<_, InstanceId>((from, Unbounded));
-    range.map(move |(id, instance)| (name, id, instance))
+    let instances = app.instances.starting(after.map_or(Unbounded, Excluded));
+    instances.map(move |(id, instance)| (name, id, instance))
 }
 
 /// What stands in a cursor of instances: both lengths are free, so the app's comes first.
