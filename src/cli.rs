@@ -11,7 +11,7 @@ mod ring;
 mod service;
 mod shards;
 mod table;
-mod tied;
+pub(crate) mod tied;
 mod under;
 mod watch;
 

@@ -37,7 +37,7 @@ use tokio::task::yield_now;
 
 use adoption::Adoptions;
 use clock::LeaseClock;
-#[cfg_attr(not(test), allow(unused_imports, reason = "for what holds sessions back"))]
+#[allow(unused_imports, reason = "for what holds sessions back")]
 pub use table::{Due, Ended, LeaseTable, Looked, NotRenewed, Overdue, SLOT_MS};
 
 /// Sessions that are filled into a new table at a time: well below a millisecond.

@@ -252,7 +252,16 @@ impl Page {
     /// Collects one page of a search, in steps, letting others run in between. It is not full if its
     /// time was over before.
     pub async fn matches(&self, listed: &Listed, wanted: &Wanted) -> Result<Matches, ApiError> {
-        let mut pace = Pace::within(SEARCH_TIME);
+        self.matches_within(SEARCH_TIME, listed, wanted).await
+    }
+
+    async fn matches_within(
+        &self,
+        time: Duration,
+        listed: &Listed,
+        wanted: &Wanted,
+    ) -> Result<Matches, ApiError> {
+        let mut pace = Pace::within(time);
         let mut after = self.after.as_deref().map(key_of_cursor).transpose()?;
         let mut keys = Vec::new();
         loop {
@@ -323,9 +332,8 @@ fn of_app<'a>(
     after: Option<&InstanceId>,
 ) -> impl Iterator<Item = Line<'a>> + use<'a> {
     use std::ops::Bound::{Excluded, Unbounded};
-    let from = after.map_or(Unbounded, |id| Excluded(id.clone()));
-    let range = app.instances.range::<_, InstanceId>((from, Unbounded));
-    range.map(move |(id, instance)| (name, id, instance))
+    let instances = app.instances.starting(after.map_or(Unbounded, Excluded));
+    instances.map(move |(id, instance)| (name, id, instance))
 }
 
 /// What stands in a cursor of instances: both lengths are free, so the app's comes first.
@@ -432,5 +440,59 @@ impl http_body::Body for TwoFrames {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.0.iter().map(|frame| frame.len() as u64).sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use roster_storage::catalog::At;
+    use roster_storage::command::{Command, Condition, Profile, Register, Stamp};
+
+    use super::*;
+
+    /// A page of a state with so many instances of one app.
+    fn page(instances: usize, limit: usize) -> Page {
+        let mut version = Version::default();
+        for n in 0..instances {
+            let register = Register {
+                key: InstanceKey::new(app(), format!("i{n:04}").parse().expect("an id")),
+                profile: Profile { weight: 1, ..Profile::default() },
+                session: None,
+                ttl_ms: None,
+                takeover: false,
+                create_app: Some(0),
+                condition: Condition::Any,
+            };
+            let revision = Revision(n as u64 + 1);
+            let at = At { revision, term: 1, stamp: Stamp::default() };
+            version.catalog.apply(at, &Command::Register(register));
+        }
+        let (version, consistency) = (Arc::new(version), Consistency::Stale);
+        Page { version, consistency, limit, after: None, pin: None }
+    }
+
+    fn app() -> AppName {
+        "pay".parse().expect("a name")
+    }
+
+    #[tokio::test]
+    async fn a_search_whose_time_is_over_gives_a_short_page_and_goes_on_where_it_stopped() {
+        const INSTANCES: usize = 3 * SEARCH_STEP + 7;
+        let listed = Listed::new("instances", None);
+        let wanted = Wanted::new(Some("id.endsWith('7')"), None).expect("it is understood");
+        let mut page = page(INSTANCES, INSTANCES);
+        let whole = page.matches(&listed, &wanted).await.unwrap_or_else(|_| panic!("it is found"));
+        assert_eq!(whole.go_on_after, None);
+        let (mut found, mut pages) = (Vec::new(), 0);
+        loop {
+            let searched = page.matches_within(Duration::ZERO, &listed, &wanted).await;
+            let matches = searched.unwrap_or_else(|_| panic!("it is found"));
+            found.extend(matches.keys);
+            pages += 1;
+            let Some(last) = matches.go_on_after else { break };
+            page.after = Some(cursor_of_key(&last));
+        }
+        assert_eq!(found, whole.keys);
+        assert!(pages > 2, "{pages} pages were enough");
     }
 }

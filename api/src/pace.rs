@@ -34,13 +34,13 @@ impl Pace {
     /// To be called between small pieces of work.
     pub async fn keep(&mut self) -> Result<(), TookTooLong> {
         let step = self.step.elapsed();
+        if self.taken + step > self.altogether {
+            return Err(TookTooLong);
+        }
         if step < STEP {
             return Ok(());
         }
         self.taken += step;
-        if self.taken > self.altogether {
-            return Err(TookTooLong);
-        }
         yield_now().await;
         self.step = Instant::now();
         Ok(())

@@ -339,9 +339,9 @@ fn instance_stands(
     let current = place.app.as_ref().and_then(|name| catalog.app_entry(name));
     let wanted = kinds.has(Kind::Instance) || kinds.has(Kind::Shard);
     let Some((name, app)) = current.filter(|_| wanted) else { return false };
-    let from = place.id.clone().map_or(Unbounded, Excluded);
+    let from = place.id.as_ref().map_or(Unbounded, Excluded);
     let next = match &asked.interest.id {
-        None => app.instances.range::<_, InstanceId>((from, Unbounded)).next(),
+        None => app.instances.starting(from).next(),
         Some(id) => app.instances.get_key_value(id.as_str()).filter(|_| place.id.is_none()),
     };
     let Some((id, instance)) = next else { return false };

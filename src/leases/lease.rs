@@ -93,7 +93,8 @@ impl Word {
 pub struct Stretch(pub u32);
 
 impl Stretch {
-    fn of(self, ttl_ms: u64) -> u64 {
+    /// A TTL as it counts.
+    pub fn of(self, ttl_ms: u64) -> u64 {
         stretched(ttl_ms, self.0)
     }
 }

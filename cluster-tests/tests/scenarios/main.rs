@@ -6,6 +6,7 @@ mod departures;
 mod documents;
 mod first_start;
 mod full_disks;
+mod heartbeats;
 mod latches;
 mod leader_death;
 mod minorities;
