@@ -9,7 +9,6 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::storage::RaftLogStorage;
 use openraft::{Config as RaftConfig, SnapshotPolicy};
 use parking_lot::RwLock;
-use roster_api::Comebacks;
 use roster_storage::disk::{Disk, DiskError, LOG_DIR, LogOptions};
 use roster_storage::events::Change;
 use roster_storage::names::Revision;
@@ -127,8 +126,7 @@ pub async fn run(
 /// How many clients the API takes.
 fn connection_limit(node: &Arc<Node>) -> Limit {
     let (connections, node) = (node.config().connections_max, node.clone());
-    let comebacks = Comebacks::new();
-    let refusal = move || roster_api::too_many_connections(&*node, connections, &comebacks);
+    let refusal = roster_api::too_many_connections(node, connections);
     Limit { connections, refusal: Arc::new(refusal) }
 }
 

@@ -20,9 +20,9 @@ const SPAN_MAX: u64 = 30;
 /// it begins, they lie evenly over the whole.
 const GOLDEN_STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Spreads those who are refused for the same reason.
+/// Spreads those who are refused. One for a node.
 #[derive(Debug)]
-pub struct Comebacks {
+pub(crate) struct Comebacks {
     since: Instant,
     /// When the last of those who were told so far would come back if they came one after the other,
     /// [`PER_SECOND`] in each second; in such parts of a second since `since`.
@@ -30,14 +30,7 @@ pub struct Comebacks {
     count: AtomicU64,
 }
 
-impl Default for Comebacks {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Comebacks {
-    /// Nobody was told to come back yet.
     pub fn new() -> Self {
         Self { since: Instant::now(), last: AtomicU64::new(0), count: AtomicU64::new(0) }
     }

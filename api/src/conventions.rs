@@ -17,6 +17,7 @@ use roster_storage::names::NodeId;
 use tower::{Layer, Service};
 
 use crate::Api;
+use crate::comeback::Comebacks;
 use crate::error::ApiError;
 use crate::registry::{Registry, Unavailable};
 
@@ -112,11 +113,11 @@ fn finish(response: &mut Response, request_id: &HeaderValue, api: &Api) {
 }
 
 /// What a client is told whose connection is one too many: a whole answer of HTTP/1, after which it is
-/// closed. `retry_after`: seconds.
+/// closed.
 pub(crate) fn too_many_connections(
     registry: &dyn Registry,
     limit: usize,
-    retry_after: u64,
+    comebacks: &Comebacks,
 ) -> Vec<u8> {
     let why = format!(
         "{limit} connections are open to this node, its limit (--connections); try another node or \
@@ -127,8 +128,9 @@ pub(crate) fn too_many_connections(
     let body = error.body("-", &glance);
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\nroster-node: {}\r\n\
-         retry-after: {retry_after}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+         retry-after: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
         glance.node,
+        comebacks.next(),
         body.len()
     );
     [head.into_bytes(), body].concat()

@@ -28,10 +28,10 @@ mod wire;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-pub use comeback::Comebacks;
 pub use extract::{ClientAddress, Encoding};
 pub use options::{ApiOptions, SentinelSettings};
 
+use comeback::Comebacks;
 use conventions::RequestIds;
 use lists::{ListCache, Pins};
 use registry::Registry;
@@ -52,13 +52,10 @@ pub fn router(registry: Arc<dyn Registry>, options: ApiOptions) -> axum::Router 
 }
 
 /// What a client is told whose connection is one too many, in HTTP/1: `overloaded`, and that it is
-/// closed. `limit`: how many are open; `comebacks` spreads those who are told so.
-pub fn too_many_connections(
-    registry: &dyn Registry,
-    limit: usize,
-    comebacks: &Comebacks,
-) -> Vec<u8> {
-    conventions::too_many_connections(registry, limit, comebacks.next())
+/// closed. `limit`: how many are open. Each call tells the next one when to come back.
+pub fn too_many_connections(registry: Arc<dyn Registry>, limit: usize) -> impl Fn() -> Vec<u8> {
+    let comebacks = Comebacks::new();
+    move || conventions::too_many_connections(&*registry, limit, &comebacks)
 }
 
 /// What handlers share.
