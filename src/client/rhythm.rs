@@ -1,8 +1,8 @@
 //! When the next heartbeat is due. Pure: chance and times are arguments.
 //!
-//! A fleet that starts, or loses its cluster, or is told to come more seldom, must not beat as one from
-//! then on. So after a beginning, and after failures, the first pause is a random part of the usual one,
-//! which spreads those who began together evenly. Later pauses vary by a tenth, so that what chance or
+//! A fleet that starts, or loses its cluster, or is told another pace, must not beat as one from then on.
+//! So after a beginning, after failures, and where heartbeats are wanted more often than before, the
+//! first pause is a random part of the usual one, which spreads those who began together evenly. Later pauses vary by a tenth, so that what chance or
 //! a stall brings together drifts apart.
 
 use std::time::Duration;
@@ -59,7 +59,8 @@ impl Rhythm {
 
     /// A heartbeat was answered after it `took` so long, and the next ones are wanted so often.
     pub fn answered(&mut self, every: Duration, took: Duration) {
-        let fresh = self.failures > 0 || took > self.every / LATE_PARTS;
+        let sooner = every.max(EVERY_MIN) < self.every;
+        let fresh = sooner || self.failures > 0 || took > self.every / LATE_PARTS;
         *self = Self { before: self.every, fresh, ..Self::new(every) };
     }
 
@@ -168,6 +169,9 @@ mod tests {
         rhythm.answered(EVERY * 3, SOON);
         rhythm.answered(EVERY * 3, SOON);
         assert!(pauses(rhythm, SAFE).iter().all(|pause| *pause >= EVERY.mul_f64(2.7)));
+        rhythm.answered(EVERY, SOON);
+        let tenths = tenths(&pauses(rhythm, SAFE), EVERY);
+        assert!(tenths[1..].iter().all(|count| (80..140).contains(count)), "{tenths:?}");
         rhythm.answered(EVERY, SOON);
         assert!(pauses(rhythm, SAFE).iter().all(|pause| *pause <= EVERY.mul_f64(1.1)));
         rhythm.answered(Duration::ZERO, SOON);

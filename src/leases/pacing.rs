@@ -44,6 +44,10 @@ const FALLING_SECONDS: usize = 10;
 /// The stretch falls only if the calls would stay below this part of the rate, in percent.
 const HEADROOM_PERCENT: u64 = 80;
 
+/// While clients hear of a fall, those who have heard of it and those who have not come at the same time,
+/// and so more than the rate: nothing rises for it until they are more than so much of it, percent.
+const OVERLAP_PERCENT: u64 = 150;
+
 /// How often the time of calm is doubled when heartbeats turn late again each time the stretch falls.
 const DOUBLINGS_MAX: u32 = 4;
 
@@ -147,7 +151,10 @@ impl Pacing {
     /// The stretch that the demand needs if it is as low as it can be.
     fn needed_to_rise(&self) -> u32 {
         let told = self.told.iter().min().copied().unwrap_or(UNSTRETCHED);
-        needed(self.mean_calls(RISING_SECONDS), told, self.limits.calls_per_second)
+        let overlaps = self.fell && self.unchanged_for < self.limits.heard_by_all_seconds as u64;
+        let percent = if overlaps { OVERLAP_PERCENT } else { 100 };
+        let rate = self.limits.calls_per_second * percent / 100;
+        needed(self.mean_calls(RISING_SECONDS), told, rate)
     }
 
     /// The stretch that the demand needs if it is as high as it can be.
@@ -204,42 +211,54 @@ mod tests {
     /// Parts of a second in which the clients of the model beat.
     const PARTS: u64 = 10;
 
-    /// Clients that all want to beat as often, and do as they were told with their last answer. Times
-    /// are in parts of a second.
+    /// A great many clients that all want to beat as often, and do as they were told with their last
+    /// answer. Times are in parts of a second.
     struct Fleet {
         /// How often each wants to beat.
         every: u64,
-        /// How many beat at a time to come.
-        due: BTreeMap<u64, u64>,
+        /// How many beat at a time to come, by what they were told last: so many that any part of them
+        /// is of many, too.
+        due: BTreeMap<(u64, u32), f64>,
     }
 
     impl Fleet {
         fn new(per_second: u64, every_seconds: u64) -> Self {
             let every = every_seconds * PARTS;
-            Self { every, due: (0..every).map(|at| (at, per_second / PARTS)).collect() }
+            let each = per_second as f64 / PARTS as f64;
+            Self { every, due: (0..every).map(|at| ((at, UNSTRETCHED), each)).collect() }
         }
 
         /// How many beat in this second, under this stretch.
         fn beat(&mut self, second: u64, told: u32) -> u64 {
-            (second * PARTS..(second + 1) * PARTS).map(|at| self.beat_at(at, told)).sum()
-        }
-
-        fn beat_at(&mut self, now: u64, told: u32) -> u64 {
-            let calls = self.due.remove(&now).unwrap_or(0);
-            let stretched = self.every * u64::from(told) / 100;
-            // As a client does that is told to come more seldom: not all leave out the same turn.
-            let turns = stretched.div_ceil(self.every);
-            for turn in 1..=turns {
-                let pause = (self.every * turn).min(stretched);
-                let share = calls / turns + u64::from(turn <= calls % turns);
-                // And none is exact: a tenth sooner or later.
-                for percent in 90..=110 {
-                    let one_of = 21;
-                    let drifting = share / one_of + u64::from(percent - 90 < share % one_of);
-                    *self.due.entry(now + (pause * percent / 100).max(1)).or_default() += drifting;
+            let mut calls = 0.0;
+            while let Some(first) = self.due.first_entry()
+                && first.key().0 < (second + 1) * PARTS
+            {
+                let ((now, before), count) = first.remove_entry();
+                calls += count;
+                let pauses = self.pauses(before, told);
+                for pause in &pauses {
+                    let at = now + (*pause).max(1);
+                    *self.due.entry((at, told)).or_default() += count / pauses.len() as f64;
                 }
             }
-            calls
+            calls.round() as u64
+        }
+
+        /// As clients wait: those who are told to come more often begin anew, each at another time;
+        /// those who are told to come more seldom do not all leave out the same turn, and none is
+        /// exact: each is up to a tenth sooner or later.
+        fn pauses(&self, before: u32, told: u32) -> Vec<u64> {
+            let stretched = self.every * u64::from(told) / 100;
+            let usual = self.every * u64::from(before) / 100;
+            let part = |whole: u64, percent: u64| (whole * percent + 50) / 100;
+            if told < before {
+                return (10..=100).step_by(5).map(|percent| part(stretched, percent)).collect();
+            }
+            let turns = 1..=stretched.div_ceil(usual);
+            let about =
+                |turn| [90, 95, 100, 105, 110].map(|p| part((usual * turn).min(stretched), p));
+            turns.flat_map(about).collect()
         }
     }
 
@@ -329,6 +348,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+
         /// Whatever the clients' intervals: it settles at the smallest stretch that does, or one step
         /// of hysteresis above, and stays there.
         #[test]

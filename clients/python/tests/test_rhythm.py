@@ -46,6 +46,8 @@ def test_what_an_answer_asks_for_counts_from_then_on() -> None:
     rhythm.answered(EVERY * 3, SOON)
     assert all(pause >= EVERY * 2.7 for pause in pauses(rhythm))
     rhythm.answered(EVERY, SOON)
+    assert are_spread(pauses(rhythm), EVERY)
+    rhythm.answered(EVERY, SOON)
     assert all(pause <= EVERY * 1.1 for pause in pauses(rhythm))
     rhythm.answered(0, SOON)
     assert all(pause >= EVERY_SECONDS_MIN for pause in pauses(rhythm))

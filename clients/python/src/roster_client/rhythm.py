@@ -1,8 +1,8 @@
 """When the next heartbeat is due: pure, chance and times are arguments.
 
-A fleet that starts, or loses its cluster, or is told to come more seldom, must not beat as one from then
-on. So after a beginning, and after failures, the first pause is a random part of the usual one, which
-spreads those who began together evenly. Later pauses vary by a tenth, so that what chance or a stall
+A fleet that starts, or loses its cluster, or is told another pace, must not beat as one from then on. So
+after a beginning, after failures, and where heartbeats are wanted more often than before, the first pause
+is a random part of the usual one, which spreads those who began together evenly. Later pauses vary by a tenth, so that what chance or a stall
 brings together drifts apart."""
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class Rhythm:
 
     def answered(self, every: float, took: float) -> None:
         """A heartbeat was answered after it ``took`` so long, and the next ones are wanted so often."""
-        self._fresh = self.is_failing or took > self._every * _LATE_PART
+        sooner = max(every, EVERY_SECONDS_MIN) < self._every
+        self._fresh = sooner or self.is_failing or took > self._every * _LATE_PART
         self._before, self._every = self._every, max(every, EVERY_SECONDS_MIN)
         self._failures, self._retry_after = 0, None
 
