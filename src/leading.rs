@@ -30,7 +30,8 @@ use crate::raft::rpc::{
 
 /// Read indexes: all that wait share one; a second one lets reads that came during the first go ahead
 /// without waiting for it.
-const READS: Rounds = Rounds { at_once: 2, bytes: 8 << 20, pause: Duration::ZERO };
+const READS: Rounds =
+    Rounds { at_once: 2, bytes: 8 << 20, pause: Duration::ZERO, waiting_max: usize::MAX };
 
 /// What becomes of a command that a leader submitted.
 pub type Submitted =
@@ -350,7 +351,7 @@ impl Round<'_> {
             }
         }
         match renewed {
-            Ok(ttl_ms) => Ok(version.catalog.pace().told(ttl_ms)),
+            Ok(ttl_ms) => Ok(self.leases.told(ttl_ms)),
             Err(NotRenewed::Ending | NotRenewed::Unknown) => Err(BeatRefused::Ending),
         }
     }

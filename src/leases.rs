@@ -15,16 +15,19 @@ pub mod adoption;
 pub mod clock;
 pub mod keeper;
 mod lease;
+pub mod pacer;
+pub mod pacing;
 mod sync;
 mod table;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use roster_api::registry::{Beat, BeatTarget};
+use roster_storage::brake::stretched;
 use roster_storage::catalog::Catalog;
 use roster_storage::events::{Change, Event};
 use roster_storage::names::{AppName, Revision, SessionId};
@@ -51,6 +54,8 @@ pub struct Leases {
     adoptions: Mutex<Option<Adoptions>>,
     applied: watch::Sender<u64>,
     heartbeats: Rate,
+    /// What answers to heartbeats tell, percent: never more than what deadlines are judged by.
+    told_percent: AtomicU32,
 }
 
 impl Leases {
@@ -62,6 +67,7 @@ impl Leases {
             adoptions: Mutex::new(None),
             applied: watch::Sender::new(0),
             heartbeats: Rate::new(),
+            told_percent: AtomicU32::new(pacing::UNSTRETCHED),
         }
     }
 
@@ -113,10 +119,22 @@ impl Leases {
         let _no_apply_meanwhile = self.opening.lock();
         let version = published.load();
         let table = Arc::new(LeaseTable::opening(term, self.clock.now() + lease_ms));
-        table.set_stretch(version.catalog.pace().held_percent);
         *self.adoptions.lock() = Some(Adoptions::open(&version.catalog));
+        self.take_pace(&table, &version.catalog);
         self.table.store(Some(table.clone()));
         (table, version)
+    }
+
+    /// Deadlines first: nobody may be told a TTL that is not held yet.
+    fn take_pace(&self, table: &LeaseTable, catalog: &Catalog) {
+        let pace = catalog.pace();
+        table.set_stretch(pace.held_percent);
+        self.told_percent.store(pace.told_percent, Ordering::Release);
+    }
+
+    /// A TTL in milliseconds as the answer to a heartbeat tells it.
+    pub fn told(&self, ttl_ms: u64) -> u64 {
+        stretched(ttl_ms, self.told_percent.load(Ordering::Acquire))
     }
 
     fn close(&self) {
@@ -163,10 +181,10 @@ impl Observer for Leases {
         {
             let _no_opening_meanwhile = self.opening.lock();
             if let Some(table) = self.table.load().as_ref() {
+                self.take_pace(table, &version.catalog);
                 if let Some(adoptions) = self.adoptions.lock().as_mut() {
                     changes.iter().for_each(|change| adoptions.take(change, &version.catalog));
                 }
-                table.set_stretch(version.catalog.pace().held_percent);
                 let now = self.clock.now();
                 for event in changes.iter().flat_map(|change| &change.events) {
                     match event {

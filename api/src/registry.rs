@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use roster_storage::command::{Command, Outcome, TooLarge};
 use roster_storage::events::{Change, Interest};
 use roster_storage::names::{AppName, Incarnation, InstanceKey, NodeId, Revision, SessionId};
@@ -61,6 +62,12 @@ pub trait Registry: Send + Sync + 'static {
     /// those kept was.
     async fn revision_at(&self, wall_ms: u64) -> Revision;
 
+    /// Does work that takes long where it holds nobody up, and returns when it is done. It ends at
+    /// its next pause when this is dropped. An error that promises that nothing was done means that
+    /// it was not begun.
+    async fn aside(&self, work: BoxFuture<'static, ()>, if_busy: IfBusy)
+    -> Result<(), Unavailable>;
+
     /// For the headers of every answer. Cheap.
     fn glance(&self) -> Glance;
 
@@ -69,6 +76,15 @@ pub trait Registry: Send + Sync + 'static {
 
     /// All nodes as this one sees them; asks the others, briefly.
     async fn cluster(&self) -> ClusterStatus;
+}
+
+/// What becomes of work that takes long while too much of it is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfBusy {
+    /// It waits a little if not many do, else it is [`Unavailable::Overloaded`].
+    Refuse,
+    /// It waits for its turn, since it is part of an answer that has begun.
+    Wait,
 }
 
 /// The changes that somebody follows, in order, each once and whole (invariant S10).

@@ -252,7 +252,8 @@ async fn what_the_node_cannot_do_says_whether_something_may_have_happened() {
             (write.json()["outcome"].as_str(), write.json()["retryable"].as_bool()),
             (Some(outcome), Some(true))
         );
-        assert_eq!(write.header("retry-after") == "1", status == 503);
+        // Nobody else waits, so soon.
+        assert_eq!(["1", "2"].contains(&write.header("retry-after")), status == 503);
         let read = server.get("/v1/apps").await;
         assert_eq!((read.problem().0, read.json()["outcome"].as_str()), (status, Some("none")));
     }

@@ -14,6 +14,7 @@ use roster_storage::raft_types::{LogId, PeerNode, SnapshotMeta, Vote};
 use serde::{Deserialize, Serialize};
 
 use crate::config::ClusterList;
+use crate::leases::pacer::CallsSoFar;
 
 /// Paths of the peer port.
 pub mod path {
@@ -165,6 +166,9 @@ pub struct StatusAnswer {
     pub can_lead: bool,
     /// Told by the leader only.
     pub heartbeats_per_second: Option<u64>,
+    /// The heartbeat calls that clients made to it; an older version does not tell.
+    #[serde(default)]
+    pub heartbeat_calls: Option<CallsSoFar>,
 }
 
 /// Goes ahead of a checkpoint's bytes, with its own length in four bytes before it.

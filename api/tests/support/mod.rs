@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
+use futures::future::BoxFuture;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
@@ -48,6 +49,10 @@ pub struct Alone {
     pub takes_no_bodies: AtomicBool,
     /// How many entries the leader is ahead of this node when it answers heartbeats.
     pub ahead: AtomicU64,
+    /// What took long, and what was to become of it if others did too.
+    pub aside: Mutex<Vec<IfBusy>>,
+    /// Why nothing that takes long is begun.
+    pub busy: Mutex<Option<Unavailable>>,
     pub log: Arc<Told>,
 }
 
@@ -299,6 +304,19 @@ impl Registry for Alone {
         let ago_ms = self.ago_ms.load(Ordering::Relaxed);
         let of = |id| Heard { ago_ms, ..heard.get(id).copied().unwrap_or(fresh) };
         Ok(sessions.iter().map(|id| Some(of(id))).collect())
+    }
+
+    async fn aside(
+        &self,
+        work: BoxFuture<'static, ()>,
+        if_busy: IfBusy,
+    ) -> Result<(), Unavailable> {
+        self.aside.lock().push(if_busy);
+        if let (Some(why), IfBusy::Refuse) = (self.busy.lock().clone(), if_busy) {
+            return Err(why);
+        }
+        work.await;
+        Ok(())
     }
 
     fn glance(&self) -> Glance {
