@@ -23,14 +23,14 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet, Vector};
 
 pub use records::{
-    App, AppRecord, Clock, Document, Instance, Kept, Override, Record, Rules, Session, SessionName, ShardSet,
-    ShardSetRecord, State, StateHash, recomputed_hash,
+    App, AppRecord, Clock, Document, Instance, Kept, Override, Record, Rules, Session, SessionName,
+    ShardSet, ShardSetRecord, State, StateHash, recomputed_hash,
 };
 pub use store::{CatalogBuilder, Inconsistent};
 
 use crate::brake::{Brake, BrakeOverride, Pace, Scope};
-use crate::compact_map::CompactMap;
 use crate::command::{Command, Outcome, Overridden, Refusal, Reply, Stamp};
+use crate::compact_map::CompactMap;
 use crate::events::Event;
 use crate::latch::{Claimant, Latch};
 use crate::limits::{DUE_PER_ENTRY_MAX, STATE_HASH_EVERY, STATE_HASHES_KEPT};

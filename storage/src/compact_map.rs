@@ -84,7 +84,8 @@ impl<K, V> CompactMap<K, V> {
         loop {
             match node {
                 Node::Leaf(entries) => {
-                    iter.leaf = entries[entries.partition_point(|(key, _)| is_before(key))..].iter();
+                    iter.leaf =
+                        entries[entries.partition_point(|(key, _)| is_before(key))..].iter();
                     return iter;
                 }
                 Node::Branch(nodes) => {
@@ -207,7 +208,9 @@ impl<K: Ord + Clone, V: Clone> Node<K, V> {
                 };
                 match put(nodes, at + 1, (low, right)) {
                     None => Inserted::Added,
-                    Some(right) => Inserted::Split(right[0].0.clone(), Self::Branch(Arc::new(right))),
+                    Some(right) => {
+                        Inserted::Split(right[0].0.clone(), Self::Branch(Arc::new(right)))
+                    }
                 }
             }
         }
@@ -318,9 +321,7 @@ fn extend<T: Clone>(items: &mut Arc<Vec<T>>, more: &[T]) {
 /// Joins a node that has few entries with one beside it, if they fit into half of a node.
 fn join_neighbour<K: Ord + Clone, V: Clone>(nodes: &mut Arc<Vec<(K, Node<K, V>)>>, at: usize) {
     let fits = |left: usize| {
-        nodes.get(left + 1).is_some_and(|right| {
-            nodes[left].1.len() + right.1.len() <= NODE_MAX / 2
-        })
+        nodes.get(left + 1).is_some_and(|right| nodes[left].1.len() + right.1.len() <= NODE_MAX / 2)
     };
     let left = [at.checked_sub(1), Some(at)].into_iter().flatten().find(|left| fits(*left));
     if let Some(left) = left {
@@ -423,7 +424,11 @@ mod tests {
                     assert!(nodes.is_sorted_by(|a, b| a.0 < b.0));
                     let heights = nodes.iter().enumerate().map(|(at, (low, node))| {
                         assert!(within(low));
-                        node.check(Some(low), nodes.get(at + 1).map(|(low, _)| low).or(below), false)
+                        node.check(
+                            Some(low),
+                            nodes.get(at + 1).map(|(low, _)| low).or(below),
+                            false,
+                        )
                     });
                     let heights: Vec<_> = heights.collect();
                     assert!(heights.iter().all(|height| *height == heights[0]));

@@ -313,11 +313,9 @@ fn machine_at<'a>(
     ip: &str,
     port: i64,
 ) -> Option<(&'a InstanceId, &'a Arc<Instance>)> {
-    app.instances
-        .iter()
-        .find(|(_, instance)| {
-            instance.profile.ip() == ip && i64::from(instance.profile.port()) == port
-        })
+    app.instances.iter().find(|(_, instance)| {
+        instance.profile.ip() == ip && i64::from(instance.profile.port()) == port
+    })
 }
 
 pub(super) async fn version(State(api): Shared) -> Answer {

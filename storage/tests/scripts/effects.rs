@@ -6,10 +6,10 @@ use std::fmt::Write;
 use roster_storage::brake::{Brake, Pace};
 use roster_storage::catalog::{Catalog, Document, Instance, ShardSet, State};
 use roster_storage::command::{Covered, Outcome, Refusal, Reply, Withdrawn};
-use roster_storage::profile::PackedProfile;
 use roster_storage::events::{Event, Held, Reason};
 use roster_storage::latch::{Claim, Latch};
 use roster_storage::names::{InstanceKey, LatchKey, LatchKind, Revision, ShardSetName};
+use roster_storage::profile::PackedProfile;
 use roster_storage::ring::Ring;
 use roster_storage::shards::Shard;
 
