@@ -14,24 +14,34 @@
 pub mod adoption;
 pub mod clock;
 pub mod keeper;
+mod lease;
+pub mod pacer;
+pub mod pacing;
+mod sync;
 mod table;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use roster_api::registry::{Beat, BeatTarget};
+use roster_storage::brake::stretched;
 use roster_storage::catalog::Catalog;
 use roster_storage::events::{Change, Event};
 use roster_storage::names::{AppName, Revision, SessionId};
 use roster_storage::version::{Observer, Published, Version};
 use tokio::sync::watch;
+use tokio::task::yield_now;
 
 use adoption::Adoptions;
 use clock::LeaseClock;
-pub use table::{Due, LeaseTable, NotRenewed, SLOT_MS};
+#[allow(unused_imports, reason = "for what holds sessions back")]
+pub use table::{Due, Ended, LeaseTable, Looked, NotRenewed, Overdue, SLOT_MS};
+
+/// Sessions that are filled into a new table at a time: well below a millisecond.
+const FILLED_AT_ONCE: usize = 2_048;
 
 /// A node's leases: a table while it leads, nothing else.
 #[derive(Debug)]
@@ -44,6 +54,8 @@ pub struct Leases {
     adoptions: Mutex<Option<Adoptions>>,
     applied: watch::Sender<u64>,
     heartbeats: Rate,
+    /// What answers to heartbeats tell, percent: never more than what deadlines are judged by.
+    told_percent: AtomicU32,
 }
 
 impl Leases {
@@ -55,6 +67,7 @@ impl Leases {
             adoptions: Mutex::new(None),
             applied: watch::Sender::new(0),
             heartbeats: Rate::new(),
+            told_percent: AtomicU32::new(pacing::UNSTRETCHED),
         }
     }
 
@@ -75,17 +88,53 @@ impl Leases {
 
     /// Rule 2: every session gets its full TTL and one lease from now, since for up to one lease
     /// the old leader may still have acknowledged.
-    fn open(&self, term: u64, published: &Published, lease_ms: u64) -> Arc<LeaseTable> {
+    ///
+    /// Heartbeats and apply use the table from the first moment, and it is filled meanwhile, a piece
+    /// at a time: a million sessions take a few hundred milliseconds, in which neither may wait.
+    async fn open(&self, term: u64, published: &Published, lease_ms: u64) -> Arc<LeaseTable> {
+        let (table, version) = self.begin_table(term, published, lease_ms);
+        let mut sessions = version.catalog.sessions();
+        loop {
+            let mut filled = 0;
+            for (id, session) in sessions.by_ref().take(FILLED_AT_ONCE) {
+                table.fill(id, session.ttl_ms, session.touched);
+                filled += 1;
+            }
+            if filled < FILLED_AT_ONCE {
+                break;
+            }
+            yield_now().await;
+        }
+        table.opened();
+        table
+    }
+
+    /// From here on apply tells the table of all that comes after the version that is returned.
+    fn begin_table(
+        &self,
+        term: u64,
+        published: &Published,
+        lease_ms: u64,
+    ) -> (Arc<LeaseTable>, Arc<Version>) {
         let _no_apply_meanwhile = self.opening.lock();
         let version = published.load();
-        let table = Arc::new(LeaseTable::new(term));
-        let heard = self.clock.now() + lease_ms;
-        for (id, session) in version.catalog.sessions() {
-            table.touch(id, session.ttl_ms, session.touched, heard);
-        }
+        let table = Arc::new(LeaseTable::opening(term, self.clock.now() + lease_ms));
         *self.adoptions.lock() = Some(Adoptions::open(&version.catalog));
+        self.take_pace(&table, &version.catalog);
         self.table.store(Some(table.clone()));
-        table
+        (table, version)
+    }
+
+    /// Deadlines first: nobody may be told a TTL that is not held yet.
+    fn take_pace(&self, table: &LeaseTable, catalog: &Catalog) {
+        let pace = catalog.pace();
+        table.set_stretch(pace.held_percent);
+        self.told_percent.store(pace.told_percent, Ordering::Release);
+    }
+
+    /// A TTL in milliseconds as the answer to a heartbeat tells it.
+    pub fn told(&self, ttl_ms: u64) -> u64 {
+        stretched(ttl_ms, self.told_percent.load(Ordering::Acquire))
     }
 
     fn close(&self) {
@@ -132,6 +181,7 @@ impl Observer for Leases {
         {
             let _no_opening_meanwhile = self.opening.lock();
             if let Some(table) = self.table.load().as_ref() {
+                self.take_pace(table, &version.catalog);
                 if let Some(adoptions) = self.adoptions.lock().as_mut() {
                     changes.iter().for_each(|change| adoptions.take(change, &version.catalog));
                 }

@@ -14,7 +14,7 @@ use roster_storage::names::SessionId;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::{Due, LeaseTable, SLOT_MS};
+use super::{Due, Ended, LeaseTable, SLOT_MS};
 use crate::leading::leading_term;
 use crate::node::Running;
 
@@ -44,7 +44,7 @@ async fn lead(running: &Arc<Running>, term: u64) {
     }
     let mut clock = running.leases.clock.ticks();
     let lease_ms = running.config.timings.election_max.as_millis() as u64;
-    let table = running.leases.open(term, &running.published, lease_ms);
+    let table = running.leases.open(term, &running.published, lease_ms).await;
     tracing::info!(term, sessions = table.len(), "leading; leases are open");
     let mut ticks = interval(Duration::from_millis(SLOT_MS));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -98,13 +98,17 @@ async fn expire_due<P>(
     let mut entry = Entry::default();
     while let Some(piece) = table.take_due(now(), PIECE) {
         let mut piece = piece.into_iter();
-        while let Some(due) = piece.next() {
-            let things = things_of(due.session);
+        while let Some(overdue) = piece.next() {
+            let things = things_of(overdue.session);
             if !entry.has_room_for(things) && !propose(std::mem::take(&mut entry).sessions).await {
-                table.spare(std::iter::once(due).chain(piece), now());
+                let left = std::iter::once(overdue).chain(piece);
+                left.for_each(|overdue| table.keep(overdue.session, now()));
                 return;
             }
-            entry.add(due, things);
+            match table.end(overdue.session, now()) {
+                Ended::Due(due) => entry.add(due, things),
+                Ended::Lives | Ended::Gone => {}
+            }
         }
     }
     if !entry.sessions.is_empty() {
@@ -195,7 +199,7 @@ mod tests {
         expire_due(&table, || 5_000, |_| 1, refuse).await;
         assert_eq!(tries, 1);
         for session in sessions() {
-            assert_eq!(table.renew(session, None, 5_000), Ok(1_000), "{session} was not spared");
+            assert_eq!(table.renew(session, None, 1, 5_000), Ok(1_000), "{session} was not spared");
         }
     }
 

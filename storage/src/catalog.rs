@@ -215,6 +215,11 @@ impl Catalog {
         self.due.get_min().map(|(when, _)| *when)
     }
 
+    /// As [`Catalog::app`], by the text of its name, which need not be one.
+    pub fn app_named(&self, name: &str) -> Option<&Arc<App>> {
+        self.apps.get(name)
+    }
+
     pub fn app(&self, app: &AppName) -> Option<&Arc<App>> {
         self.apps.get(app)
     }

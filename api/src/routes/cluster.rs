@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use roster_storage::brake::Pace;
 
 use crate::Shared;
 use crate::answer::{Answer, Answered};
@@ -17,11 +18,11 @@ pub(super) async fn cluster(State(api): Shared, params: Params) -> Answered {
     params.end()?;
     let status = api.registry.cluster().await;
     // Counts of a node that does not serve yet are zero; the rest is worth showing all the same.
-    let counts = match api.registry.read(Consistency::Stale, None).await {
-        Ok(version) => version.catalog.total_counts().into(),
-        Err(_) => CountsView::default(),
+    let (counts, pace) = match api.registry.read(Consistency::Stale, None).await {
+        Ok(version) => (version.catalog.total_counts().into(), version.catalog.pace()),
+        Err(_) => (CountsView::default(), Pace::default()),
     };
-    Ok(Answer::json(&ClusterView::new(status, counts)).read(Consistency::Stale))
+    Ok(Answer::json(&ClusterView::new(status, counts, pace)).read(Consistency::Stale))
 }
 
 pub(super) async fn node(State(api): Shared, params: Params) -> Answered {

@@ -1,5 +1,6 @@
 //! The cluster and its nodes.
 
+use roster_storage::brake::Pace;
 use serde::Serialize;
 
 use super::app::CountsView;
@@ -52,10 +53,11 @@ pub(crate) struct ClusterView {
     brake: Option<()>,
     counts: CountsView,
     heartbeats_per_second: Option<u64>,
+    pace: PaceView,
 }
 
 impl ClusterView {
-    pub fn new(cluster: ClusterStatus, counts: CountsView) -> Self {
+    pub fn new(cluster: ClusterStatus, counts: CountsView, pace: Pace) -> Self {
         let answers = cluster.nodes.iter().filter_map(|node| node.answer.as_ref());
         let commit = answers.map(|answer| answer.commit).max().unwrap_or(0);
         Self {
@@ -67,8 +69,18 @@ impl ClusterView {
             brake: None,
             counts,
             heartbeats_per_second: cluster.heartbeats_per_second,
+            pace: PaceView { told: pace.told_percent, held: pace.held_percent },
         }
     }
+}
+
+/// By how much TTLs and the time between heartbeats are lengthened, percent.
+#[derive(Serialize)]
+struct PaceView {
+    /// What answers tell.
+    told: u32,
+    /// What deadlines are judged by.
+    held: u32,
 }
 
 /// A member; what only its own answer tells is null if it did not answer.
