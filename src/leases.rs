@@ -12,6 +12,7 @@
 //! 5. The node's own delay is left out of the clock.
 
 pub mod adoption;
+pub mod brake;
 pub mod clock;
 pub mod keeper;
 mod lease;

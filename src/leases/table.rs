@@ -268,9 +268,8 @@ impl LeaseTable {
     /// A table that is still to be filled with the sessions that are there already, each taken as
     /// heard at `heard`; until [`LeaseTable::opened`].
     pub fn opening(term: u64, heard: u64) -> Self {
-        let parts = (0..PARTS).map(|_| {
-            RwLock::new(Part { ended: Some(HashSet::new()), ..Part::default() })
-        });
+        let parts = (0..PARTS)
+            .map(|_| RwLock::new(Part { ended: Some(HashSet::new()), ..Part::default() }));
         Self { heard_at_least: heard, parts: parts.collect(), ..Self::new(term) }
     }
 
