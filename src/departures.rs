@@ -65,7 +65,9 @@ impl Departures {
                 | Event::WorkPut { .. }
                 | Event::WorkEnded { .. }
                 | Event::ClaimPut { .. }
-                | Event::ClaimEnded { .. } => None,
+                | Event::ClaimEnded { .. }
+                | Event::AlarmPut { .. }
+                | Event::AlarmEnded { .. } => None,
             })
         };
         let at = change.at.revision;

@@ -186,7 +186,9 @@ impl Observer for Leases {
                         | Event::WorkPut { .. }
                         | Event::WorkEnded { .. }
                         | Event::ClaimPut { .. }
-                        | Event::ClaimEnded { .. } => {}
+                        | Event::ClaimEnded { .. }
+                        | Event::AlarmPut { .. }
+                        | Event::AlarmEnded { .. } => {}
                     }
                 }
             }

@@ -69,6 +69,8 @@ impl Asked {
             | Event::RingDeleted { .. }
             | Event::ClaimPut { .. }
             | Event::ClaimEnded { .. }
+            | Event::AlarmPut { .. }
+            | Event::AlarmEnded { .. }
             | Event::SessionPut { .. }
             | Event::SessionEnded { .. } => false,
         }

@@ -5,6 +5,7 @@
 //! place and the command: no clock, no randomness, no map whose order differs between processes.
 
 mod apps;
+mod brakes;
 mod documents;
 mod instances;
 mod latches;
@@ -27,6 +28,7 @@ pub use records::{
 };
 pub use store::{CatalogBuilder, Inconsistent};
 
+use crate::brake::{Brake, BrakeOverride, Pace, Scope};
 use crate::command::{Command, Outcome, Overridden, Refusal, Reply, Stamp};
 use crate::events::Event;
 use crate::latch::{Claimant, Latch};
@@ -55,6 +57,8 @@ pub struct Catalog {
     shard_sets: OrdMap<ShardSetName, Arc<ShardSet>>,
     latches: OrdMap<LatchKey, Arc<Latch>>,
     kept: OrdMap<(IdempotencyKey, u32), Arc<Kept>>,
+    brakes: OrdMap<Scope, Brake>,
+    brake_overrides: OrdMap<Scope, BrakeOverride>,
     /// Over the records in the maps above; the clock is added when it is asked for.
     hash: StateHash,
     /// (log index, state hash), oldest first.
@@ -62,6 +66,8 @@ pub struct Catalog {
     // Derived from the maps above, rebuilt when a checkpoint is read.
     /// What hangs off each session.
     held: OrdSet<(SessionId, InstanceKey)>,
+    /// Sessions that are suspect.
+    suspects: OrdSet<SessionId>,
     /// Which claim of a latch is whose.
     claims: OrdMap<(Claimant, LatchKey), Revision>,
     /// What ends by itself, by the moment of cluster time at which it does.
@@ -97,6 +103,9 @@ enum Due {
     Override(InstanceKey),
     EmptyApp(AppName),
     Scaling(ShardSetName),
+    BrakeOverride(Scope),
+    /// Deadlines are judged by what is told from then on.
+    Pace,
 }
 
 /// A refused command changes nothing and emits nothing of its own; what fell due by its time did.
@@ -143,6 +152,11 @@ impl Catalog {
             Command::Batch(c) => Ok(Reply::Batch(self.batch(at, &c.items, events))),
             Command::Expire(c) => Ok(self.expire(at, c, events)),
             Command::Tick => Ok(Reply::Done),
+            Command::Suspect(c) => Ok(self.suspect(at, c, events)),
+            Command::Brake(c) => Ok(self.set_brake(at, c, events)),
+            Command::OverrideBrake(c) => self.override_brake(at, c),
+            Command::ClearBrakeOverride(c) => Ok(self.clear_brake_override(&c.scope)),
+            Command::Pace(c) => Ok(self.set_pace(at, *c)),
         }
     }
 
@@ -172,6 +186,8 @@ impl Catalog {
                 Due::Override(key) => self.end_override(at, &key, events),
                 Due::EmptyApp(app) => self.end_empty_app(&app, events),
                 Due::Scaling(set) => self.touch_shard_set(&set),
+                Due::BrakeOverride(scope) => self.remove_brake_override(&scope),
+                Due::Pace => self.end_pace(),
             }
         }
     }
@@ -262,6 +278,34 @@ impl Catalog {
             .map(|(_, key)| key)
     }
 
+    /// Sessions that the leader does not hear and does not end yet, in order.
+    pub fn suspects(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.suspects.iter().copied()
+    }
+
+    pub fn suspect_count(&self) -> usize {
+        self.suspects.len()
+    }
+
+    /// The mass-loss brakes that are on.
+    pub fn brakes(&self) -> impl Iterator<Item = (&Scope, &Brake)> {
+        self.brakes.iter()
+    }
+
+    pub fn brake(&self, scope: &Scope) -> Option<&Brake> {
+        self.brakes.get(scope)
+    }
+
+    /// What operators decided about scopes.
+    pub fn brake_overrides(&self) -> impl Iterator<Item = (&Scope, &BrakeOverride)> {
+        self.brake_overrides.iter()
+    }
+
+    /// By how much TTLs are lengthened.
+    pub fn pace(&self) -> Pace {
+        self.clock.pace
+    }
+
     /// An operator's word about an instance id, live or not.
     pub fn override_of(&self, key: &InstanceKey) -> Option<&Override> {
         self.overrides.get(key)
@@ -283,29 +327,47 @@ impl Catalog {
 
     /// The state that clients see of an instance, live or not.
     pub fn state_of(&self, key: &InstanceKey) -> State {
-        self.overrides.get(key).into()
+        match self.overrides.get(key) {
+            Some(word) => word.state.into(),
+            None if self.is_suspect(key) => State::Suspect,
+            None => State::Up,
+        }
+    }
+
+    fn is_suspect(&self, key: &InstanceKey) -> bool {
+        let session = |live: &Arc<Instance>| self.suspects.contains(&live.session);
+        !self.suspects.is_empty() && self.instance(key).is_some_and(session)
     }
 
     /// How many of an app's live instances are in each state.
     pub fn counts(&self, name: &AppName) -> Counts {
-        let live = self.apps.get(name).map_or(0, |app| app.instances.len());
-        self.counted(live as u64, self.overrides_of(name))
+        let (live, suspects) =
+            self.apps.get(name).map_or((0, 0), |app| (app.instances.len() as u64, app.suspects));
+        self.counted(live, suspects, self.overrides_of(name))
     }
 
     /// Counts over all apps.
     pub fn total_counts(&self) -> Counts {
-        self.counted(self.instances, self.overrides.iter())
+        let suspects = match self.suspects.is_empty() {
+            true => 0,
+            false => self.apps.values().map(|app| app.suspects).sum(),
+        };
+        self.counted(self.instances, suspects, self.overrides.iter())
     }
 
-    /// All are up but those that live and have an override.
+    /// All are up or suspect but those that live and have an override.
     fn counted<'a>(
         &self,
         live: u64,
+        suspect: u64,
         overrides: impl Iterator<Item = (&'a InstanceKey, &'a Override)>,
     ) -> Counts {
-        let mut counts = Counts { up: live, ..Counts::default() };
-        for (_, word) in overrides.filter(|(key, _)| self.instance(key).is_some()) {
-            counts.up -= 1;
+        let mut counts = Counts { up: live - suspect, suspect, ..Counts::default() };
+        for (key, word) in overrides.filter(|(key, _)| self.instance(key).is_some()) {
+            match self.is_suspect(key) {
+                true => counts.suspect -= 1,
+                false => counts.up -= 1,
+            }
             match word.state {
                 Overridden::Draining => counts.draining += 1,
                 Overridden::Maintenance => counts.maintenance += 1,
@@ -319,6 +381,7 @@ impl Catalog {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub up: u64,
+    pub suspect: u64,
     pub draining: u64,
     pub maintenance: u64,
 }

@@ -10,6 +10,7 @@
 //! Calls go one way: `roster` (sockets, tasks, time) and `roster-api` (HTTP) call this crate; it
 //! calls neither.
 
+pub mod brake;
 pub mod catalog;
 pub mod command;
 pub mod disk;

@@ -333,7 +333,7 @@ impl<'a> OverrideView<'a> {
         Self {
             app: key.app.as_str(),
             id: key.id.as_str(),
-            state: State::from(Some(word)).word(),
+            state: State::from(word.state).word(),
             reason: &word.reason,
             expires: word.expires_wall_ms.map(Moment),
             revision: word.revision.0,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use smol_str::SmolStr;
 
 use super::apps::check;
-use super::{Applied, At, Catalog, Instance, Session};
+use super::{Applied, At, Catalog, Instance, Session, State};
 use crate::command::{
     AppPolicy, BatchItem, Deregister, MetadataPatch, Patch, Refusal, Register, Registered, Reply,
 };
@@ -72,7 +72,7 @@ impl Catalog {
         value.touched = at.revision;
         value.things += 1;
         let ttl_ms = value.ttl_ms;
-        self.touch(session, value, events);
+        self.touch(at, session, value, events);
         let instance = Arc::new(Instance {
             profile: c.profile.clone(),
             session,
@@ -83,7 +83,7 @@ impl Catalog {
         events.push(self.store(at, &c.key, instance.clone(), ttl_ms, None));
         events.push(shard_put(&c.key, &instance));
         self.begins_in_shard_sets(&c.key);
-        Registered { created: true, incarnation, session, ttl_ms }
+        Registered { created: true, incarnation, session, ttl_ms: self.clock.pace.told(ttl_ms) }
     }
 
     /// The same life with a new profile. Only a private session takes a new TTL.
@@ -102,7 +102,7 @@ impl Catalog {
             }
             value.touched = at.revision;
             ttl_ms = value.ttl_ms;
-            self.touch(session, value, events);
+            self.touch(at, session, value, events);
         }
         let instance = Arc::new(Instance {
             profile: c.profile.clone(),
@@ -114,6 +114,7 @@ impl Catalog {
         if address(live) != address(&instance) {
             events.push(shard_put(&c.key, &instance));
         }
+        let ttl_ms = self.clock.pace.told(ttl_ms);
         Registered { created: false, incarnation: live.incarnation, session, ttl_ms }
     }
 
@@ -180,6 +181,7 @@ impl Catalog {
         reason: &Reason,
         events: &mut Vec<Event>,
     ) {
+        let state = self.state_of(key);
         let Some(gone) = self.remove_instance(key) else { return };
         self.member_on_ring(key);
         let held = self.ends_in_shard_sets(at, key);
@@ -194,7 +196,7 @@ impl Catalog {
         let incarnation = gone.incarnation;
         events.push(Event::InstanceDeleted {
             key: key.clone(),
-            last: Seen { instance: gone.clone(), state: self.state_of(key) },
+            last: Seen { instance: gone.clone(), state },
             reason: reason.clone(),
         });
         let (key, reason) = (key.clone(), reason.clone());
@@ -234,9 +236,19 @@ impl Catalog {
     }
 
     /// Something was made or changed that hangs off the session: a sign of life.
-    pub(super) fn touch(&mut self, session: SessionId, value: Session, events: &mut Vec<Event>) {
+    pub(super) fn touch(
+        &mut self,
+        at: At,
+        session: SessionId,
+        mut value: Session,
+        events: &mut Vec<Event>,
+    ) {
+        let was_suspect = std::mem::take(&mut value.suspect);
         self.insert_session(session, value.clone());
         events.push(Event::SessionPut { session, value });
+        if was_suspect {
+            self.tell_suspicion(at, session, State::Suspect, events);
+        }
     }
 
     /// The live instance, if it is of the incarnation that the caller means.

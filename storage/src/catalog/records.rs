@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use twox_hash::XxHash64;
 
+use crate::brake::{Brake, BrakeOverride, Pace, Scope};
 use crate::command::{AppPolicy, Outcome, Overridden, Profile, ShardSetConfig};
 use crate::latch::Claim;
 use crate::names::{
@@ -30,6 +31,8 @@ pub struct App {
     pub ring: Option<Arc<Ring>>,
     /// Derived: shard sets whose workers its instances are.
     pub works_for: u32,
+    /// Derived: live instances on sessions that are suspect.
+    pub suspects: u64,
 }
 
 /// What is kept of an app besides its instances and documents.
@@ -77,6 +80,9 @@ pub struct Session {
     pub touched: Revision,
     /// Things that hang off it.
     pub things: u64,
+    /// The leader does not hear it, and the brake keeps it from being ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspect: bool,
 }
 
 /// An operator's word about an instance id, kept whether the instance lives or not.
@@ -174,24 +180,35 @@ pub enum State {
     Up,
     Draining,
     Maintenance,
+    /// Not heard, and kept from being removed by the mass-loss brake. It keeps its place on rings, its
+    /// shards and its locks: nobody knows whether it is gone.
+    Suspect,
 }
 
 impl State {
+    /// Whether it takes part: an operator's word takes an instance off its ring, silence alone does not.
+    pub fn takes_part(self) -> bool {
+        match self {
+            Self::Up | Self::Suspect => true,
+            Self::Draining | Self::Maintenance => false,
+        }
+    }
+
     pub fn word(self) -> &'static str {
         match self {
             Self::Up => "up",
             Self::Draining => "draining",
             Self::Maintenance => "maintenance",
+            Self::Suspect => "suspect",
         }
     }
 }
 
-impl From<Option<&Override>> for State {
-    fn from(word: Option<&Override>) -> Self {
-        match word.map(|w| w.state) {
-            None => Self::Up,
-            Some(Overridden::Draining) => Self::Draining,
-            Some(Overridden::Maintenance) => Self::Maintenance,
+impl From<Overridden> for State {
+    fn from(word: Overridden) -> Self {
+        match word {
+            Overridden::Draining => Self::Draining,
+            Overridden::Maintenance => Self::Maintenance,
         }
     }
 }
@@ -256,6 +273,16 @@ pub enum Record {
         index: u64,
         hash: u64,
     },
+    /// After the apps.
+    Brake {
+        scope: Scope,
+        value: Brake,
+    },
+    /// After the apps.
+    BrakeOverride {
+        scope: Scope,
+        value: BrakeOverride,
+    },
 }
 
 /// The numbers that move with every command.
@@ -267,6 +294,9 @@ pub struct Clock {
     pub wall_ms: u64,
     /// The last session id given out.
     pub last_session: u64,
+    /// How much TTLs are lengthened.
+    #[serde(default, skip_serializing_if = "Pace::is_default")]
+    pub pace: Pace,
 }
 
 /// Raised with every change of what a record's bytes mean, so that nodes that run different
@@ -309,6 +339,8 @@ pub(super) mod kind {
     pub const SHARD: u8 = 10;
     pub const LATCH: u8 = 11;
     pub const CLAIM: u8 = 12;
+    pub const BRAKE: u8 = 13;
+    pub const BRAKE_OVERRIDE: u8 = 14;
 }
 
 fn hash_of<K: Serialize, V: Serialize>(kind: u8, key: &K, value: &V) -> u64 {
@@ -346,6 +378,10 @@ pub fn recomputed_hash(records: impl Iterator<Item = Record>) -> u64 {
             Record::Shard { set, shard, value } => hash.add(kind::SHARD, &(set, shard), &value),
             Record::Latch { latch, revision } => hash.add(kind::LATCH, &latch, &revision),
             Record::Claim { latch, value } => hash.add(kind::CLAIM, &latch, &value),
+            Record::Brake { scope, value } => hash.add(kind::BRAKE, &scope, &value),
+            Record::BrakeOverride { scope, value } => {
+                hash.add(kind::BRAKE_OVERRIDE, &scope, &value);
+            }
             Record::Kept { key, part, value } => hash.add(kind::KEPT, &(key, part), &value),
             Record::HashMark { .. } => {}
         }

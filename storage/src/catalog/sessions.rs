@@ -22,10 +22,11 @@ impl Catalog {
             private: false,
             touched: at.revision,
             things: 0,
+            suspect: false,
         };
         self.insert_session(session, value.clone());
         events.push(Event::SessionPut { session, value });
-        Reply::SessionOpened { session, ttl_ms }
+        Reply::SessionOpened { session, ttl_ms: self.clock.pace.told(ttl_ms) }
     }
 
     pub(super) fn close_session(

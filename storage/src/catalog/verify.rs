@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use imbl::OrdSet;
 
 use super::rings::held;
-use super::store::{empty_app_due, scaling_due};
-use super::{App, Catalog, Due, Inconsistent, Session, ShardSet, State, recomputed_hash};
+use super::store::{empty_app_due, pace_due, scaling_due};
+use super::{App, Catalog, Due, Inconsistent, Session, ShardSet, recomputed_hash};
 use crate::limits::RING_SLOTS_MAX;
 use crate::names::{AppName, InstanceKey, SessionId, ShardId, ShardSetName};
 use crate::ring::Ring;
@@ -19,6 +19,7 @@ impl Catalog {
         self.verify_apps()?;
         self.shard_sets.iter().try_for_each(|(name, set)| self.verify_shard_set(name, set))?;
         self.verify_latches()?;
+        self.verify_brakes()?;
         let kept_bytes: u64 = self.kept.values().map(|kept| kept.bytes).sum();
         check(self.kept_bytes == kept_bytes, || format!("kept answers have {kept_bytes} bytes"))?;
         check(self.due == self.recomputed_due(), || "what ends by itself is misplaced".into())?;
@@ -70,7 +71,7 @@ impl Catalog {
             format!("the ring of {name} has the wrong fingerprint")
         })?;
         let up = app.instances.iter().filter(|(id, _)| {
-            self.state_of(&InstanceKey::new(name.clone(), (*id).clone())) == State::Up
+            self.state_of(&InstanceKey::new(name.clone(), (*id).clone())).takes_part()
         });
         let mut on_ring = 0;
         for (id, instance) in up {
@@ -139,6 +140,22 @@ impl Catalog {
         check(self.claims.len() == claims, || format!("{claims} claims are counted wrongly"))
     }
 
+    fn verify_brakes(&self) -> Result<(), Inconsistent> {
+        let suspects: OrdSet<_> =
+            self.sessions().filter(|(_, session)| session.suspect).map(|(id, _)| id).collect();
+        check(self.suspects == suspects, || format!("{} sessions are suspect", suspects.len()))?;
+        for (name, app) in &self.apps {
+            let count = app.instances.values().filter(|live| suspects.contains(&live.session));
+            let count = count.count() as u64;
+            check(app.suspects == count, || {
+                format!("app {name} has {count} suspects, not {}", app.suspects)
+            })?;
+        }
+        let scopes = self.brakes.keys().chain(self.brake_overrides.keys());
+        let stray = scopes.into_iter().find(|scope| !self.has_scope(scope));
+        check(stray.is_none(), || format!("a brake without its app: {stray:?}"))
+    }
+
     fn recomputed_due(&self) -> OrdSet<(u64, Due)> {
         let kept = self
             .kept
@@ -156,7 +173,11 @@ impl Catalog {
         let scaling = self.shard_sets.iter().filter_map(|(name, set)| {
             Some((scaling_due(&set.record)?, Due::Scaling(name.clone())))
         });
-        kept.chain(overrides).chain(apps).chain(scaling).collect()
+        let words = self.brake_overrides.iter().filter_map(|(scope, word)| {
+            Some((word.expires_at_ms?, Due::BrakeOverride(scope.clone())))
+        });
+        let pace = pace_due(&self.clock).map(|when| (when, Due::Pace));
+        kept.chain(overrides).chain(apps).chain(scaling).chain(words).chain(pace).collect()
     }
 }
 
