@@ -16,6 +16,7 @@ pub mod brake;
 pub mod clock;
 pub mod keeper;
 mod lease;
+mod removals;
 mod sync;
 mod table;
 

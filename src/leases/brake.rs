@@ -42,6 +42,8 @@ mod window;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fastrand::Rng;
+use roster_storage::brake::{BrakeMode, Scope};
+use roster_storage::command::BrakeEnd;
 use roster_storage::names::{AppName, NodeId, Revision, SessionId};
 
 use rate::Bucket;
@@ -103,39 +105,21 @@ impl Default for BrakeSettings {
     }
 }
 
-/// What brakes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum BrakeScope {
-    All,
-    App(AppName),
-    /// Sessions whose last heartbeat came by this node.
-    Node(NodeId),
-}
-
-/// An operator's word about the sessions of an app, or of all that have no word of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BrakeMode {
-    /// They go at the ordinary rate.
-    Release,
-    /// None of them goes.
-    Hold,
-}
-
-/// Why a scope stopped to brake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LeaveReason {
-    /// Most of what was missing was heard again.
-    Recovered,
-    /// Most of it was removed.
-    Removed,
-    /// An operator let it go.
-    Released,
-}
-
 /// How large the registry is. What is being removed and was not applied yet is counted still.
 pub trait Sizes {
     fn instances(&self) -> u64;
     fn instances_of(&self, app: &AppName) -> u64;
+}
+
+/// By which way a session was heard last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeardBy {
+    /// This node took its heartbeat.
+    Node(NodeId),
+    /// It registered under this leader, and has not beaten since.
+    Registration,
+    /// Not heard yet under this leader.
+    NobodyYet,
 }
 
 /// A session whose deadline passed.
@@ -145,9 +129,8 @@ pub struct Missing {
     /// The last registration or update that the leader saw on it.
     pub touched: Revision,
     pub ttl_ms: u64,
-    /// When it was last heard, and by which node: `None` if not under this leader.
     pub heard: u64,
-    pub via: Option<NodeId>,
+    pub by: HeardBy,
     /// Its instances, by app.
     pub carries: Vec<(AppName, u64)>,
     /// Whether it is told to be suspect already.
@@ -197,8 +180,8 @@ pub struct Loss {
 /// A scope began to brake, or stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Turn {
-    Entered(BrakeScope, Loss),
-    Left(BrakeScope, LeaveReason),
+    Entered(Scope, Loss),
+    Left(Scope, BrakeEnd),
 }
 
 /// One scope that brakes.
@@ -277,10 +260,10 @@ pub struct Brake {
     of_apps: BTreeMap<Option<AppName>, Tally>,
     /// Apps whose loss grew since it was last judged.
     grew: BTreeSet<AppName>,
-    braking: BTreeMap<BrakeScope, Braking>,
+    braking: BTreeMap<Scope, Braking>,
     /// Small losses let go although all brake.
     singles: Window,
-    words: BTreeMap<Option<AppName>, BrakeMode>,
+    words: BTreeMap<Scope, BrakeMode>,
     faults: BTreeMap<NodeId, Fault>,
     /// When a session is no longer the fault of a node that is back.
     forgiven: BTreeSet<(u64, SessionId)>,
@@ -321,8 +304,8 @@ impl Brake {
     }
 
     /// An earlier leader entered this brake: it goes on at its rate. Before all that is expected.
-    pub fn resume(&mut self, scope: BrakeScope, loss: Loss, now: u64) {
-        if let BrakeScope::Node(node) = scope {
+    pub fn resume(&mut self, scope: Scope, loss: Loss, now: u64) {
+        if let Scope::Node(node) = scope {
             // Until it shows that it is reached.
             self.faults.entry(node).or_default();
         }
@@ -336,8 +319,8 @@ impl Brake {
         self.hold(Held { missing, fault_of, expected: true });
     }
 
-    /// An operator's words, all that are in force. Under `None` the one about all.
-    pub fn set_words(&mut self, words: BTreeMap<Option<AppName>, BrakeMode>) {
+    /// An operator's words, all that are in force.
+    pub fn set_words(&mut self, words: BTreeMap<Scope, BrakeMode>) {
         if self.words != words {
             self.words = words;
             self.grew.extend(self.of_apps.keys().flatten().cloned());
@@ -488,8 +471,13 @@ impl Brake {
 
     /// The node that may have kept a session's heartbeats from the leader.
     fn fault_in(&self, missing: &Missing, now: u64) -> Option<NodeId> {
+        let by = |node: NodeId| match missing.by {
+            HeardBy::Node(by) => by == node,
+            HeardBy::Registration => false,
+            HeardBy::NobodyYet => true,
+        };
         let may_be = |node: NodeId, fault: &Fault| {
-            missing.via.is_none_or(|via| via == node)
+            by(node)
                 && fault
                     .back
                     .is_none_or(|back| missing.heard <= back && now < back + missing.ttl_ms)
@@ -547,9 +535,9 @@ impl Brake {
 
     fn enter(&mut self, sizes: &impl Sizes, now: u64) -> Vec<Turn> {
         let grew = std::mem::take(&mut self.grew);
-        let apps = grew.into_iter().map(BrakeScope::App);
-        let nodes: Vec<_> = self.faults.keys().map(|node| BrakeScope::Node(*node)).collect();
-        let scopes = [BrakeScope::All].into_iter().chain(apps).chain(nodes);
+        let apps = grew.into_iter().map(Scope::App);
+        let nodes: Vec<_> = self.faults.keys().map(|node| Scope::Node(*node)).collect();
+        let scopes = [Scope::All].into_iter().chain(apps).chain(nodes);
         let mut turns = Vec::new();
         for scope in scopes {
             if !self.braking.contains_key(&scope) && self.is_too_much(&scope, sizes) {
@@ -561,14 +549,14 @@ impl Brake {
         turns
     }
 
-    fn is_too_much(&self, scope: &BrakeScope, sizes: &impl Sizes) -> bool {
+    fn is_too_much(&self, scope: &Scope, sizes: &impl Sizes) -> bool {
         if self.is_released(scope) {
             return false;
         }
         let (lost, exempt) = (self.lost(scope), self.exempt(scope));
         match self.share_percent(scope) {
             // While all brake, none of them has to on its own.
-            Some(_) if self.braking.contains_key(&BrakeScope::All) => false,
+            Some(_) if self.braking.contains_key(&Scope::All) => false,
             Some(percent) => lost > exempt && lost * 100 > percent * self.of(scope, sizes),
             None => lost > exempt,
         }
@@ -583,20 +571,15 @@ impl Brake {
                 turns.push(Turn::Left(scope, reason));
             }
         }
-        if turns.iter().any(|turn| matches!(turn, Turn::Left(BrakeScope::All, _))) {
+        if turns.iter().any(|turn| matches!(turn, Turn::Left(Scope::All, _))) {
             self.grew.extend(self.of_apps.keys().flatten().cloned());
         }
         turns
     }
 
-    fn may_leave(
-        &mut self,
-        scope: &BrakeScope,
-        sizes: &impl Sizes,
-        now: u64,
-    ) -> Option<LeaveReason> {
+    fn may_leave(&mut self, scope: &Scope, sizes: &impl Sizes, now: u64) -> Option<BrakeEnd> {
         if self.is_released(scope) {
-            return Some(LeaveReason::Released);
+            return Some(BrakeEnd::Released);
         }
         let (lost, weight) = (self.lost(scope), self.weight(scope));
         let (of, half_exempt) = (self.of(scope, sizes), self.exempt(scope) / 2);
@@ -612,44 +595,44 @@ impl Brake {
         let quiet_since = *braking.quiet_since.get_or_insert(now);
         let quiet = now >= quiet_since + self.settings.window_ms;
         (quiet || back_and_empty).then_some(if braking.recovered >= braking.removed {
-            LeaveReason::Recovered
+            BrakeEnd::Recovered
         } else {
-            LeaveReason::Removed
+            BrakeEnd::Removed
         })
     }
 
     /// A node that is reached again, and nobody waits for any more.
-    fn is_back_and_empty(&self, scope: &BrakeScope) -> bool {
+    fn is_back_and_empty(&self, scope: &Scope) -> bool {
         match scope {
-            BrakeScope::All | BrakeScope::App(_) => false,
-            BrakeScope::Node(node) => self
+            Scope::All | Scope::App(_) => false,
+            Scope::Node(node) => self
                 .faults
                 .get(node)
                 .is_none_or(|fault| fault.back.is_some() && fault.sessions == 0),
         }
     }
 
-    fn share_percent(&self, scope: &BrakeScope) -> Option<u64> {
+    fn share_percent(&self, scope: &Scope) -> Option<u64> {
         match scope {
-            BrakeScope::All => Some(self.settings.share_percent),
-            BrakeScope::App(_) => Some(self.settings.app_share_percent),
-            BrakeScope::Node(_) => None,
+            Scope::All => Some(self.settings.share_percent),
+            Scope::App(_) => Some(self.settings.app_share_percent),
+            Scope::Node(_) => None,
         }
     }
 
-    fn exempt(&self, scope: &BrakeScope) -> u64 {
+    fn exempt(&self, scope: &Scope) -> u64 {
         match scope {
-            BrakeScope::All => self.settings.exempt_of_all(),
-            BrakeScope::App(_) | BrakeScope::Node(_) => self.settings.exempt,
+            Scope::All => self.settings.exempt_of_all(),
+            Scope::App(_) | Scope::Node(_) => self.settings.exempt,
         }
     }
 
     /// What a scope lost: instances, or the sessions of a node.
-    fn lost(&self, scope: &BrakeScope) -> u64 {
+    fn lost(&self, scope: &Scope) -> u64 {
         match scope {
-            BrakeScope::All => self.of_all.lost().saturating_sub(self.overdue_and_released()),
-            BrakeScope::App(app) => self.tally(app).map_or(0, Tally::lost),
-            BrakeScope::Node(node) => self.faults.get(node).map_or(0, |fault| match fault.back {
+            Scope::All => self.of_all.lost().saturating_sub(self.overdue_and_released()),
+            Scope::App(app) => self.tally(app).map_or(0, Tally::lost),
+            Scope::Node(node) => self.faults.get(node).map_or(0, |fault| match fault.back {
                 Some(_) => fault.sessions,
                 None if fault.sessions == 0 => 0,
                 None => fault.sessions.max(fault.late),
@@ -659,33 +642,29 @@ impl Brake {
 
     /// What an operator lets go is no loss that all must brake for.
     fn overdue_and_released(&self) -> u64 {
-        let released = |(app, _): &(&Option<AppName>, &BrakeMode)| {
-            app.is_some() && self.word(app.as_ref()) == Some(BrakeMode::Release)
-        };
-        let overdue = |(app, _): (&Option<AppName>, &BrakeMode)| {
-            self.of_apps.get(app).map_or(0, |tally| tally.overdue)
-        };
-        self.words.iter().filter(released).map(overdue).sum()
+        let released = self.words.iter().filter(|(_, mode)| **mode == BrakeMode::Release);
+        let tallies = released.filter_map(|(scope, _)| self.tally(scope.app()?));
+        tallies.map(|tally| tally.overdue).sum()
     }
 
     /// What a scope's rate is made of: all that is held of it.
-    fn weight(&self, scope: &BrakeScope) -> u64 {
+    fn weight(&self, scope: &Scope) -> u64 {
         match scope {
-            BrakeScope::All => {
+            Scope::All => {
                 let without = self.of_apps.get(&None).map_or(0, |tally| tally.overdue);
                 self.of_all.overdue + without
             }
-            BrakeScope::App(app) => self.tally(app).map_or(0, |tally| tally.overdue),
-            BrakeScope::Node(node) => {
+            Scope::App(app) => self.tally(app).map_or(0, |tally| tally.overdue),
+            Scope::Node(node) => {
                 self.faults.get(node).map_or(0, |fault| fault.instances.max(fault.sessions))
             }
         }
     }
 
-    fn of(&self, scope: &BrakeScope, sizes: &impl Sizes) -> u64 {
+    fn of(&self, scope: &Scope, sizes: &impl Sizes) -> u64 {
         match scope {
-            BrakeScope::All | BrakeScope::Node(_) => self.of_all.out_of(sizes.instances()),
-            BrakeScope::App(app) => {
+            Scope::All | Scope::Node(_) => self.of_all.out_of(sizes.instances()),
+            Scope::App(app) => {
                 let live = sizes.instances_of(app);
                 self.tally(app).map_or(live, |tally| tally.out_of(live))
             }
@@ -697,7 +676,7 @@ impl Brake {
     }
 
     /// What a scope has lost by now.
-    pub fn loss(&self, scope: &BrakeScope, sizes: &impl Sizes) -> Loss {
+    pub fn loss(&self, scope: &Scope, sizes: &impl Sizes) -> Loss {
         let braking = self.braking.get(scope);
         Loss {
             missing: self.weight(scope),
@@ -707,7 +686,7 @@ impl Brake {
     }
 
     /// The scopes that brake.
-    pub fn scopes(&self) -> impl Iterator<Item = &BrakeScope> {
+    pub fn scopes(&self) -> impl Iterator<Item = &Scope> {
         self.braking.keys()
     }
 
@@ -715,14 +694,17 @@ impl Brake {
 
     /// The word about an app, or about sessions without any: its own before the one about all.
     fn word(&self, app: Option<&AppName>) -> Option<BrakeMode> {
-        let own = app.and_then(|app| self.words.get(&Some(app.clone())));
-        own.or_else(|| self.words.get(&None)).copied()
+        if self.words.is_empty() {
+            return None;
+        }
+        let own = app.and_then(|app| self.words.get(&Scope::App(app.clone())));
+        own.or_else(|| self.words.get(&Scope::All)).copied()
     }
 
-    fn is_released(&self, scope: &BrakeScope) -> bool {
+    fn is_released(&self, scope: &Scope) -> bool {
         let word = match scope {
-            BrakeScope::All | BrakeScope::Node(_) => self.word(None),
-            BrakeScope::App(app) => self.word(Some(app)),
+            Scope::All | Scope::Node(_) => self.word(None),
+            Scope::App(app) => self.word(Some(app)),
         };
         word == Some(BrakeMode::Release)
     }
@@ -768,7 +750,7 @@ impl Brake {
         match &gate {
             Gate::Open { .. } => {}
             Gate::Paced { scopes, .. } => {
-                let allows = |(scope, weight): &(BrakeScope, u64)| {
+                let allows = |(scope, weight): &(Scope, u64)| {
                     self.braking.get(scope).is_none_or(|braking| braking.bucket.holds(*weight))
                 };
                 if !scopes.iter().all(allows) {
@@ -822,16 +804,16 @@ impl Brake {
         }
         let mut scopes = Vec::new();
         for (app, count) in &held.missing.carries {
-            scopes.push((BrakeScope::App(app.clone()), *count));
+            scopes.push((Scope::App(app.clone()), *count));
         }
         if let Some(node) = held.fault_of {
-            scopes.push((BrakeScope::Node(node), held.missing.weight()));
+            scopes.push((Scope::Node(node), held.missing.weight()));
         }
         scopes.retain(|(scope, _)| self.braking.contains_key(scope));
-        let all_brake = self.braking.contains_key(&BrakeScope::All) && held.fault_of.is_none();
+        let all_brake = self.braking.contains_key(&Scope::All) && held.fault_of.is_none();
         let single = all_brake && self.is_single(held);
         if all_brake && !single {
-            scopes.push((BrakeScope::All, held.missing.weight()));
+            scopes.push((Scope::All, held.missing.weight()));
         }
         if scopes.is_empty() && !single {
             return Gate::Open { counted: true };
@@ -903,7 +885,7 @@ enum Gate {
     /// Nothing but the ordinary rate; whether its removal counts as a loss.
     Open { counted: bool },
     /// The pace of each of these, for so much, and whether it goes as a single departure beside.
-    Paced { scopes: Vec<(BrakeScope, u64)>, single: bool },
+    Paced { scopes: Vec<(Scope, u64)>, single: bool },
     /// An operator.
     Shut,
 }
@@ -923,10 +905,10 @@ fn group_of(held: &Held) -> Group {
 }
 
 /// All scopes that a session belongs to.
-fn scopes_of(held: &Held) -> impl Iterator<Item = BrakeScope> {
-    let apps = held.missing.carries.iter().map(|(app, _)| BrakeScope::App(app.clone()));
-    let node = held.fault_of.map(BrakeScope::Node);
-    let all = held.fault_of.is_none().then_some(BrakeScope::All);
+fn scopes_of(held: &Held) -> impl Iterator<Item = Scope> {
+    let apps = held.missing.carries.iter().map(|(app, _)| Scope::App(app.clone()));
+    let node = held.fault_of.map(Scope::Node);
+    let all = held.fault_of.is_none().then_some(Scope::All);
     apps.chain(node).chain(all)
 }
 

@@ -53,7 +53,7 @@ mod tests {
             bucket.fill(now, 100, 900_000, 1);
             assert!(!bucket.holds(1), "at {now}");
         }
-        bucket.fill(9_000, 100, 900_000, 1);
+        bucket.fill(9_020, 100, 900_000, 1);
         assert!(bucket.holds(1));
         bucket.take(1);
         assert!(!bucket.holds(1));
