@@ -42,6 +42,7 @@ mod window;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fastrand::Rng;
+pub use roster_api::registry::BrakeSettings;
 use roster_storage::brake::{BrakeMode, Scope};
 use roster_storage::command::BrakeEnd;
 use roster_storage::names::{AppName, NodeId, Revision, SessionId};
@@ -68,42 +69,6 @@ const ORDINARY_FULL_MS: u64 = 100;
 /// A node that came back is remembered for so long beyond the window: longer than any TTL that a
 /// client is likely to wait for.
 const BACK_REMEMBERED_MS: u64 = 120_000;
-
-/// When the brake bites and how it lets go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BrakeSettings {
-    /// All brake when more than this share of all instances is lost within a window.
-    pub share_percent: u64,
-    /// An app brakes when more than this share of its instances is lost within a window.
-    pub app_share_percent: u64,
-    pub window_ms: u64,
-    /// Instances of one app that may be lost within a window without any brake.
-    pub exempt: u64,
-    /// After so long the last session of a scope that brakes is gone.
-    pub pace_ms: u64,
-    /// Instances removed in a second while nothing brakes.
-    pub rate: u64,
-}
-
-impl BrakeSettings {
-    /// The same for all apps together.
-    pub fn exempt_of_all(&self) -> u64 {
-        self.exempt * 3
-    }
-}
-
-impl Default for BrakeSettings {
-    fn default() -> Self {
-        Self {
-            share_percent: 25,
-            app_share_percent: 50,
-            window_ms: 60_000,
-            exempt: 10,
-            pace_ms: 15 * 60_000,
-            rate: 10_000,
-        }
-    }
-}
 
 /// How large the registry is. What is being removed and was not applied yet is counted still.
 pub trait Sizes {
@@ -867,6 +832,7 @@ impl Brake {
     }
 
     /// Sessions that are overdue and not let go.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.held.len()
     }

@@ -30,6 +30,7 @@ pub struct Waiting {
 }
 
 impl Waiting {
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.places.len()
     }
