@@ -12,7 +12,7 @@ mod ring;
 mod service;
 mod shards;
 mod table;
-mod tied;
+pub(crate) mod tied;
 mod under;
 mod watch;
 
@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, Settings};
+use crate::threads::{Places, Threads};
 use crate::{bench, demo, dev, process, shutdown, start, telemetry};
 
 /// A replicated registry: who is here, and who does what.
@@ -89,7 +90,7 @@ pub fn main() -> ExitCode {
     process::raise_file_limit();
     match cli.command {
         Sub::Serve(serve) => match settle(*serve) {
-            Ok(config) => on_runtime(Some(config.workers), run_node(config)),
+            Ok(config) => serve_node(config),
             Err(code) => code,
         },
         Sub::Dev(dev) => on_runtime(None, async {
@@ -138,12 +139,23 @@ fn settle(serve: Serve) -> Result<Config, ExitCode> {
     settings.resolve().map_err(|e| fail(USAGE, &e))
 }
 
-async fn run_node(config: Config) -> ExitCode {
+/// Runs a node on threads of its own.
+fn serve_node(config: Config) -> ExitCode {
+    match Threads::start(config.threads) {
+        Ok(threads) => {
+            let places = threads.places();
+            threads.run(run_node(config, places))
+        }
+        Err(e) => fail(FAILED, &format!("cannot start the threads of the node: {e}")),
+    }
+}
+
+async fn run_node(config: Config, places: Places) -> ExitCode {
     let stop = match shutdown::on_signal() {
         Ok(stop) => stop,
         Err(e) => return fail(FAILED, &format!("cannot listen for signals: {e}")),
     };
-    match start::run(config, stop).await {
+    match start::run(config, places, stop).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(e @ start::StartError::Config(_)) => fail(USAGE, &e),
         Err(e) => fail(FAILED, &e),

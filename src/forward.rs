@@ -5,32 +5,41 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use roster_api::registry::{Beat, BeatAnswers, Heard, Unavailable};
+use bytes::Bytes;
+use roster_api::beats::{BeatsBody, BodyAnswer};
+use roster_api::registry::{Beat, BeatAnswers, BeatRefused, Heard, Renewed, Unavailable};
 use roster_storage::command::{EncodedCommand, Outcome};
-use roster_storage::names::{NodeId, SessionId};
+use roster_storage::names::{NodeId, Revision, SessionId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::gather::{Gatherer, NotGathered, Rounds};
 use crate::leading::{Leading, known_leader};
+use crate::leases::pacer::{Calls, CallsSoFar};
 use crate::peers::{Peers, Purpose};
-use crate::raft::link::CallError;
+use crate::raft::link::{CallError, Link};
 use crate::raft::rpc::{
-    self, HeartbeatsAnswer, LastHeardAnswer, NotAppended, Proposed, ReadIndex, path,
+    self, BeatsAnswer, BeatsAsked, BeatsTold, HeartbeatsAnswer, LastHeardAnswer, NotAppended,
+    Proposed, ReadIndex, path,
 };
 use crate::raft::{Raft, leader_becomes};
 
 /// Writes: one round at a time, and a busy one waits a little for the next: larger rounds share an
 /// fsync on each node. With 64 writers over three nodes a write costs a sixth less CPU this way than
 /// with two rounds at once and no pause, and no fewer go through.
-const WRITES: Rounds = Rounds { at_once: 1, bytes: 8 << 20, pause: Duration::from_millis(1) };
+const WRITES: Rounds =
+    Rounds { at_once: 1, bytes: 8 << 20, pause: Duration::from_millis(1), waiting_max: usize::MAX };
 
 /// Heartbeats: one round at a time, since what a round costs hardly depends on how many it carries.
-const HEARTBEATS: Rounds = Rounds { at_once: 1, bytes: 8 << 20, pause: Duration::ZERO };
+/// More calls than these cannot be answered before their clients give up and ask again, which makes
+/// them more: so they are refused at once, which costs little.
+const HEARTBEATS: Rounds =
+    Rounds { at_once: 1, bytes: 1 << 20, pause: Duration::ZERO, waiting_max: 8_192 };
 
 /// Read indexes: all that wait share one.
-const READS: Rounds = Rounds { at_once: 2, bytes: 8 << 20, pause: Duration::ZERO };
+const READS: Rounds =
+    Rounds { at_once: 2, bytes: 8 << 20, pause: Duration::ZERO, waiting_max: usize::MAX };
 
 /// What a heartbeat weighs on the way to the leader, about, in bytes.
 const BEAT_BYTES: usize = 128;
@@ -49,8 +58,9 @@ const HEARTBEAT_TIMEOUT_MAX: Duration = Duration::from_millis(2_500);
 pub struct Forward {
     way: Arc<Way>,
     writes: Gatherer<EncodedCommand, Result<Outcome, Unavailable>>,
-    heartbeats: Gatherer<Vec<Beat>, Result<BeatAnswers, Unavailable>>,
+    heartbeats: Gatherer<BeatsAsked, Result<(Revision, BeatsTold), Unavailable>>,
     read_indexes: Gatherer<(), Result<u64, Unavailable>>,
+    heartbeat_calls: Calls,
 }
 
 struct Way {
@@ -77,14 +87,15 @@ impl Forward {
                 let way = for_writes.clone();
                 async move { way.write(commands, deadline).await }
             }),
-            heartbeats: Gatherer::start(HEARTBEATS, move |beats, deadline| {
+            heartbeats: Gatherer::start(HEARTBEATS, move |asked, deadline| {
                 let way = for_beats.clone();
-                async move { way.heartbeat(beats, deadline).await }
+                async move { way.beats(asked, deadline).await }
             }),
             read_indexes: Gatherer::start(READS, move |asked: Vec<()>, deadline| {
                 let way = for_reads.clone();
                 async move { vec![way.read_index(deadline).await; asked.len()] }
             }),
+            heartbeat_calls: Calls::default(),
         }
     }
 
@@ -98,10 +109,40 @@ impl Forward {
         self.read_indexes.ask((), 0, self.way.deadline()).await.map_err(not_gathered)?
     }
 
-    pub async fn heartbeat(&self, beats: Vec<Beat>) -> Result<BeatAnswers, Unavailable> {
+    pub async fn heartbeat(&self, mut beats: Vec<Beat>) -> Result<BeatAnswers, Unavailable> {
         let bytes = beats.len() * BEAT_BYTES;
-        let deadline = Instant::now() + self.way.timeout.min(HEARTBEAT_TIMEOUT_MAX);
-        self.heartbeats.ask(beats, bytes, deadline).await.map_err(not_gathered)?
+        let alone = if beats.len() == 1 { beats.pop() } else { None };
+        let asked = alone.map_or_else(|| BeatsAsked::Many(beats), BeatsAsked::One);
+        match self.beats(asked, bytes).await? {
+            (revision, BeatsTold::One(answer)) => Ok(BeatAnswers { revision, each: vec![answer] }),
+            (revision, BeatsTold::Many(each)) => Ok(BeatAnswers { revision, each }),
+            (_, BeatsTold::Body(_)) => Err(another_answer()),
+        }
+    }
+
+    pub async fn heartbeats(&self, body: BeatsBody) -> Result<(Revision, BodyAnswer), Unavailable> {
+        let bytes = body.bytes.len();
+        match self.beats(BeatsAsked::Body(body), bytes).await? {
+            (revision, BeatsTold::Body(answer)) => Ok((revision, answer)),
+            (_, BeatsTold::One(_) | BeatsTold::Many(_)) => Err(another_answer()),
+        }
+    }
+
+    async fn beats(
+        &self,
+        asked: BeatsAsked,
+        bytes: usize,
+    ) -> Result<(Revision, BeatsTold), Unavailable> {
+        let taken = self.heartbeat_calls.take();
+        let deadline = taken.since() + self.way.timeout.min(HEARTBEAT_TIMEOUT_MAX);
+        let told = self.heartbeats.ask(asked, bytes, deadline).await.map_err(not_gathered)??;
+        taken.confirmed();
+        Ok(told)
+    }
+
+    /// The heartbeat calls that clients made to this node.
+    pub fn heartbeat_calls(&self) -> CallsSoFar {
+        self.heartbeat_calls.so_far()
     }
 
     pub async fn last_heard(
@@ -185,6 +226,19 @@ impl Way {
         question: &Q,
         left: Duration,
     ) -> Result<A, CallError> {
+        self.ask(leader, purpose, |link| async move { link.call(path, question, left).await }).await
+    }
+
+    /// Makes one call to a node for as long as that leads.
+    async fn ask<A, C>(
+        &self,
+        leader: NodeId,
+        purpose: Purpose,
+        call: impl FnOnce(Arc<Link>) -> C,
+    ) -> Result<A, CallError>
+    where
+        C: Future<Output = Result<A, CallError>>,
+    {
         let link = self
             .peers
             .link(&self.raft, leader, purpose)
@@ -201,7 +255,7 @@ impl Way {
             sleep(grace).await;
         };
         tokio::select! {
-            answer = link.call(path, question, left) => answer,
+            answer = call(link.clone()) => answer,
             () = no_longer_leads => {
                 Err(CallError::Unanswered(format!("{link}, which no longer leads")))
             }
@@ -257,7 +311,9 @@ impl Way {
         let question = rpc::Propose { commands };
         match self.call(leader, Purpose::Writes, path::PROPOSE, &question, left).await {
             Ok(proposed) => Ok(proposed),
-            Err(e @ (CallError::NotSent(_) | CallError::Refused(_))) => Err(e.to_string()),
+            Err(e @ (CallError::NotSent(_) | CallError::Refused(_) | CallError::Unknown(_))) => {
+                Err(e.to_string())
+            }
             Err(e @ CallError::Unanswered(_)) => Ok(vec![Proposed::Unknown(e.to_string()); count]),
         }
     }
@@ -279,44 +335,82 @@ impl Way {
         Err(tries.given_up())
     }
 
-    async fn heartbeat(
+    async fn beats(
         &self,
-        requests: Vec<Vec<Beat>>,
+        asked: Vec<BeatsAsked>,
         deadline: Instant,
-    ) -> Vec<Result<BeatAnswers, Unavailable>> {
-        let sizes: Vec<_> = requests.iter().map(Vec::len).collect();
-        let question = rpc::Heartbeats { beats: requests.into_iter().flatten().collect() };
-        match self.renew(&question, deadline).await {
-            Ok(BeatAnswers { revision, each }) => {
-                let mut each = each.into_iter();
-                let share =
-                    |size| BeatAnswers { revision, each: each.by_ref().take(size).collect() };
-                sizes.into_iter().map(share).map(Ok).collect()
-            }
-            Err(e) => vec![Err(e); sizes.len()],
+    ) -> Vec<Result<(Revision, BeatsTold), Unavailable>> {
+        let count = asked.len();
+        match self.renew(asked, deadline).await {
+            Ok((revision, told)) => told.into_iter().map(|told| Ok((revision, told))).collect(),
+            Err(e) => vec![Err(e); count],
         }
     }
 
     /// Renewing twice is harmless, so a broken call is simply made again.
     async fn renew(
         &self,
-        question: &rpc::Heartbeats,
+        asked: Vec<BeatsAsked>,
         deadline: Instant,
-    ) -> Result<BeatAnswers, Unavailable> {
+    ) -> Result<(Revision, Vec<BeatsTold>), Unavailable> {
+        let mut encoded = None;
         let mut tries = self.tries(deadline);
         while let Some((leader, left)) = tries.next().await {
             let answer = if leader == self.id {
-                Ok(self.leading.heartbeats(&question.beats, self.id).await)
+                Ok(self.leading.beats(&asked, self.id).await)
             } else {
-                self.call(leader, Purpose::Heartbeats, path::HEARTBEATS, question, left / 2).await
+                let question = encoded.get_or_insert_with(|| encode(&asked)).clone();
+                self.beats_at(leader, question, &asked, left / 2).await
             };
             match answer {
-                Ok(HeartbeatsAnswer::Confirmed(answers)) => return Ok(answers),
-                Ok(HeartbeatsAnswer::NotLeader(why)) => tries.failed(why),
+                Ok(BeatsAnswer::Confirmed(revision, told)) => return Ok((revision, told)),
+                Ok(BeatsAnswer::NotLeader(why)) => tries.failed(why),
                 Err(e) => tries.failed(e),
             }
         }
         Err(tries.given_up())
+    }
+
+    /// `question` is what was `asked`, encoded.
+    async fn beats_at(
+        &self,
+        leader: NodeId,
+        question: Bytes,
+        asked: &[BeatsAsked],
+        left: Duration,
+    ) -> Result<BeatsAnswer, CallError> {
+        let begun = Instant::now();
+        let call =
+            |link: Arc<Link>| async move { link.call_encoded(path::BEATS, question, left).await };
+        match self.ask(leader, Purpose::Heartbeats, call).await {
+            Err(CallError::Unknown(_)) => {
+                let left = left.saturating_sub(begun.elapsed());
+                self.beats_at_earlier_version(leader, asked, left).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// A leader of an earlier version takes beats that were read already. Bodies are given back
+    /// unread: whoever got them reads them and comes again.
+    async fn beats_at_earlier_version(
+        &self,
+        leader: NodeId,
+        asked: &[BeatsAsked],
+        left: Duration,
+    ) -> Result<BeatsAnswer, CallError> {
+        let beats = asked.iter().flat_map(read_already).cloned().collect();
+        let question = rpc::Heartbeats { beats };
+        let answer =
+            self.call(leader, Purpose::Heartbeats, path::HEARTBEATS, &question, left).await?;
+        Ok(match answer {
+            HeartbeatsAnswer::Confirmed(BeatAnswers { revision, each }) => {
+                let mut each = each.into_iter();
+                let told = asked.iter().map(|asked| told(asked, &mut each)).collect();
+                BeatsAnswer::Confirmed(revision, told)
+            }
+            HeartbeatsAnswer::NotLeader(why) => BeatsAnswer::NotLeader(why),
+        })
     }
 
     async fn last_heard(
@@ -339,6 +433,38 @@ impl Way {
             }
         }
         Err(tries.given_up())
+    }
+}
+
+/// A leader's mistake: renewing again is harmless.
+fn another_answer() -> Unavailable {
+    Unavailable::NoLeader("the leader answered what was not asked".into())
+}
+
+/// Without field names; see [`BeatsAsked`].
+fn encode(asked: &[BeatsAsked]) -> Bytes {
+    // Numbers, text and bytes in memory always encode.
+    rmp_serde::to_vec(asked).unwrap_or_default().into()
+}
+
+fn read_already(asked: &BeatsAsked) -> &[Beat] {
+    match asked {
+        BeatsAsked::One(beat) => std::slice::from_ref(beat),
+        BeatsAsked::Many(beats) => beats,
+        BeatsAsked::Body(_) => &[],
+    }
+}
+
+/// This one's share of what was answered to all that [`read_already`] found, in order.
+fn told(
+    asked: &BeatsAsked,
+    each: &mut impl Iterator<Item = Result<Renewed, BeatRefused>>,
+) -> BeatsTold {
+    match asked {
+        // A leader that answers fewer than were asked has not taken this one up.
+        BeatsAsked::One(_) => BeatsTold::One(each.next().unwrap_or(Err(BeatRefused::Ending))),
+        BeatsAsked::Many(beats) => BeatsTold::Many(each.take(beats.len()).collect()),
+        BeatsAsked::Body(_) => BeatsTold::Body(BodyAnswer::NotRead),
     }
 }
 

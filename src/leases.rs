@@ -16,17 +16,20 @@ pub mod brake;
 pub mod clock;
 pub mod keeper;
 mod lease;
+pub mod pacer;
+pub mod pacing;
 mod removals;
 mod sync;
 mod table;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use roster_api::registry::{Beat, BeatTarget};
+use roster_storage::brake::stretched;
 use roster_storage::catalog::Catalog;
 use roster_storage::events::{Change, Event};
 use roster_storage::names::{AppName, Revision, SessionId};
@@ -36,7 +39,7 @@ use tokio::task::yield_now;
 
 use adoption::Adoptions;
 use clock::LeaseClock;
-#[cfg_attr(not(test), allow(unused_imports, reason = "for what holds sessions back"))]
+#[allow(unused_imports, reason = "for what holds sessions back")]
 pub use table::{Due, Ended, LeaseTable, Looked, NotRenewed, Overdue, SLOT_MS};
 
 /// Sessions that are filled into a new table at a time: well below a millisecond.
@@ -53,6 +56,8 @@ pub struct Leases {
     adoptions: Mutex<Option<Adoptions>>,
     applied: watch::Sender<u64>,
     heartbeats: Rate,
+    /// What answers to heartbeats tell, percent: never more than what deadlines are judged by.
+    told_percent: AtomicU32,
 }
 
 impl Leases {
@@ -64,6 +69,7 @@ impl Leases {
             adoptions: Mutex::new(None),
             applied: watch::Sender::new(0),
             heartbeats: Rate::new(),
+            told_percent: AtomicU32::new(pacing::UNSTRETCHED),
         }
     }
 
@@ -116,8 +122,21 @@ impl Leases {
         let version = published.load();
         let table = Arc::new(LeaseTable::opening(term, self.clock.now() + lease_ms));
         *self.adoptions.lock() = Some(Adoptions::open(&version.catalog));
+        self.take_pace(&table, &version.catalog);
         self.table.store(Some(table.clone()));
         (table, version)
+    }
+
+    /// Deadlines first: nobody may be told a TTL that is not held yet.
+    fn take_pace(&self, table: &LeaseTable, catalog: &Catalog) {
+        let pace = catalog.pace();
+        table.set_stretch(pace.held_percent);
+        self.told_percent.store(pace.told_percent, Ordering::Release);
+    }
+
+    /// A TTL in milliseconds as the answer to a heartbeat tells it.
+    pub fn told(&self, ttl_ms: u64) -> u64 {
+        stretched(ttl_ms, self.told_percent.load(Ordering::Acquire))
     }
 
     fn close(&self) {
@@ -164,6 +183,7 @@ impl Observer for Leases {
         {
             let _no_opening_meanwhile = self.opening.lock();
             if let Some(table) = self.table.load().as_ref() {
+                self.take_pace(table, &version.catalog);
                 if let Some(adoptions) = self.adoptions.lock().as_mut() {
                     changes.iter().for_each(|change| adoptions.take(change, &version.catalog));
                 }

@@ -7,14 +7,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use futures::future::join_all;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use parking_lot::{Mutex, RwLock};
+use roster_api::beats::{BeatsBody, BodyAnswer};
 use roster_api::registry::{
     Alarm, Beat, BeatAnswers, BrakeSettings, Check, ClusterNode, ClusterNodeAnswer, ClusterStatus,
-    Consistency, Feed, Glance, Heard, NodeStatus, NotFollowed, Past, PastChanges, Registry, Role,
-    Unavailable,
+    Consistency, Feed, Glance, Heard, IfBusy, NodeStatus, NotFollowed, Past, PastChanges, Registry,
+    Role, Unavailable,
 };
 use roster_storage::command::{Command, EncodedCommand, Outcome};
 use roster_storage::disk::{Checkpoints, LogStore};
@@ -22,9 +24,11 @@ use roster_storage::events::Interest;
 use roster_storage::names::{NodeId, Revision, SessionId};
 use roster_storage::raft_types::PeerNode;
 use roster_storage::version::{Published, Version};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use crate::aside::Aside;
 use crate::config::Config;
 use crate::disk_guard::DiskGuard;
 use crate::forward::Forward;
@@ -43,6 +47,9 @@ use crate::watch::Watches;
 /// How long another node may take to tell its status.
 const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// Sessions that the leader is asked about in one call: what it does then takes less than 2 ms.
+const LAST_HEARD_AT_ONCE: usize = 4_096;
+
 /// The version of this binary.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -59,6 +66,7 @@ pub struct Node {
     /// A question with another list, from before there was a cluster.
     other_list: Mutex<Option<Hello>>,
     refusals: Arc<Refusals>,
+    aside: Aside,
 }
 
 /// A node whose Raft runs.
@@ -85,8 +93,11 @@ pub struct Running {
 }
 
 impl Node {
-    pub fn new(config: Config, data: Arc<DataDir>, identity: Identity) -> Self {
+    /// `background`: the threads for what takes long.
+    pub fn new(config: Config, data: Arc<DataDir>, identity: Identity, background: Handle) -> Self {
+        let count = config.threads.background;
         Self {
+            aside: Aside::new(background, count, config.request_timeout),
             config,
             data,
             identity: watch::Sender::new(identity),
@@ -326,6 +337,7 @@ impl Running {
             can_lead: self.disk.writable().is_ok() && !self.stopping.load(Ordering::Relaxed),
             heartbeats_per_second: leading_term(&self.raft)
                 .map(|_| self.leases.heartbeats_per_second()),
+            heartbeat_calls: Some(self.forward.heartbeat_calls()),
         }
     }
 
@@ -510,11 +522,29 @@ impl Registry for Node {
         self.serving()?.forward.heartbeat(beats).await
     }
 
+    async fn heartbeats(&self, body: BeatsBody) -> Result<(Revision, BodyAnswer), Unavailable> {
+        self.serving()?.forward.heartbeats(body).await
+    }
+
     async fn last_heard(
         &self,
         sessions: Vec<SessionId>,
     ) -> Result<Vec<Option<Heard>>, Unavailable> {
-        self.serving()?.forward.last_heard(sessions).await
+        let running = self.serving()?;
+        let mut heard = Vec::with_capacity(sessions.len());
+        // A leader has other things to do in between.
+        for some in sessions.chunks(LAST_HEARD_AT_ONCE) {
+            heard.extend(running.forward.last_heard(some.to_vec()).await?);
+        }
+        Ok(heard)
+    }
+
+    async fn aside(
+        &self,
+        work: BoxFuture<'static, ()>,
+        if_busy: IfBusy,
+    ) -> Result<(), Unavailable> {
+        self.aside.run(work, if_busy).await
     }
 
     fn glance(&self) -> Glance {

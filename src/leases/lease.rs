@@ -11,6 +11,7 @@
 //! take. A touch that comes before a judgement is both judged and named. One that comes after it
 //! takes the mark away: the expiry names an older touch, and apply drops it.
 
+use roster_storage::brake::stretched;
 use roster_storage::command::Expiry;
 use roster_storage::names::{Revision, SessionId};
 
@@ -92,8 +93,9 @@ impl Word {
 pub struct Stretch(pub u32);
 
 impl Stretch {
-    fn of(self, ttl_ms: u64) -> u64 {
-        ttl_ms.max(ttl_ms.saturating_mul(self.0.into()) / 100)
+    /// A TTL as it counts.
+    pub fn of(self, ttl_ms: u64) -> u64 {
+        stretched(ttl_ms, self.0)
     }
 }
 

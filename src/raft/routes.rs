@@ -53,6 +53,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route(path::PROPOSE, post(propose))
         .route(path::READ_INDEX, post(read_index))
         .route(path::HEARTBEATS, post(heartbeats))
+        .route(path::BEATS, post(beats))
         .route(path::LAST_HEARD, post(last_heard))
         .layer(middleware::from_fn_with_state(peer.clone(), members_only));
     Router::new()
@@ -253,6 +254,13 @@ async fn heartbeats(State(peer): State<Peer>, headers: HeaderMap, body: Bytes) -
     let via = Caller::of(&headers).node().map_err(not_serving)?;
     let question: super::rpc::Heartbeats = parse(&body)?;
     render(&peer.running()?.leading.heartbeats(&question.beats, via).await)
+}
+
+async fn beats(State(peer): State<Peer>, headers: HeaderMap, body: Bytes) -> Answer {
+    let via = Caller::of(&headers).node().map_err(not_serving)?;
+    let question: Vec<super::rpc::BeatsAsked> = parse(&body)?;
+    let answer = peer.running()?.leading.beats(&question, via).await;
+    rmp_serde::to_vec(&answer).map(Bytes::from).map_err(fatal)
 }
 
 async fn last_heard(State(peer): State<Peer>, body: Bytes) -> Answer {

@@ -23,13 +23,14 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet, Vector};
 
 pub use records::{
-    App, AppRecord, Clock, Document, Instance, Kept, Override, Record, Rules, Session, ShardSet,
-    ShardSetRecord, State, StateHash, recomputed_hash,
+    App, AppRecord, Clock, Document, Instance, Kept, Override, Record, Rules, Session, SessionName,
+    ShardSet, ShardSetRecord, State, StateHash, recomputed_hash,
 };
 pub use store::{CatalogBuilder, Inconsistent};
 
 use crate::brake::{Brake, BrakeOverride, Pace, Scope};
 use crate::command::{Command, Outcome, Overridden, Refusal, Reply, Stamp};
+use crate::compact_map::CompactMap;
 use crate::events::Event;
 use crate::latch::{Claimant, Latch};
 use crate::limits::{DUE_PER_ENTRY_MAX, STATE_HASH_EVERY, STATE_HASHES_KEPT};
@@ -52,7 +53,7 @@ pub struct At {
 pub struct Catalog {
     clock: Clock,
     apps: OrdMap<AppName, Arc<App>>,
-    sessions: OrdMap<SessionId, Session>,
+    sessions: CompactMap<SessionId, Session>,
     overrides: OrdMap<InstanceKey, Override>,
     shard_sets: OrdMap<ShardSetName, Arc<ShardSet>>,
     latches: OrdMap<LatchKey, Arc<Latch>>,
@@ -65,7 +66,7 @@ pub struct Catalog {
     hash_marks: Vector<(u64, u64)>,
     // Derived from the maps above, rebuilt when a checkpoint is read.
     /// What hangs off each session.
-    held: OrdSet<(SessionId, InstanceKey)>,
+    held: CompactMap<(SessionId, InstanceKey), ()>,
     /// Sessions that are suspect.
     suspects: OrdSet<SessionId>,
     /// Which claim of a latch is whose.
@@ -214,6 +215,11 @@ impl Catalog {
         self.due.get_min().map(|(when, _)| *when)
     }
 
+    /// As [`Catalog::app`], by the text of its name, which need not be one.
+    pub fn app_named(&self, name: &str) -> Option<&Arc<App>> {
+        self.apps.get(name)
+    }
+
     pub fn app(&self, app: &AppName) -> Option<&Arc<App>> {
         self.apps.get(app)
     }
@@ -260,10 +266,7 @@ impl Catalog {
 
     /// The instances that hang off a session, in order.
     pub fn held_by(&self, session: SessionId) -> impl Iterator<Item = &InstanceKey> {
-        self.held
-            .range((session, lowest_key())..)
-            .take_while(move |(s, _)| *s == session)
-            .map(|(_, key)| key)
+        self.held_from(session, lowest_key())
     }
 
     /// Those of one app that hang off a session, in order.
@@ -272,10 +275,17 @@ impl Catalog {
         session: SessionId,
         app: &'a AppName,
     ) -> impl Iterator<Item = &'a InstanceKey> + 'a {
-        self.held
-            .range((session, InstanceKey::new(app.clone(), lowest_id()))..)
-            .take_while(move |(s, key)| *s == session && key.app == *app)
-            .map(|(_, key)| key)
+        self.held_from(session, InstanceKey::new(app.clone(), lowest_id()))
+            .take_while(move |key| key.app == *app)
+    }
+
+    fn held_from(
+        &self,
+        session: SessionId,
+        from: InstanceKey,
+    ) -> impl Iterator<Item = &InstanceKey> {
+        let held = self.held.starting(std::ops::Bound::Included(&(session, from)));
+        held.map(|(held, ())| held).take_while(move |(s, _)| *s == session).map(|(_, key)| key)
     }
 
     /// Sessions that the leader does not hear and does not end yet, in order.

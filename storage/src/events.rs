@@ -476,12 +476,7 @@ impl Event {
         const FIXED: usize = 512;
         /// There may be one per shard in one entry, and few are shown to anybody.
         const WORK: u64 = 256;
-        let seen = |seen: &Seen| {
-            let profile = &seen.instance.profile;
-            let metadata: usize =
-                profile.metadata.iter().map(|(k, v)| k.len() + v.len() + 48).sum();
-            metadata + profile.payload.len() + profile.hostname.len() + profile.version.len()
-        };
+        let seen = |seen: &Seen| seen.instance.profile.memory_bytes();
         let own = match self {
             Self::InstancePut { now, before, .. } => {
                 2 * seen(now) + before.as_ref().map_or(0, seen)

@@ -54,6 +54,7 @@ pub(crate) struct ClusterView<'a> {
     brake: Option<BrakesView<'a>>,
     counts: CountsView,
     heartbeats_per_second: Option<u64>,
+    pace: PaceView,
 }
 
 impl<'a> ClusterView<'a> {
@@ -66,6 +67,7 @@ impl<'a> ClusterView<'a> {
     ) -> Self {
         let brakes = catalog.into_iter().flat_map(Catalog::brakes);
         let mass_losses = brakes.map(|(scope, on)| brake::alarm(scope, on));
+        let pace = catalog.map(Catalog::pace).unwrap_or_default();
         let answers = cluster.nodes.iter().filter_map(|node| node.answer.as_ref());
         let commit = answers.map(|answer| answer.commit).max().unwrap_or(0);
         Self {
@@ -77,8 +79,18 @@ impl<'a> ClusterView<'a> {
             brake: catalog.and_then(|catalog| BrakesView::new(catalog, settings).unless_idle()),
             counts: catalog.map(|catalog| catalog.total_counts().into()).unwrap_or_default(),
             heartbeats_per_second: cluster.heartbeats_per_second,
+            pace: PaceView { told: pace.told_percent, held: pace.held_percent },
         }
     }
+}
+
+/// By how much TTLs and the time between heartbeats are lengthened, percent.
+#[derive(Serialize)]
+struct PaceView {
+    /// What answers tell.
+    told: u32,
+    /// What deadlines are judged by.
+    held: u32,
 }
 
 /// A member; what only its own answer tells is null if it did not answer.

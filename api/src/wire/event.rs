@@ -399,7 +399,7 @@ pub(crate) mod snapshot {
     pub fn shard(key: &InstanceKey, instance: &roster_storage::catalog::Instance) -> Bytes {
         let moved = Moved { revision: Revision(instance.incarnation.0), wall_ms: None };
         let profile = &instance.profile;
-        shard_put(moved, key, instance.incarnation, &profile.ip, profile.port)
+        shard_put(moved, key, instance.incarnation, profile.ip(), profile.port())
     }
 
     pub fn document(app: &AppName, name: &DocumentName, document: &Document) -> Bytes {

@@ -35,7 +35,6 @@ fn braking(pace: &str) -> Plan {
 
 /// Instances that beat together, by way of one node, but for the silent ones.
 struct Crowd {
-    app: String,
     ids: Vec<String>,
     silent: Arc<Mutex<BTreeSet<String>>>,
     task: JoinHandle<()>,
@@ -60,7 +59,7 @@ impl Crowd {
         );
         let silent = Arc::new(Mutex::new(BTreeSet::new()));
         let beats = beat(client.clone(), via, app.to_owned(), ids.clone(), silent.clone());
-        Self { app: app.into(), ids, silent, task: tokio::spawn(beats) }
+        Self { ids, silent, task: tokio::spawn(beats) }
     }
 
     /// The first so many of them stop.

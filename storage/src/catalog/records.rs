@@ -9,21 +9,23 @@ use smol_str::SmolStr;
 use twox_hash::XxHash64;
 
 use crate::brake::{Brake, BrakeOverride, Pace, Scope};
-use crate::command::{AppPolicy, Outcome, Overridden, Profile, ShardSetConfig};
+use crate::command::{AppPolicy, Outcome, Overridden, ShardSetConfig};
+use crate::compact_map::CompactMap;
 use crate::latch::Claim;
 use crate::names::{
     AppName, DocumentName, IdempotencyKey, Incarnation, InstanceId, InstanceKey, LatchKey,
     Revision, SessionId, ShardId, ShardSetName,
 };
+use crate::profile::{PackedProfile, Shapes};
 use crate::ring::Ring;
 use crate::shards::scaling::ScalingState;
 use crate::shards::{Group, Shard};
 
 /// An app with its live instances and its documents.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct App {
     pub record: AppRecord,
-    pub instances: OrdMap<InstanceId, Arc<Instance>>,
+    pub instances: CompactMap<InstanceId, Arc<Instance>>,
     pub documents: OrdMap<DocumentName, Arc<Document>>,
     /// Derived: what the documents count against `DOCUMENTS_BYTES_MAX`.
     pub document_bytes: u64,
@@ -33,6 +35,8 @@ pub struct App {
     pub works_for: u32,
     /// Derived: live instances on sessions that are suspect.
     pub suspects: u64,
+    /// Derived: what its instances have in common and share.
+    pub(super) shapes: Shapes,
 }
 
 /// What is kept of an app besides its instances and documents.
@@ -59,7 +63,7 @@ fn is_none_yet(revision: &Revision) -> bool {
 /// one per live instance, made at `incarnation`, and never left behind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Instance {
-    pub profile: Profile,
+    pub profile: PackedProfile,
     pub session: SessionId,
     pub incarnation: Incarnation,
     /// Its own last change: its `ETag`.
@@ -73,16 +77,39 @@ pub struct Instance {
 pub struct Session {
     pub ttl_ms: u64,
     /// For people; empty if it is private.
-    pub name: SmolStr,
+    pub name: SessionName,
     /// Made by a registration that named no session; ends with its one instance.
     pub private: bool,
     /// The last registration or update on it; an expiry that saw an older one is dropped.
     pub touched: Revision,
-    /// Things that hang off it.
-    pub things: u64,
+    /// Things that hang off it, at most `SESSION_THINGS_MAX`.
+    pub things: u32,
     /// The leader does not hear it, and the brake keeps it from being ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspect: bool,
+}
+
+/// Behind a pointer, and none if it is empty: most sessions are private and have no name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "SmolStr", into = "SmolStr")]
+pub struct SessionName(Option<Arc<SmolStr>>);
+
+impl SessionName {
+    pub fn as_str(&self) -> &str {
+        self.0.as_ref().map_or("", |name| name.as_str())
+    }
+}
+
+impl From<SmolStr> for SessionName {
+    fn from(name: SmolStr) -> Self {
+        Self((!name.is_empty()).then(|| Arc::new(name)))
+    }
+}
+
+impl From<SessionName> for SmolStr {
+    fn from(SessionName(name): SessionName) -> Self {
+        name.map_or_else(Self::default, Arc::unwrap_or_clone)
+    }
 }
 
 /// An operator's word about an instance id, kept whether the instance lives or not.

@@ -60,7 +60,7 @@ impl Catalog {
         let Some(app) = self.apps.get(&key.app) else { return };
         let Some(ring) = &app.ring else { return };
         let live = app.instances.get(&key.id).filter(|_| self.state_of(key).takes_part());
-        let (old, wanted) = (ring.weight_of(&key.id), live.map(|instance| instance.profile.weight));
+        let (old, wanted) = (ring.weight_of(&key.id), live.map(|live| live.profile.weight()));
         if old == wanted {
             return;
         }
@@ -80,7 +80,7 @@ impl Catalog {
         for (id, instance) in &app.instances {
             let key = InstanceKey::new(name.clone(), id.clone());
             if self.state_of(&key).takes_part() {
-                let weight = instance.profile.weight;
+                let weight = instance.profile.weight();
                 self.change_ring(name, |ring| ring.join(id, weight) == Joined::Changed);
             }
         }

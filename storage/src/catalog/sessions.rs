@@ -18,7 +18,7 @@ impl Catalog {
         let ttl_ms = c.ttl_ms.unwrap_or(TTL_MS_DEFAULT);
         let value = Session {
             ttl_ms,
-            name: c.name.clone(),
+            name: c.name.clone().into(),
             private: false,
             touched: at.revision,
             things: 0,

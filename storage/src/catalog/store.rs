@@ -12,11 +12,13 @@ use super::{
 };
 use crate::brake::{Brake, BrakeOverride, Pace, Scope};
 use crate::command::ShardSetConfig;
+use crate::compact_map::CompactMap;
 use crate::latch::{Claim, Latch};
 use crate::names::{
     AppName, DocumentName, IdempotencyKey, InstanceKey, LatchKey, Revision, SessionId, ShardId,
     ShardSetName,
 };
+use crate::profile::Shapes;
 use crate::ring::Ring;
 use crate::shards::scaling;
 use crate::shards::{Group, Shard};
@@ -29,7 +31,7 @@ pub struct Inconsistent(pub(super) String);
 impl Catalog {
     pub(super) fn insert_app(&mut self, name: AppName, record: AppRecord) {
         self.hash.add(kind::APP, &name, &record);
-        let (instances, documents) = (OrdMap::new(), OrdMap::new());
+        let (instances, documents) = (CompactMap::default(), OrdMap::new());
         let app = App {
             record,
             instances,
@@ -38,6 +40,7 @@ impl Catalog {
             ring: None,
             works_for: 0,
             suspects: 0,
+            shapes: Shapes::default(),
         };
         if let Some(when) = empty_app_due(&app) {
             self.due.insert((when, Due::EmptyApp(name.clone())));
@@ -83,25 +86,28 @@ impl Catalog {
         Some(changed)
     }
 
-    /// Puts an instance into its app, which must be there. `None` if the app is not.
+    /// Puts an instance into its app, which must be there, and returns it as it is kept. `None` if
+    /// the app is not.
     pub(super) fn insert_instance(
         &mut self,
         key: &InstanceKey,
-        instance: Arc<Instance>,
-    ) -> Option<()> {
+        mut instance: Instance,
+    ) -> Option<Arc<Instance>> {
         let app = Arc::make_mut(self.apps.get_mut(&key.app)?);
+        app.shapes.share(&mut instance.profile);
+        let instance = Arc::new(instance);
         self.hash.add(kind::INSTANCE, key, &*instance);
         self.instances += 1;
         let session = instance.session;
         app.suspects += u64::from(self.suspects.contains(&session));
-        if let Some(old) = app.instances.insert(key.id.clone(), instance) {
+        if let Some(old) = app.instances.insert(key.id.clone(), instance.clone()) {
             app.suspects -= u64::from(self.suspects.contains(&old.session));
             self.hash.subtract(kind::INSTANCE, key, &*old);
             self.instances -= 1;
             self.held.remove(&(old.session, key.clone()));
         }
-        self.held.insert((session, key.clone()));
-        Some(())
+        self.held.insert((session, key.clone()), ());
+        Some(instance)
     }
 
     pub(super) fn remove_instance(&mut self, key: &InstanceKey) -> Option<Arc<Instance>> {
@@ -543,7 +549,7 @@ impl CatalogBuilder {
             Record::Session { id, value } => catalog.insert_session(id, value),
             Record::App { app, value } => catalog.insert_app(app, value),
             Record::Instance { key, value } => {
-                catalog.insert_instance(&key, value);
+                catalog.insert_instance(&key, Arc::unwrap_or_clone(value));
             }
             Record::Document { app, name, value } => {
                 catalog.insert_document(&app, name, value);

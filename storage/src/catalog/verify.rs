@@ -29,8 +29,8 @@ impl Catalog {
     }
 
     fn verify_session(&self, id: SessionId, session: &Session) -> Result<(), Inconsistent> {
-        let held = (self.held_by(id).count() + self.claims_of(id).count()) as u64;
-        let whole = session.things == held && (!session.private || held == 1);
+        let held = self.held_by(id).count() + self.claims_of(id).count();
+        let whole = session.things as usize == held && (!session.private || held == 1);
         check(whole, || format!("session {id} holds {held} things: {session:?}"))?;
         check(id.0 <= self.clock.last_session, || format!("session {id} was never counted"))
     }
@@ -57,7 +57,7 @@ impl Catalog {
             }
         }
         // Sessions hold as many things as they count, so equal sums leave no stray entry.
-        let things: u64 = self.sessions.values().map(|session| session.things).sum();
+        let things: u64 = self.sessions.values().map(|session| u64::from(session.things)).sum();
         let held = things.saturating_sub(self.claims.len() as u64);
         let counts = [self.instances, self.held.len() as u64, held];
         check(counts == [live as u64; 3], || format!("{live} instances counted as {counts:?}"))?;
@@ -77,7 +77,7 @@ impl Catalog {
         for (id, instance) in up {
             let weight = ring.weight_of(id);
             on_ring += usize::from(weight.is_some());
-            let wanted = instance.profile.weight;
+            let wanted = instance.profile.weight();
             let more = wanted.saturating_sub(weight.unwrap_or(0));
             let full = held(ring) + usize::from(more) > RING_SLOTS_MAX;
             check(weight == Some(wanted) || full, || {

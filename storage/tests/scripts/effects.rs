@@ -5,10 +5,11 @@ use std::fmt::Write;
 
 use roster_storage::brake::{Brake, Pace};
 use roster_storage::catalog::{Catalog, Document, Instance, ShardSet, State};
-use roster_storage::command::{Covered, Outcome, Profile, Refusal, Reply, Withdrawn};
+use roster_storage::command::{Covered, Outcome, Refusal, Reply, Withdrawn};
 use roster_storage::events::{Event, Held, Reason};
 use roster_storage::latch::{Claim, Latch};
 use roster_storage::names::{InstanceKey, LatchKey, LatchKind, Revision, ShardSetName};
+use roster_storage::profile::PackedProfile;
 use roster_storage::ring::Ring;
 use roster_storage::shards::Shard;
 
@@ -202,17 +203,17 @@ fn written(document: &Document) -> String {
 }
 
 /// What a profile says, where it is not what it is without words.
-fn said(profile: &Profile) -> String {
+fn said(profile: &PackedProfile) -> String {
     let mut text = String::new();
-    for (name, value) in [("version", &profile.version), ("zone", &profile.zone)] {
+    for (name, value) in [("version", profile.version()), ("zone", profile.zone())] {
         if !value.is_empty() {
             let _ = write!(text, " {name}={value}");
         }
     }
-    if profile.weight != 1 {
-        let _ = write!(text, " weight={}", profile.weight);
+    if profile.weight() != 1 {
+        let _ = write!(text, " weight={}", profile.weight());
     }
-    for (key, value) in profile.metadata.iter() {
+    for (key, value) in profile.metadata() {
         let _ = write!(text, " meta.{key}={value}");
     }
     text
