@@ -320,7 +320,7 @@ mod tests {
         #[test]
         fn packed_it_says_the_same_and_has_the_same_bytes(profile in profile()) {
             let packed = PackedProfile::from(&profile);
-            prop_assert_eq!(packed.unpacked(), profile.clone());
+            prop_assert_eq!(&packed.unpacked(), &profile);
             for (key, value) in profile.metadata.iter() {
                 prop_assert_eq!(packed.metadata().get(key), Some(value.as_str()));
             }
