@@ -14,9 +14,9 @@ use openraft::async_runtime::WatchReceiver;
 use parking_lot::{Mutex, RwLock};
 use roster_api::beats::{BeatsBody, BodyAnswer};
 use roster_api::registry::{
-    Alarm, Beat, BeatAnswers, Check, ClusterNode, ClusterNodeAnswer, ClusterStatus, Consistency,
-    Feed, Glance, Heard, IfBusy, NodeStatus, NotFollowed, Past, PastChanges, Registry, Role,
-    Unavailable,
+    Alarm, Beat, BeatAnswers, BrakeSettings, Check, ClusterNode, ClusterNodeAnswer, ClusterStatus,
+    Consistency, Feed, Glance, Heard, IfBusy, NodeStatus, NotFollowed, Past, PastChanges, Registry,
+    Role, Unavailable,
 };
 use roster_storage::command::{Command, EncodedCommand, Outcome};
 use roster_storage::disk::{Checkpoints, LogStore};
@@ -592,6 +592,10 @@ impl Registry for Node {
             Err(why) => status.checks = vec![Check { name: "cluster", result: Err(why) }],
         }
         status
+    }
+
+    fn brake_settings(&self) -> BrakeSettings {
+        self.config.brake
     }
 
     async fn cluster(&self) -> ClusterStatus {

@@ -347,6 +347,10 @@ impl Registry for Alone {
         }
     }
 
+    fn brake_settings(&self) -> BrakeSettings {
+        BrakeSettings::default()
+    }
+
     async fn cluster(&self) -> ClusterStatus {
         let answer = ClusterNodeAnswer {
             role: Role::Leader,
