@@ -262,7 +262,7 @@ impl Rate {
 mod tests {
     use roster_storage::catalog::At;
     use roster_storage::command::{
-        Command, Condition, OpenSession, Profile, PutRing, Register, Stamp,
+        Command, Condition, OpenSession, Profile, PutRing, Register, SetPace, Stamp,
     };
     use roster_storage::names::{InstanceId, InstanceKey};
 
@@ -299,6 +299,29 @@ mod tests {
             outcome.result.expect("not refused");
         }
         (catalog, session, Revision(commands.len() as u64))
+    }
+
+    #[test]
+    fn a_longer_ttl_is_held_when_it_is_told_and_for_as_long_as_somebody_was_told_it() {
+        let (mut catalog, session, revision) = two_on_one_session();
+        let published = Published::default();
+        let leases = Leases::new();
+        let (table, _) = leases.begin_table(1, &published, 0);
+        let ttl_ms = catalog.session(session).expect("it is there").ttl_ms;
+        table.touch(session, ttl_ms, revision, 0);
+        let mut set = |revision, percent| {
+            let at = At { revision: Revision(revision), term: 1, stamp: Stamp::default() };
+            catalog.apply(at, &Command::Pace(SetPace { term: 1, percent }));
+            let version = Version { catalog: catalog.clone(), ..Version::default() };
+            leases.applied(&Arc::new(version), &[]);
+        };
+        assert_eq!(leases.told(ttl_ms), ttl_ms);
+        for (revision, percent) in [(11, 300), (12, 100)] {
+            set(revision, percent);
+            assert_eq!(leases.told(ttl_ms), ttl_ms * u64::from(percent) / 100);
+            let overdue = |now| table.take_due(now, 10).is_some_and(|due| !due.is_empty());
+            assert!(!overdue(ttl_ms * 2), "{percent} %: removed within what was told");
+        }
     }
 
     #[test]

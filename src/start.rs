@@ -126,7 +126,7 @@ pub async fn run(
 /// How many clients the API takes.
 fn connection_limit(node: &Arc<Node>) -> Limit {
     let (connections, node) = (node.config().connections_max, node.clone());
-    let refusal = move || roster_api::too_many_connections(&*node, connections);
+    let refusal = roster_api::too_many_connections(node, connections);
     Limit { connections, refusal: Arc::new(refusal) }
 }
 

@@ -28,6 +28,7 @@ mod sync {
 use std::thread::Result;
 
 use lease::{Due, Judgement, Lease, Marked, Stretch, Via};
+use loom::model::Builder;
 use loom::sync::Arc;
 use loom::thread::{JoinHandle, spawn};
 use roster_storage::names::{Revision, SessionId};
@@ -115,7 +116,10 @@ fn a_proposal_names_the_last_touch_or_is_dropped_and_its_mark_is_gone() {
 
 #[test]
 fn a_touch_loses_no_beat_and_a_beat_no_touch() {
-    loom::model(|| {
+    // Of three threads: all in which they are interrupted three times, which is most of them.
+    let mut few = Builder::new();
+    few.preemption_bound = Some(3);
+    few.check(|| {
         let lease = lease();
         let later = lease.clone();
         let beats = spawn(move || later.renew(None, Via::NONE, NOW + 50).is_some());

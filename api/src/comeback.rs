@@ -50,7 +50,7 @@ impl Comebacks {
         };
         let span = (last - now).div_ceil(PER_SECOND).clamp(SPAN_MIN, SPAN_MAX);
         let turn = self.count.fetch_add(1, Ordering::Relaxed).wrapping_mul(GOLDEN_STEP);
-        1 + (u128::from(turn) * u128::from(span) >> u64::BITS) as u64
+        1 + ((u128::from(turn) * u128::from(span)) >> u64::BITS) as u64
     }
 }
 

@@ -17,6 +17,7 @@ use roster_storage::names::NodeId;
 use tower::{Layer, Service};
 
 use crate::Api;
+use crate::comeback::Comebacks;
 use crate::error::ApiError;
 use crate::registry::{Registry, Unavailable};
 
@@ -113,7 +114,11 @@ fn finish(response: &mut Response, request_id: &HeaderValue, api: &Api) {
 
 /// What a client is told whose connection is one too many: a whole answer of HTTP/1, after which it is
 /// closed.
-pub(crate) fn too_many_connections(registry: &dyn Registry, limit: usize) -> Vec<u8> {
+pub(crate) fn too_many_connections(
+    registry: &dyn Registry,
+    limit: usize,
+    comebacks: &Comebacks,
+) -> Vec<u8> {
     let why = format!(
         "{limit} connections are open to this node, its limit (--connections); try another node or \
          later"
@@ -125,7 +130,7 @@ pub(crate) fn too_many_connections(registry: &dyn Registry, limit: usize) -> Vec
         "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\nroster-node: {}\r\n\
          retry-after: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
         glance.node,
-        1,
+        comebacks.next(),
         body.len()
     );
     [head.into_bytes(), body].concat()

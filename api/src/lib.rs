@@ -52,9 +52,10 @@ pub fn router(registry: Arc<dyn Registry>, options: ApiOptions) -> axum::Router 
 }
 
 /// What a client is told whose connection is one too many, in HTTP/1: `overloaded`, and that it is
-/// closed. `limit`: how many are open.
-pub fn too_many_connections(registry: &dyn Registry, limit: usize) -> Vec<u8> {
-    conventions::too_many_connections(registry, limit)
+/// closed. `limit`: how many are open. Each call tells the next one when to come back.
+pub fn too_many_connections(registry: Arc<dyn Registry>, limit: usize) -> impl Fn() -> Vec<u8> {
+    let comebacks = Comebacks::new();
+    move || conventions::too_many_connections(&*registry, limit, &comebacks)
 }
 
 /// What handlers share.

@@ -310,7 +310,7 @@ mod tests {
         let steps = STRETCHES.len() as u64 - 1;
         let told = run(&mut pacing, 59..LIMITS.calm_seconds * steps, |_, _| calls(0));
         assert_eq!(told.last(), Some(&UNSTRETCHED), "{told:?}");
-        let mut seen = told.clone();
+        let mut seen = told;
         seen.dedup();
         assert!(seen.iter().rev().eq(&STRETCHES[..STRETCHES.len() - 1]), "{seen:?}");
     }

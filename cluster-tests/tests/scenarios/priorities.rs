@@ -49,13 +49,10 @@ struct Crowd {
 
 impl Crowd {
     /// Does this again and again, so many times at once.
-    fn of<W: Future<Output = bool> + Send>(
+    fn of<W: Future<Output = bool> + Send + 'static>(
         count: usize,
         work: impl Fn(usize) -> W + Clone + Send + 'static,
-    ) -> Self
-    where
-        W: 'static,
-    {
+    ) -> Self {
         let mut crowd = Self::default();
         for number in 0..count {
             let (work, answered, stop) = (work.clone(), crowd.answered.clone(), crowd.stop.clone());
