@@ -299,10 +299,13 @@ impl Brake {
         if self.under_way.contains_key(&missing.session) {
             return;
         }
-        if let Some(before) = self.drop_held(missing.session) {
-            missing.suspect |= before.missing.suspect;
-        }
-        let fault_of = self.fault_in(&missing, now);
+        let before = self.drop_held(missing.session);
+        missing.suspect |= before.as_ref().is_some_and(|before| before.missing.suspect);
+        let fault_of = match before {
+            // It was missing before whoever is missing now.
+            Some(before) if before.expected => before.fault_of,
+            Some(_) | None => self.fault_in(&missing, now),
+        };
         if let Some(node) = fault_of
             && let Some(back) = self.faults.get(&node).and_then(|fault| fault.back)
         {
@@ -333,17 +336,35 @@ impl Brake {
         }
     }
 
-    /// Its removal was not proposed after all, and it is not held any more.
+    /// It was heard before its removal was proposed.
+    pub fn heard_in_time(&mut self, session: SessionId) {
+        if let Some(missing) = self.not_under_way(session)
+            && missing.suspect
+        {
+            let Missing { session, touched, .. } = missing;
+            self.to_unmark.push_back(Mark { session, touched, suspect: false });
+        }
+    }
+
+    /// Its removal was certainly not proposed. It comes again once the table finds it overdue.
     pub fn spared(&mut self, session: SessionId) {
-        let Some(UnderWay { missing, counted }) = self.under_way.remove(&session) else { return };
+        self.not_under_way(session);
+    }
+
+    fn not_under_way(&mut self, session: SessionId) -> Option<Missing> {
+        let UnderWay { missing, counted } = self.under_way.remove(&session)?;
         self.each_tally(&missing, |tally, count| {
             tally.under_way -= count;
             if counted {
                 tally.removed.take_back(count);
             }
         });
-        if missing.suspect {
-            let Missing { session, touched, .. } = missing;
+        Some(missing)
+    }
+
+    /// The state says that a session is suspect. One that is not held here is so no more.
+    pub fn unmark_stray(&mut self, session: SessionId, touched: Revision) {
+        if !self.held.contains_key(&session) && !self.under_way.contains_key(&session) {
             self.to_unmark.push_back(Mark { session, touched, suspect: false });
         }
     }

@@ -43,6 +43,12 @@ const LOOKS_PER_TURN: usize = 4_096;
 /// Leases counted in one turn, whether they are late.
 const COUNTED_PER_TURN: usize = 100_000;
 
+/// Between two counts of who is late while a member is not reached.
+const COUNT_EVERY: Duration = Duration::from_millis(500);
+
+/// Suspects of the state looked at in one turn, whether anybody holds them.
+const STRAYS_PER_TURN: usize = 1_024;
+
 /// Between two writings of what the brakes of the state say.
 const TELL_EVERY: Duration = Duration::from_millis(500);
 
@@ -58,10 +64,13 @@ pub struct Removals {
     /// Sessions that have missed a beat, as they were counted last and are counted now.
     late: LateCount,
     counting: LateCount,
+    counted_at: Instant,
     /// Members that were not reached at the last look.
     down: BTreeSet<NodeId>,
     /// Where the look at those held goes on.
     looked_at: Option<SessionId>,
+    /// Where the look at the suspects of the state goes on.
+    strays_after: Option<SessionId>,
     /// Marks are on their way; the next ones wait for them.
     marking: bool,
     /// Why scopes brake no more, until the state says so too.
@@ -108,8 +117,10 @@ impl Removals {
             answers: JoinSet::new(),
             late: LateCount::default(),
             counting: LateCount::default(),
+            counted_at: Instant::now(),
             down: BTreeSet::new(),
             looked_at: None,
+            strays_after: None,
             marking: false,
             left: BTreeMap::new(),
             told_at: Instant::now(),
@@ -192,9 +203,12 @@ impl Removals {
         if anew {
             self.counting = LateCount::default();
             self.late = LateCount::default();
+        } else if self.counted_at.elapsed() < COUNT_EVERY {
+            return;
         }
         if self.table.count_late(&mut self.counting, now, COUNTED_PER_TURN) {
             self.late = std::mem::take(&mut self.counting);
+            self.counted_at = Instant::now();
         } else {
             self.late.raise_to(&self.counting);
         }
@@ -268,6 +282,7 @@ impl Removals {
         }
         if changed || self.told_at.elapsed() >= TELL_EVERY {
             self.told_at = Instant::now();
+            self.unmark_strays(version);
             for (scope, change) in self.untold(&version.catalog) {
                 let command = Command::Brake(SetBrake { term: self.table.term(), scope, change });
                 if let Some(answer) = self.submit(&command).await {
@@ -277,6 +292,25 @@ impl Removals {
                         Answer::Told
                     });
                 }
+            }
+        }
+    }
+
+    /// Nobody stays suspect for ever because an answer was lost.
+    fn unmark_strays(&mut self, version: &Version) {
+        if self.marking {
+            return;
+        }
+        let after = self.strays_after;
+        let suspects = version.catalog.suspects().skip_while(|session| Some(*session) <= after);
+        let suspects: Vec<_> = suspects.take(STRAYS_PER_TURN).collect();
+        self.strays_after = match suspects.len() {
+            STRAYS_PER_TURN => suspects.last().copied(),
+            _ => None,
+        };
+        for session in suspects {
+            if let Some(known) = version.catalog.session(session) {
+                self.brake.unmark_stray(session, known.touched);
             }
         }
     }
@@ -329,18 +363,20 @@ impl Removals {
             |session| version.catalog.session(session).map_or(0, |known| known.things as usize);
         let mut ending = end(&self.table, released, clock.tick(), things_of);
         let mut entries = std::mem::take(&mut ending.entries).into_iter();
+        let mut spared = Vec::new();
         while let Some(due) = entries.next() {
             if let Some(due) = self.propose(due).await {
                 // What hinders one hinders the others, and the next turn tries again.
                 for due in std::iter::once(due).chain(entries) {
-                    ending.spared.extend(due.iter().map(|due| due.session));
+                    spared.extend(due.iter().map(|due| due.session));
                     self.table.spare(due, clock.tick());
                 }
                 break;
             }
         }
         ending.gone.into_iter().for_each(|session| self.brake.gone(session));
-        ending.spared.into_iter().for_each(|session| self.brake.spared(session));
+        ending.heard.into_iter().for_each(|session| self.brake.heard_in_time(session));
+        spared.into_iter().for_each(|session| self.brake.spared(session));
     }
 
     /// Proposes the sessions of one entry. Returns them if that was certainly not appended, as far as
@@ -458,7 +494,7 @@ struct Ending {
     /// Gone already.
     gone: Vec<SessionId>,
     /// Heard meanwhile: the table has them again.
-    spared: Vec<SessionId>,
+    heard: Vec<SessionId>,
 }
 
 /// Marks sessions as ending, in entries of bounded size.
@@ -483,7 +519,7 @@ fn end(
                 things += more;
                 entry.push(due);
             }
-            Ended::Lives => ending.spared.push(session),
+            Ended::Lives => ending.heard.push(session),
             Ended::Gone => ending.gone.push(session),
         }
     }
@@ -517,7 +553,7 @@ mod tests {
         let sizes = |things: usize| {
             let table = LeaseTable::new(1);
             let ending = end(&table, self::overdue(&table), 5_000, |_| things);
-            assert!(ending.spared.is_empty() && ending.gone.is_empty());
+            assert!(ending.heard.is_empty() && ending.gone.is_empty());
             ending.entries.iter().map(Vec::len).collect::<Vec<_>>()
         };
         assert_eq!(overdue.len() as u64, SESSIONS);
@@ -532,7 +568,7 @@ mod tests {
         let overdue = overdue(&table);
         table.renew(SessionId(7), None, 1, 4_999).expect("it can still be renewed");
         let ending = end(&table, overdue, 5_000, |_| 1);
-        assert_eq!(ending.spared, [SessionId(7)]);
+        assert_eq!(ending.heard, [SessionId(7)]);
         assert_eq!(table.renew(SessionId(7), None, 1, 5_001), Ok(1_000));
     }
 }

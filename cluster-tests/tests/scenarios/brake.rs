@@ -158,6 +158,14 @@ async fn last_end(at: &At<'_>) -> Option<String> {
     end["reason"].as_str().map(str::to_owned)
 }
 
+async fn wait_for_end(at: &At<'_>, reason: &str) {
+    until("the history tells why it ended", SEEN_WITHIN, async || {
+        let end = last_end(at).await;
+        if end.as_deref() == Some(reason) { Ok(()) } else { Err(format!("{end:?}")) }
+    })
+    .await;
+}
+
 /// That each of an app went once, at one revision on all nodes.
 fn each_went_once(cluster: &Cluster, app: &str, count: usize) {
     let mut went: BTreeMap<_, Vec<_>> = BTreeMap::new();
@@ -197,11 +205,7 @@ async fn most_of_an_app_that_falls_silent_is_suspect_and_nobody_is_lost_when_it_
     pay.resume();
     wait_for(&at, "pay", 40, 0).await;
     wait_for_brakes(&at, &[]).await;
-    until("the history tells why", SEEN_WITHIN, async || {
-        let end = last_end(&at).await;
-        if end.as_deref() == Some("recovered") { Ok(()) } else { Err(format!("{end:?}")) }
-    })
-    .await;
+    wait_for_end(&at, "recovered").await;
     each_went_once(&cluster, "pay", 0);
 }
 
@@ -225,7 +229,7 @@ async fn who_stays_silent_is_removed_slowly_each_once_and_the_brake_ends_by_itse
     .await;
     wait_for(&at, "pay", 0, 0).await;
     wait_for_brakes(&at, &[]).await;
-    assert_eq!(last_end(&at).await.as_deref(), Some("removed"));
+    wait_for_end(&at, "removed").await;
     cluster.settled().await;
     each_went_once(&cluster, "pay", 40);
 }
@@ -250,7 +254,7 @@ async fn an_operator_holds_a_small_loss_and_releases_a_large_one() {
     say(&at, "pay", "release").await;
     wait_for(&at, "pay", 0, 0).await;
     wait_for_brakes(&at, &[]).await;
-    assert_eq!(last_end(&at).await.as_deref(), Some("operator"));
+    wait_for_end(&at, "operator").await;
     cluster.settled().await;
     each_went_once(&cluster, "pay", 40);
 }

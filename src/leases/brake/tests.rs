@@ -370,6 +370,9 @@ fn a_new_leader_goes_on_with_the_brake_and_with_who_is_suspect() {
     world.pass(TTL);
     assert_eq!(world.went.len(), 0, "nobody goes before this leader found it overdue");
     assert_eq!(world.brakes(), std::slice::from_ref(&pay));
+    // The old leader is gone, and that is not why they are missing.
+    world.down.insert(1, 700);
+    world.tick();
     for session in 1..=700 {
         world.missing.insert(SessionId(session), missing(session));
         world.marked.insert(SessionId(session));
