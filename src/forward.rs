@@ -27,12 +27,12 @@ use crate::raft::{Raft, leader_becomes};
 const WRITES: Rounds = Rounds { at_once: 1, bytes: 8 << 20, pause: Duration::from_millis(1) };
 
 /// Heartbeats: one round at a time, since what a round costs hardly depends on how many it carries.
-const HEARTBEATS: Rounds = Rounds { at_once: 1, bytes: 8 << 20, pause: Duration::ZERO };
+pub const HEARTBEATS: Rounds = Rounds { at_once: 1, bytes: 8 << 20, pause: Duration::ZERO };
 
 /// Read indexes: all that wait share one.
 const READS: Rounds = Rounds { at_once: 2, bytes: 8 << 20, pause: Duration::ZERO };
 
-/// What a heartbeat weighs on the way to the leader, about, in bytes.
+/// What a heartbeat weighs.
 const BEAT_BYTES: usize = 128;
 
 /// Between two tries to find a leader that takes a request.
@@ -43,7 +43,7 @@ const RETRY: Duration = Duration::from_millis(10);
 const OLD_LEADER_GRACE: Duration = Duration::from_millis(200);
 
 /// A Sentinel transport gives up after 3 s; it should see the answer before.
-const HEARTBEAT_TIMEOUT_MAX: Duration = Duration::from_millis(2_500);
+pub const HEARTBEAT_TIMEOUT_MAX: Duration = Duration::from_millis(2_500);
 
 /// The way to the leader.
 pub struct Forward {
@@ -79,7 +79,9 @@ impl Forward {
             }),
             heartbeats: Gatherer::start(HEARTBEATS, move |beats, deadline| {
                 let way = for_beats.clone();
-                async move { way.heartbeat(beats, deadline).await }
+                async move {
+                    gathered(beats, async |question| way.renew(question, deadline).await).await
+                }
             }),
             read_indexes: Gatherer::start(READS, move |asked: Vec<()>, deadline| {
                 let way = for_reads.clone();
@@ -99,7 +101,7 @@ impl Forward {
     }
 
     pub async fn heartbeat(&self, beats: Vec<Beat>) -> Result<BeatAnswers, Unavailable> {
-        let bytes = beats.len() * BEAT_BYTES;
+        let bytes = weight(&beats);
         let deadline = Instant::now() + self.way.timeout.min(HEARTBEAT_TIMEOUT_MAX);
         self.heartbeats.ask(beats, bytes, deadline).await.map_err(not_gathered)?
     }
@@ -112,7 +114,12 @@ impl Forward {
     }
 }
 
-fn not_gathered(why: NotGathered) -> Unavailable {
+/// What beats weigh on the way to the leader, about, in bytes.
+pub fn weight(beats: &[Beat]) -> usize {
+    beats.len() * BEAT_BYTES
+}
+
+pub fn not_gathered(why: NotGathered) -> Unavailable {
     match why {
         NotGathered::Full => Unavailable::Overloaded("requests wait for the leader".into()),
         NotGathered::Late => Unavailable::NoLeader("no leader took it in time".into()),
@@ -279,24 +286,6 @@ impl Way {
         Err(tries.given_up())
     }
 
-    async fn heartbeat(
-        &self,
-        requests: Vec<Vec<Beat>>,
-        deadline: Instant,
-    ) -> Vec<Result<BeatAnswers, Unavailable>> {
-        let sizes: Vec<_> = requests.iter().map(Vec::len).collect();
-        let question = rpc::Heartbeats { beats: requests.into_iter().flatten().collect() };
-        match self.renew(&question, deadline).await {
-            Ok(BeatAnswers { revision, each }) => {
-                let mut each = each.into_iter();
-                let share =
-                    |size| BeatAnswers { revision, each: each.by_ref().take(size).collect() };
-                sizes.into_iter().map(share).map(Ok).collect()
-            }
-            Err(e) => vec![Err(e); sizes.len()],
-        }
-    }
-
     /// Renewing twice is harmless, so a broken call is simply made again.
     async fn renew(
         &self,
@@ -339,6 +328,23 @@ impl Way {
             }
         }
         Err(tries.given_up())
+    }
+}
+
+/// Makes one question of many requests, and of its answer theirs.
+pub async fn gathered(
+    requests: Vec<Vec<Beat>>,
+    renew: impl AsyncFnOnce(&rpc::Heartbeats) -> Result<BeatAnswers, Unavailable>,
+) -> Vec<Result<BeatAnswers, Unavailable>> {
+    let sizes: Vec<_> = requests.iter().map(Vec::len).collect();
+    let question = rpc::Heartbeats { beats: requests.into_iter().flatten().collect() };
+    match renew(&question).await {
+        Ok(BeatAnswers { revision, each }) => {
+            let mut each = each.into_iter();
+            let share = |size| BeatAnswers { revision, each: each.by_ref().take(size).collect() };
+            sizes.into_iter().map(share).map(Ok).collect()
+        }
+        Err(e) => vec![Err(e); sizes.len()],
     }
 }
 

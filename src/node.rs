@@ -25,11 +25,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use crate::config::Config;
+use crate::detour::Detour;
 use crate::disk_guard::DiskGuard;
 use crate::forward::Forward;
 use crate::identity::{ClusterIdentity, DataDir, Identity};
 use crate::leading::{Leading, known_leader, leading_term};
 use crate::leases::Leases;
+use crate::loading::Loading;
 use crate::peers::{Peers, Purpose};
 use crate::process;
 use crate::raft::Raft;
@@ -55,6 +57,10 @@ pub struct Node {
     running: OnceLock<Arc<Running>>,
     /// Why it does not run yet, or has no members yet.
     waiting: Mutex<String>,
+    /// How far it came with its state before it runs.
+    loading: Arc<Loading>,
+    /// The way of heartbeats before it runs.
+    detour: OnceLock<Detour>,
     /// A question with another list, from before there was a cluster.
     other_list: Mutex<Option<Hello>>,
     refusals: Arc<Refusals>,
@@ -92,6 +98,8 @@ impl Node {
             changing_identity: Mutex::default(),
             running: OnceLock::new(),
             waiting: Mutex::new("the node is starting".into()),
+            loading: Arc::default(),
+            detour: OnceLock::new(),
             other_list: Mutex::default(),
             refusals: Arc::default(),
         }
@@ -118,6 +126,10 @@ impl Node {
         &self.refusals
     }
 
+    pub fn loading(&self) -> &Arc<Loading> {
+        &self.loading
+    }
+
     /// This node as a member of a cluster.
     pub fn member(&self) -> PeerNode {
         PeerNode {
@@ -129,7 +141,8 @@ impl Node {
 
     /// `Err` says what it waits for.
     pub fn running(&self) -> Result<&Arc<Running>, String> {
-        self.running.get().ok_or_else(|| self.waiting.lock().clone())
+        let waits_for = || self.loading.told().unwrap_or_else(|| self.waiting.lock().clone());
+        self.running.get().ok_or_else(waits_for)
     }
 
     pub fn set_running(&self, running: Arc<Running>) {
@@ -439,6 +452,15 @@ impl Node {
     fn serving(&self) -> Result<&Arc<Running>, Unavailable> {
         self.running().map_err(Unavailable::NotReady)
     }
+
+    /// A disk that belongs to no cluster yet knows nobody to take a heartbeat to.
+    fn detour(&self, waits_for: String) -> Result<&Detour, Unavailable> {
+        let identity = self.identity();
+        if identity.cluster.is_none() {
+            return Err(Unavailable::NotReady(waits_for));
+        }
+        Ok(self.detour.get_or_init(|| Detour::new(&self.config, identity, self.badge())))
+    }
 }
 
 #[async_trait]
@@ -506,7 +528,10 @@ impl Registry for Node {
     }
 
     async fn heartbeat(&self, beats: Vec<Beat>) -> Result<BeatAnswers, Unavailable> {
-        self.serving()?.forward.heartbeat(beats).await
+        match self.running() {
+            Ok(running) => running.forward.heartbeat(beats).await,
+            Err(why) => self.detour(why)?.heartbeat(beats).await,
+        }
     }
 
     async fn last_heard(

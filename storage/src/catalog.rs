@@ -5,7 +5,9 @@
 //! place and the command: no clock, no randomness, no map whose order differs between processes.
 
 mod apps;
+mod builder;
 mod documents;
+mod filling;
 mod instances;
 mod latches;
 mod records;
@@ -21,11 +23,12 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet, Vector};
 
+pub use builder::{CatalogBuilder, Counted};
 pub use records::{
     App, AppRecord, Clock, Document, Instance, Kept, Override, Record, Rules, Session, ShardSet,
     ShardSetRecord, State, StateHash, recomputed_hash,
 };
-pub use store::{CatalogBuilder, Inconsistent};
+pub use store::Inconsistent;
 
 use crate::command::{Command, Outcome, Overridden, Refusal, Reply, Stamp};
 use crate::events::Event;

@@ -83,7 +83,7 @@ fn measured<T>(what: &str, work: impl FnOnce() -> T) -> T {
 }
 
 fn loaded(folder: &Path) -> Version {
-    Checkpoint::open_newest(folder).expect("it is whole").expect("it is there").1
+    Checkpoint::open_newest(folder, |_| {}).expect("it is whole").expect("it is there").1
 }
 
 #[test]

@@ -1,0 +1,146 @@
+//! Heartbeats before this node's own Raft runs. Loading a large state takes seconds, in which clients
+//! must not lose their sessions because they know this node only; so it asks the other nodes who
+//! leads and takes the heartbeats there, gathered, as it does later by [`crate::forward`].
+//!
+//! Nothing else is forwarded: a read needs this node's state, and a write can be made elsewhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use parking_lot::Mutex;
+use roster_api::registry::{Beat, BeatAnswers, Unavailable};
+use roster_storage::names::NodeId;
+use roster_storage::raft_types::PeerNode;
+use tokio::time::{Instant, sleep};
+
+use crate::config::Config;
+use crate::forward::{HEARTBEAT_TIMEOUT_MAX, HEARTBEATS, gathered, not_gathered, weight};
+use crate::gather::Gatherer;
+use crate::identity::Identity;
+use crate::peers::{Peers, Purpose};
+use crate::raft::link::Badge;
+use crate::raft::rpc::{Hello, HelloAnswer, Heartbeats, HeartbeatsAnswer, path};
+
+/// Between two tries to find a leader that takes the heartbeats.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// How long a node may take to say who leads.
+const HELLO_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The way of heartbeats around this node's own Raft.
+pub struct Detour {
+    heartbeats: Gatherer<Vec<Beat>, Result<BeatAnswers, Unavailable>>,
+    timeout: Duration,
+}
+
+impl Detour {
+    /// Of a node that belongs to a cluster. Must be called where tasks can be started.
+    pub fn new(config: &Config, identity: Identity, badge: Badge) -> Self {
+        let leader = Arc::new(KnownLeader {
+            question: Hello {
+                node: config.node_id,
+                disk_id: identity.disk_id,
+                list: config.cluster.clone(),
+            },
+            cluster: identity.cluster.map(|cluster| cluster.id),
+            peers: Peers::new(Arc::new(badge)),
+            known: Mutex::default(),
+        });
+        Self {
+            heartbeats: Gatherer::start(HEARTBEATS, move |requests, deadline| {
+                let leader = leader.clone();
+                async move {
+                    gathered(requests, async |question| leader.renew(question, deadline).await).await
+                }
+            }),
+            timeout: config.request_timeout.min(HEARTBEAT_TIMEOUT_MAX),
+        }
+    }
+
+    pub async fn heartbeat(&self, beats: Vec<Beat>) -> Result<BeatAnswers, Unavailable> {
+        let (weight, deadline) = (weight(&beats), Instant::now() + self.timeout);
+        self.heartbeats.ask(beats, weight, deadline).await.map_err(not_gathered)?
+    }
+}
+
+/// Who leads, as the other nodes say.
+struct KnownLeader {
+    question: Hello,
+    /// The cluster of this node's disk: another one has other sessions.
+    cluster: Option<String>,
+    peers: Peers,
+    known: Mutex<Option<(NodeId, PeerNode)>>,
+}
+
+impl KnownLeader {
+    /// Renewing twice is harmless, so what fails is tried again with the leader of the next moment.
+    async fn renew(
+        &self,
+        question: &Heartbeats,
+        deadline: Instant,
+    ) -> Result<BeatAnswers, Unavailable> {
+        loop {
+            let why = match self.find().await {
+                Some((id, member)) => match self.try_at(id, member, question, deadline).await {
+                    Ok(answers) => return Ok(answers),
+                    Err(why) => why,
+                },
+                None => "this node loads its state, and no other node knows a leader".into(),
+            };
+            *self.known.lock() = None;
+            if Instant::now() + RETRY >= deadline {
+                return Err(Unavailable::NoLeader(why));
+            }
+            sleep(RETRY).await;
+        }
+    }
+
+    async fn try_at(
+        &self,
+        leader: NodeId,
+        member: PeerNode,
+        question: &Heartbeats,
+        deadline: Instant,
+    ) -> Result<BeatAnswers, String> {
+        let link = self.peers.link_to(leader, member, Purpose::Heartbeats);
+        let left = deadline.saturating_duration_since(Instant::now());
+        match link.call(path::HEARTBEATS, question, left / 2).await {
+            Ok(HeartbeatsAnswer::Confirmed(answers)) => Ok(answers),
+            Ok(HeartbeatsAnswer::NotLeader(why)) => Err(why),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
+    async fn find(&self) -> Option<(NodeId, PeerNode)> {
+        let known = self.known.lock().clone();
+        if known.is_some() {
+            return known;
+        }
+        let list = self.question.list.0.iter();
+        let others = list.filter(|(id, _)| **id != self.question.node);
+        let asked = others.map(async |(id, address)| {
+            let member = PeerNode { peer: address.clone(), ..PeerNode::default() };
+            let link = self.peers.link_to(*id, member, Purpose::Status);
+            link.call::<_, HelloAnswer>(path::HELLO, &self.question, HELLO_TIMEOUT).await.ok()
+        });
+        let found = self.leader_of(join_all(asked).await.into_iter().flatten());
+        self.known.lock().clone_from(&found);
+        found
+    }
+
+    /// The leader that one of them tells of; one that says so of itself before all others.
+    fn leader_of(
+        &self,
+        answers: impl Iterator<Item = HelloAnswer>,
+    ) -> Option<(NodeId, PeerNode)> {
+        answers
+            .filter(|answer| answer.cluster_id == self.cluster)
+            .filter_map(|answer| {
+                let leader = answer.leader.filter(|leader| *leader != self.question.node)?;
+                Some((leader == answer.node, leader, answer.members.get(&leader)?.clone()))
+            })
+            .max_by_key(|(says_so_itself, ..)| *says_so_itself)
+            .map(|(_, leader, member)| (leader, member))
+    }
+}
