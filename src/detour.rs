@@ -20,7 +20,7 @@ use crate::gather::Gatherer;
 use crate::identity::Identity;
 use crate::peers::{Peers, Purpose};
 use crate::raft::link::Badge;
-use crate::raft::rpc::{Hello, HelloAnswer, Heartbeats, HeartbeatsAnswer, path};
+use crate::raft::rpc::{Heartbeats, HeartbeatsAnswer, Hello, HelloAnswer, path};
 
 /// Between two tries to find a leader that takes the heartbeats.
 const RETRY: Duration = Duration::from_millis(50);
@@ -51,7 +51,8 @@ impl Detour {
             heartbeats: Gatherer::start(HEARTBEATS, move |requests, deadline| {
                 let leader = leader.clone();
                 async move {
-                    gathered(requests, async |question| leader.renew(question, deadline).await).await
+                    gathered(requests, async |question| leader.renew(question, deadline).await)
+                        .await
                 }
             }),
             timeout: config.request_timeout.min(HEARTBEAT_TIMEOUT_MAX),
@@ -130,10 +131,7 @@ impl KnownLeader {
     }
 
     /// The leader that one of them tells of; one that says so of itself before all others.
-    fn leader_of(
-        &self,
-        answers: impl Iterator<Item = HelloAnswer>,
-    ) -> Option<(NodeId, PeerNode)> {
+    fn leader_of(&self, answers: impl Iterator<Item = HelloAnswer>) -> Option<(NodeId, PeerNode)> {
         answers
             .filter(|answer| answer.cluster_id == self.cluster)
             .filter_map(|answer| {

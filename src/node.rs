@@ -570,6 +570,7 @@ impl Registry for Node {
             checks: Vec::new(),
             cpu_seconds: usage.cpu_seconds,
             memory_bytes: usage.memory_bytes,
+            loading: None,
         };
         match self.running() {
             Ok(running) => {
@@ -583,7 +584,10 @@ impl Registry for Node {
                 status.state_hashes = version.catalog.hash_marks().collect();
                 status.checks = running.checks(self.waiting.lock().clone());
             }
-            Err(why) => status.checks = vec![Check { name: "cluster", result: Err(why) }],
+            Err(why) => {
+                status.checks = vec![Check { name: "cluster", result: Err(why) }];
+                status.loading = self.loading.told();
+            }
         }
         status
     }

@@ -8,6 +8,7 @@ mod first_start;
 mod full_disks;
 mod latches;
 mod leader_death;
+mod loading;
 mod minorities;
 mod pauses;
 mod reads;

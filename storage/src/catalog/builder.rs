@@ -93,7 +93,9 @@ impl CatalogBuilder {
             return Err(missing(&record(instance)));
         };
         let session = instance.session;
-        filling.push(key.id.clone(), instance).map_err(|(_, value)| out_of_order(&record(value)))?;
+        filling
+            .push(key.id.clone(), instance)
+            .map_err(|(_, value)| out_of_order(&record(value)))?;
         self.held.push((session, key));
         Ok(())
     }

@@ -7,8 +7,8 @@ use imbl::OrdMap;
 
 use super::records::kind;
 use super::{
-    App, AppRecord, Catalog, Document, Due, Instance, Kept, Override, Record, Session,
-    ShardSet, ShardSetRecord, StateHash,
+    App, AppRecord, Catalog, Document, Due, Instance, Kept, Override, Record, Session, ShardSet,
+    ShardSetRecord, StateHash,
 };
 use crate::command::ShardSetConfig;
 use crate::latch::{Claim, Latch};

@@ -49,7 +49,8 @@ impl Checkpoint {
     /// Writes a version to the folder and removes the older checkpoints there.
     pub fn write(folder: &Path, version: &Version) -> Result<Self, DiskError> {
         let aside = Unfinished::create(folder)?;
-        let sum = format::write(SyncedPieces::new(aside.file.clone()), version).map_err(aside.failed("write"))?;
+        let sum = format::write(SyncedPieces::new(aside.file.clone()), version)
+            .map_err(aside.failed("write"))?;
         aside.file.sync_all().map_err(aside.failed("sync"))?;
         let header = Header {
             applied: version.applied,
