@@ -42,6 +42,7 @@ impl Detour {
                 node: config.node_id,
                 disk_id: identity.disk_id,
                 list: config.cluster.clone(),
+                member: true,
             },
             cluster: identity.cluster.map(|cluster| cluster.id),
             peers: Peers::new(Arc::new(badge)),
@@ -140,5 +141,71 @@ impl KnownLeader {
             })
             .max_by_key(|(says_so_itself, ..)| *says_so_itself)
             .map(|(_, leader, member)| (leader, member))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::config::ClusterList;
+    use crate::identity::DataDir;
+
+    fn member(disk: &str) -> PeerNode {
+        PeerNode { disk_id: disk.into(), ..PeerNode::default() }
+    }
+
+    /// What node `node` answers: a cluster, and who leads it.
+    fn answer(node: NodeId, cluster: &str, leader: Option<NodeId>) -> HelloAnswer {
+        HelloAnswer {
+            node,
+            member: member("d"),
+            list: ClusterList(BTreeMap::new()),
+            cluster_id: Some(cluster.into()),
+            running: true,
+            members: BTreeMap::from([(1, member("a")), (2, member("b")), (3, member("c"))]),
+            leader,
+        }
+    }
+
+    /// Node 1 of cluster "c".
+    fn asking() -> KnownLeader {
+        let folder = tempfile::tempdir().expect("a folder");
+        let identity = DataDir::open(folder.path()).expect("opens").identity(1).expect("is made");
+        let badge = Badge::new(watch::Sender::new(identity).subscribe(), Arc::default());
+        KnownLeader {
+            question: Hello {
+                node: 1,
+                disk_id: "a".into(),
+                list: ClusterList(BTreeMap::new()),
+                member: true,
+            },
+            cluster: Some("c".into()),
+            peers: Peers::new(Arc::new(badge)),
+            known: Mutex::default(),
+        }
+    }
+
+    #[test]
+    fn the_leader_is_who_says_so_itself_or_whom_another_names() {
+        let asking = asking();
+        let found = |answers: Vec<HelloAnswer>| asking.leader_of(answers.into_iter());
+        let (two, three) = (Some((2, member("b"))), Some((3, member("c"))));
+        assert_eq!(found(vec![answer(2, "c", Some(3)), answer(3, "c", None)]), three);
+        assert_eq!(found(vec![answer(2, "c", Some(2)), answer(3, "c", Some(1))]), two);
+        assert_eq!(found(vec![answer(3, "c", Some(3)), answer(2, "c", Some(3))]), three);
+        assert_eq!(found(vec![answer(2, "c", Some(2)), answer(3, "c", Some(2))]), two);
+    }
+
+    #[test]
+    fn nobody_of_another_cluster_is_believed_and_this_node_does_not_lead_before_it_runs() {
+        let asking = asking();
+        let found = |answers: Vec<HelloAnswer>| asking.leader_of(answers.into_iter());
+        assert_eq!(found(vec![answer(2, "another", Some(2)), answer(3, "c", None)]), None);
+        assert_eq!(found(vec![answer(2, "c", Some(1)), answer(3, "c", Some(1))]), None);
+        assert_eq!(found(Vec::new()), None);
     }
 }

@@ -209,7 +209,8 @@ impl Node {
 
     /// Says who this node is. Before there is a cluster both nodes check the other's list.
     pub fn answer_hello(&self, question: Hello) -> HelloAnswer {
-        if self.identity.borrow().cluster.is_none() && question.list != self.config.cluster {
+        let both_are_new = self.identity.borrow().cluster.is_none() && !question.member;
+        if both_are_new && question.list != self.config.cluster {
             *self.other_list.lock() = Some(question);
         }
         let members = match self.running.get() {
