@@ -1,12 +1,15 @@
 //! `roster bench`: drives a running cluster and says what it does and what that costs its nodes.
+//! `roster bench scale` drives one that it starts itself.
 //!
 //! The CPU time is the nodes' own (`cpu_seconds` of `/v1/node`, summed over all of them), so a busy
 //! client beside them does not count. Each line has its own load, one after the other.
 
+mod etcd;
 pub mod http;
 mod load;
 mod lock;
 mod ring;
+mod scale;
 mod watch;
 
 use std::fmt::Write as _;
@@ -49,6 +52,8 @@ pub struct Bench {
     /// Workers of the ring, for the suite of that name
     #[arg(long, default_value_t = 100, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=ring::WORKERS_MAX))]
     workers: u16,
+    #[command(flatten)]
+    scale: scale::Options,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -61,18 +66,24 @@ enum Suite {
     Ring,
     /// Locks: free ones, and one that many want
     Lock,
+    /// A cluster of its own with a million instances, beside etcd if that is installed: heartbeats,
+    /// memory, removals, restarts, checkpoints, kills; each with what is wanted of it
+    Scale,
 }
 
 /// Measures and prints. The error is for the terminal.
 pub async fn run(bench: Bench) -> Result<(), String> {
+    let only = bench.only.as_deref();
+    if let Suite::Scale = bench.suite {
+        return scale::run(&bench.scale, bench.duration.0, only).await;
+    }
     let nodes = find_nodes(&bench.endpoint).await?;
     match bench.suite {
         Suite::Basic => basic(&nodes, &bench).await,
-        Suite::Watch => watch::run(&nodes, bench.duration.0, bench.only.as_deref()).await,
-        Suite::Ring => {
-            ring::run(&nodes, bench.workers, bench.duration.0, bench.only.as_deref()).await
-        }
-        Suite::Lock => lock::run(&nodes, bench.duration.0, bench.only.as_deref()).await,
+        Suite::Watch => watch::run(&nodes, bench.duration.0, only).await,
+        Suite::Ring => ring::run(&nodes, bench.workers, bench.duration.0, only).await,
+        Suite::Lock => lock::run(&nodes, bench.duration.0, only).await,
+        Suite::Scale => Ok(()),
     }
 }
 

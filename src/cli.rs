@@ -1,8 +1,9 @@
 //! The command line: `roster serve`, `roster dev`, `roster bench`, `roster demo`; and what asks a
 //! running cluster: `roster watch`, `roster events`, `roster ring`, `roster shards`, `roster lock`,
-//! `roster election`, `roster service`.
+//! `roster election`, `roster cluster`, `roster service`.
 
 pub(crate) mod asking;
+mod cluster;
 mod election;
 mod events;
 pub(crate) mod grid;
@@ -11,7 +12,7 @@ mod ring;
 mod service;
 mod shards;
 mod table;
-mod tied;
+pub(crate) mod tied;
 mod under;
 mod watch;
 
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, Settings};
+use crate::threads::{Places, Threads};
 use crate::{bench, demo, dev, process, shutdown, start, telemetry};
 
 /// A replicated registry: who is here, and who does what.
@@ -53,6 +55,8 @@ enum Sub {
     Lock(lock::Lock),
     /// Stand for election, run a command while leading; show and watch who leads
     Election(election::Election),
+    /// Show and change what concerns the cluster as a whole: the mass-loss brake
+    Cluster(cluster::Cluster),
     /// Show what services of OpenStack are here
     Service(service::Service),
     /// Become a command that is killed when its parent ends
@@ -86,7 +90,7 @@ pub fn main() -> ExitCode {
     process::raise_file_limit();
     match cli.command {
         Sub::Serve(serve) => match settle(*serve) {
-            Ok(config) => on_runtime(Some(config.workers), run_node(config)),
+            Ok(config) => serve_node(config),
             Err(code) => code,
         },
         Sub::Dev(dev) => on_runtime(None, async {
@@ -102,6 +106,7 @@ pub fn main() -> ExitCode {
         Sub::Shards(shards) => on_runtime(None, async { asking::exit(shards.run().await) }),
         Sub::Lock(lock) => on_runtime(None, async { asking::exit(lock.run().await) }),
         Sub::Election(election) => on_runtime(None, async { asking::exit(election.run().await) }),
+        Sub::Cluster(cluster) => on_runtime(None, async { asking::exit(cluster.run().await) }),
         Sub::Service(service) => on_runtime(None, async { asking::exit(service.run().await) }),
         Sub::RunFor(run) => run.run(),
         Sub::GuardGroup(guard) => on_runtime(Some(1), async { asking::exit(guard.run().await) }),
@@ -134,12 +139,23 @@ fn settle(serve: Serve) -> Result<Config, ExitCode> {
     settings.resolve().map_err(|e| fail(USAGE, &e))
 }
 
-async fn run_node(config: Config) -> ExitCode {
+/// Runs a node on threads of its own.
+fn serve_node(config: Config) -> ExitCode {
+    match Threads::start(config.threads) {
+        Ok(threads) => {
+            let places = threads.places();
+            threads.run(run_node(config, places))
+        }
+        Err(e) => fail(FAILED, &format!("cannot start the threads of the node: {e}")),
+    }
+}
+
+async fn run_node(config: Config, places: Places) -> ExitCode {
     let stop = match shutdown::on_signal() {
         Ok(stop) => stop,
         Err(e) => return fail(FAILED, &format!("cannot listen for signals: {e}")),
     };
-    match start::run(config, stop).await {
+    match start::run(config, places, stop).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(e @ start::StartError::Config(_)) => fail(USAGE, &e),
         Err(e) => fail(FAILED, &e),

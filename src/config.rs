@@ -14,11 +14,23 @@ use roster_storage::limits::{SENTINEL_TTL_MS, TTL_MS_MAX, TTL_MS_MIN};
 use roster_storage::names::NodeId;
 use serde::{Deserialize, Serialize};
 
+use crate::leases::brake::BrakeSettings;
 use crate::rebalance::{AFTER_GAIN, AFTER_LOSS, Delays};
+use crate::threads::ThreadCounts;
 use crate::watch::WatchLimits;
+
+/// The longest window of the mass-loss brake, and the slowest pace, milliseconds.
+const BRAKE_MS_MAX: u64 = 24 * 3_600 * 1_000;
+
+/// More instances than any cluster has: higher numbers mean the same.
+const INSTANCES_MANY: u64 = 1_000_000_000;
 
 /// Bytes of changes that wait for one watcher.
 const WATCH_QUEUE_BYTES_MAX: u64 = 4 << 20;
+
+/// Open files that are not for clients: the log, checkpoints, the history, the other nodes, and those
+/// clients that are told that there are too many.
+const FILES_RESERVED: u64 = 512;
 
 /// A setting is wrong or missing. Always names the setting and says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +87,14 @@ pub struct Settings {
     /// false: a round to a majority per batch of heartbeats instead of the lease [default: true]
     #[arg(long, env = "ROSTER_LEASE_READS", num_args = 0..=1, default_missing_value = "true")]
     pub lease_reads: Option<bool>,
+    /// Heartbeat calls per second, over all nodes, above which clients are asked to come less often;
+    /// their TTLs are lengthened as much [default: 100000]
+    #[arg(long, env = "ROSTER_HEARTBEAT_RATE", value_name = "CALLS")]
+    pub heartbeat_rate: Option<u64>,
+    /// How long there must be less to do before they are asked to come more often again, by a step
+    /// [default: 60s]
+    #[arg(long, env = "ROSTER_PACE_CALM", value_name = "DURATION")]
+    pub pace_calm: Option<Span>,
     /// Log entries between two checkpoints [default: 100000]
     #[arg(long, env = "ROSTER_CHECKPOINT_EVERY", value_name = "ENTRIES")]
     pub checkpoint_every: Option<u64>,
@@ -87,10 +107,21 @@ pub struct Settings {
     /// Free space on the data folder's disk below which the node takes no writes, MiB [default: 256]
     #[arg(long, env = "ROSTER_DISK_RESERVE_MIB", value_name = "MIB")]
     pub disk_reserve_mib: Option<u64>,
-    /// Threads that answer requests and peers; those that write to disk are apart [default: half of
-    /// the cores]
+    /// Threads that answer clients [default: half of the cores]
     #[arg(long, env = "ROSTER_WORKERS", value_name = "COUNT")]
     pub workers: Option<u64>,
+    /// Threads for Raft and the other nodes, which clients never use; those that write to disk are
+    /// apart [default: a quarter of the cores, at most 4]
+    #[arg(long, env = "ROSTER_RAFT_WORKERS", value_name = "COUNT")]
+    pub raft_workers: Option<u64>,
+    /// Threads for searches, long lists and the history; all others come before them [default: a
+    /// quarter of the cores]
+    #[arg(long, env = "ROSTER_BACKGROUND_WORKERS", value_name = "COUNT")]
+    pub background_workers: Option<u64>,
+    /// Connections that clients may have to this node; those of the other nodes do not count
+    /// [default: 50000, or what the limit of open files leaves]
+    #[arg(long, env = "ROSTER_CONNECTIONS", value_name = "COUNT")]
+    pub connections: Option<u64>,
     /// Watches and long polls that may be open on this node [default: 20000]
     #[arg(long, env = "ROSTER_WATCHES_MAX", value_name = "COUNT")]
     pub watches_max: Option<u64>,
@@ -115,6 +146,26 @@ pub struct Settings {
     /// The same for new workers and shards [default: 1s]
     #[arg(long, env = "ROSTER_REBALANCE_AFTER_GAIN", value_name = "DURATION")]
     pub rebalance_after_gain: Option<Span>,
+    /// Mass loss: removals slow down when more of all instances than this would expire within a
+    /// window, percent [default: 25]
+    #[arg(long, env = "ROSTER_BRAKE_SHARE", value_name = "PERCENT")]
+    pub brake_share: Option<u64>,
+    /// The same for the instances of one app [default: 50]
+    #[arg(long, env = "ROSTER_BRAKE_APP_SHARE", value_name = "PERCENT")]
+    pub brake_app_share: Option<u64>,
+    /// Losses within so long count together [default: 60s]
+    #[arg(long, env = "ROSTER_BRAKE_WINDOW", value_name = "DURATION")]
+    pub brake_window: Option<Span>,
+    /// Losses of an app never slow down up to so many instances; three times as many of all
+    /// [default: 10]
+    #[arg(long, env = "ROSTER_BRAKE_EXEMPT", value_name = "INSTANCES")]
+    pub brake_exempt: Option<u64>,
+    /// Slowed down, all that fell silent is removed within so long [default: 15m]
+    #[arg(long, env = "ROSTER_BRAKE_PACE", value_name = "DURATION")]
+    pub brake_pace: Option<Span>,
+    /// Most instances removed in a second while nothing is slowed down [default: 10000]
+    #[arg(long, env = "ROSTER_EXPIRY_RATE", value_name = "INSTANCES")]
+    pub expiry_rate: Option<u64>,
     /// How long a request may take before it is answered 503 or 504 [default: 5s]
     #[arg(long, env = "ROSTER_REQUEST_TIMEOUT", value_name = "DURATION")]
     pub request_timeout: Option<Span>,
@@ -188,10 +239,16 @@ pub struct Config {
     pub replace_disk: bool,
     pub timings: Timings,
     pub rebalance: Delays,
+    pub brake: BrakeSettings,
     pub lease_reads: bool,
+    /// Calls per second, over all nodes.
+    pub heartbeat_rate: u64,
+    pub pace_calm: Duration,
     pub checkpoint_every: u64,
     pub checkpoint_every_bytes: u64,
-    pub workers: usize,
+    pub threads: ThreadCounts,
+    /// Of clients.
+    pub connections_max: usize,
     pub watch: WatchLimits,
     /// `None`: none is kept.
     pub history: Option<HistoryLimits>,
@@ -305,10 +362,15 @@ impl Settings {
             election_timeout_min,
             election_timeout_max,
             lease_reads,
+            heartbeat_rate,
+            pace_calm,
             checkpoint_every,
             checkpoint_every_mib,
             log_keep,
             workers,
+            raft_workers,
+            background_workers,
+            connections,
             watches_max,
             watch_queue,
             event_log,
@@ -318,6 +380,12 @@ impl Settings {
             disk_reserve_mib,
             rebalance_after_loss,
             rebalance_after_gain,
+            brake_share,
+            brake_app_share,
+            brake_window,
+            brake_exempt,
+            brake_pace,
+            expiry_rate,
             request_timeout,
             body_limit_kib,
             log,
@@ -373,7 +441,17 @@ impl Settings {
                 self.election_timeout_max,
             )?,
             rebalance: rebalance(self.rebalance_after_loss, self.rebalance_after_gain)?,
+            brake: BrakeSettings {
+                share_percent: percent("--brake-share", self.brake_share, 25)?,
+                app_share_percent: percent("--brake-app-share", self.brake_app_share, 50)?,
+                window_ms: brake_span("--brake-window", self.brake_window, 60)?,
+                exempt: self.brake_exempt.unwrap_or(10).min(INSTANCES_MANY),
+                pace_ms: brake_span("--brake-pace", self.brake_pace, 15 * 60)?,
+                rate: at_least("--expiry-rate", self.expiry_rate, 10_000, 1)?.min(INSTANCES_MANY),
+            },
             lease_reads: self.lease_reads.unwrap_or(true),
+            heartbeat_rate: at_least("--heartbeat-rate", self.heartbeat_rate, 100_000, 1)?,
+            pace_calm: pace_calm(self.pace_calm)?,
             checkpoint_every: at_least("--checkpoint-every", self.checkpoint_every, 100_000, 10)?,
             checkpoint_every_bytes: at_least(
                 "--checkpoint-every-mib",
@@ -382,7 +460,12 @@ impl Settings {
                 1,
             )? << 20,
             log_keep: self.log_keep.unwrap_or(10_000),
-            workers: count("--workers", self.workers, default_workers(), 1)?,
+            threads: ThreadCounts {
+                core: count("--raft-workers", self.raft_workers, cores(4).min(4), 1)?,
+                clients: count("--workers", self.workers, cores(2), 1)?,
+                background: count("--background-workers", self.background_workers, cores(4), 1)?,
+            },
+            connections_max: connections(self.connections, crate::process::file_limit())?,
             history: history(self.history_mib, self.history_age),
             watch: WatchLimits {
                 followers_max: count("--watches-max", self.watches_max, 20_000, 1)?,
@@ -475,6 +558,31 @@ fn rebalance(loss: Option<Span>, gain: Option<Span>) -> Result<Delays, ConfigErr
     Ok(Delays { after_loss, after_gain })
 }
 
+/// 100 never brakes: no more than all can be lost.
+fn percent(setting: &str, given: Option<u64>, default: u64) -> Result<u64, ConfigError> {
+    let value = at_least(setting, given, default, 1)?;
+    if value > 100 {
+        return Err(wrong(setting, format!("{value} is too high; a share is at most 100 percent")));
+    }
+    Ok(value)
+}
+
+fn brake_span(setting: &str, given: Option<Span>, seconds: u64) -> Result<u64, ConfigError> {
+    let span = given.map_or(Duration::from_secs(seconds), |span| span.0);
+    match u64::try_from(span.as_millis()) {
+        Ok(ms) if (1_000..=BRAKE_MS_MAX).contains(&ms) => Ok(ms),
+        Ok(_) | Err(_) => Err(wrong(setting, "must be between 1s and 24h")),
+    }
+}
+
+fn pace_calm(given: Option<Span>) -> Result<Duration, ConfigError> {
+    let calm = given.map_or(Duration::from_secs(60), |span| span.0);
+    if !(Duration::from_secs(1)..=Duration::from_secs(3_600)).contains(&calm) {
+        return Err(wrong("--pace-calm", "must be between 1s and 1h"));
+    }
+    Ok(calm)
+}
+
 fn request_timeout(given: Option<Span>) -> Result<Duration, ConfigError> {
     let timeout = given.map_or(Duration::from_secs(5), |s| s.0);
     if timeout < Duration::from_millis(100) {
@@ -483,11 +591,30 @@ fn request_timeout(given: Option<Span>) -> Result<Duration, ConfigError> {
     Ok(timeout)
 }
 
-/// On few cores more threads wake each other more than they do: with three nodes on two cores, one
-/// each takes a quarter less CPU time per registration than two each.
-fn default_workers() -> u64 {
+/// This share of the cores, at least one. On few cores more threads wake each other more than they
+/// do: with three nodes on two cores, one each for all requests takes a quarter less CPU time per
+/// registration than two each.
+fn cores(share: u64) -> u64 {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    (cores as u64 / 2).max(1)
+    (cores as u64 / share).max(1)
+}
+
+/// Those of clients must leave files to the log, the history and the other nodes.
+fn connections(given: Option<u64>, files: Option<u64>) -> Result<usize, ConfigError> {
+    const DEFAULT: u64 = 50_000;
+    let setting = "--connections";
+    let possible = files.map_or(u64::MAX, |files| files.saturating_sub(FILES_RESERVED).max(1));
+    if let Some(given) = given.filter(|given| *given > possible) {
+        return Err(wrong(
+            setting,
+            format!(
+                "{given} is too high: this process may open {} files and keeps {FILES_RESERVED} for \
+                 itself; take at most {possible}, or raise the limit (ulimit -n)",
+                files.unwrap_or_default()
+            ),
+        ));
+    }
+    count(setting, given, DEFAULT.min(possible), 1)
 }
 
 fn history(mib: Option<u64>, age: Option<Span>) -> Option<HistoryLimits> {

@@ -65,7 +65,9 @@ impl Departures {
                 | Event::WorkPut { .. }
                 | Event::WorkEnded { .. }
                 | Event::ClaimPut { .. }
-                | Event::ClaimEnded { .. } => None,
+                | Event::ClaimEnded { .. }
+                | Event::AlarmPut { .. }
+                | Event::AlarmEnded { .. } => None,
             })
         };
         let at = change.at.revision;
@@ -123,7 +125,7 @@ mod tests {
     fn told(departures: &Departures, revision: u64, count: usize) -> Vec<String> {
         let app = AppName::new("pay").expect("a name");
         let instance = Arc::new(Instance {
-            profile: Profile::default(),
+            profile: Profile::default().into(),
             session: SessionId(1),
             incarnation: Incarnation(1),
             revision: Revision(1),

@@ -7,20 +7,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::join_all;
 use parking_lot::Mutex;
-use roster_api::registry::{Beat, BeatAnswers, Unavailable};
-use roster_storage::names::NodeId;
+use roster_api::registry::Unavailable;
+use roster_storage::names::{NodeId, Revision};
 use roster_storage::raft_types::PeerNode;
 use tokio::time::{Instant, sleep};
 
 use crate::config::Config;
-use crate::forward::{HEARTBEAT_TIMEOUT_MAX, HEARTBEATS, gathered, not_gathered, weight};
+use crate::forward::{
+    Beaten, HEARTBEAT_TIMEOUT_MAX, HEARTBEATS, each_of, encode, not_gathered, weight,
+};
 use crate::gather::Gatherer;
 use crate::identity::Identity;
 use crate::peers::{Peers, Purpose};
 use crate::raft::link::Badge;
-use crate::raft::rpc::{Heartbeats, HeartbeatsAnswer, Hello, HelloAnswer, path};
+use crate::raft::rpc::{BeatsAnswer, BeatsAsked, BeatsTold, Hello, HelloAnswer, path};
 
 /// Between two tries to find a leader that takes the heartbeats.
 const RETRY: Duration = Duration::from_millis(50);
@@ -30,7 +33,7 @@ const HELLO_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The way of heartbeats around this node's own Raft.
 pub struct Detour {
-    heartbeats: Gatherer<Vec<Beat>, Result<BeatAnswers, Unavailable>>,
+    heartbeats: Gatherer<BeatsAsked, Beaten>,
     timeout: Duration,
 }
 
@@ -49,20 +52,18 @@ impl Detour {
             known: Mutex::default(),
         });
         Self {
-            heartbeats: Gatherer::start(HEARTBEATS, move |requests, deadline| {
+            heartbeats: Gatherer::start(HEARTBEATS, move |asked, deadline| {
                 let leader = leader.clone();
-                async move {
-                    gathered(requests, async |question| leader.renew(question, deadline).await)
-                        .await
-                }
+                async move { each_of(asked.len(), leader.renew(encode(&asked), deadline).await) }
             }),
             timeout: config.request_timeout.min(HEARTBEAT_TIMEOUT_MAX),
         }
     }
 
-    pub async fn heartbeat(&self, beats: Vec<Beat>) -> Result<BeatAnswers, Unavailable> {
-        let (weight, deadline) = (weight(&beats), Instant::now() + self.timeout);
-        self.heartbeats.ask(beats, weight, deadline).await.map_err(not_gathered)?
+    /// Takes heartbeats to the leader, together with others.
+    pub async fn beats(&self, asked: BeatsAsked) -> Beaten {
+        let (weight, deadline) = (weight(&asked), Instant::now() + self.timeout);
+        self.heartbeats.ask(asked, weight, deadline).await.map_err(not_gathered)?
     }
 }
 
@@ -79,15 +80,17 @@ impl KnownLeader {
     /// Renewing twice is harmless, so what fails is tried again with the leader of the next moment.
     async fn renew(
         &self,
-        question: &Heartbeats,
+        question: Bytes,
         deadline: Instant,
-    ) -> Result<BeatAnswers, Unavailable> {
+    ) -> Result<(Revision, Vec<BeatsTold>), Unavailable> {
         loop {
             let why = match self.find().await {
-                Some((id, member)) => match self.try_at(id, member, question, deadline).await {
-                    Ok(answers) => return Ok(answers),
-                    Err(why) => why,
-                },
+                Some((id, member)) => {
+                    match self.try_at(id, member, question.clone(), deadline).await {
+                        Ok(told) => return Ok(told),
+                        Err(why) => why,
+                    }
+                }
                 None => "this node loads its state, and no other node knows a leader".into(),
             };
             *self.known.lock() = None;
@@ -102,14 +105,14 @@ impl KnownLeader {
         &self,
         leader: NodeId,
         member: PeerNode,
-        question: &Heartbeats,
+        question: Bytes,
         deadline: Instant,
-    ) -> Result<BeatAnswers, String> {
+    ) -> Result<(Revision, Vec<BeatsTold>), String> {
         let link = self.peers.link_to(leader, member, Purpose::Heartbeats);
         let left = deadline.saturating_duration_since(Instant::now());
-        match link.call(path::HEARTBEATS, question, left / 2).await {
-            Ok(HeartbeatsAnswer::Confirmed(answers)) => Ok(answers),
-            Ok(HeartbeatsAnswer::NotLeader(why)) => Err(why),
+        match link.call_encoded(path::BEATS, question, left / 2).await {
+            Ok(BeatsAnswer::Confirmed(revision, told)) => Ok((revision, told)),
+            Ok(BeatsAnswer::NotLeader(why)) => Err(why),
             Err(e) => Err(e.to_string()),
         }
     }

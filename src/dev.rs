@@ -114,7 +114,7 @@ impl LocalCluster {
 }
 
 /// The first of so many ports in a row on which nobody listens now.
-fn free_ports(count: u16) -> Result<u16, String> {
+pub(crate) fn free_ports(count: u16) -> Result<u16, String> {
     /// Below the ports that systems give to outgoing connections.
     const RANGE: std::ops::Range<u16> = 20_000..32_000;
     const TRIES: usize = 100;

@@ -32,6 +32,8 @@ pub struct Rounds {
     /// How long the first question waits for others if the round before carried several: their
     /// askers are about to ask again. Alone a question waits for nobody.
     pub pause: Duration,
+    /// So many questions may wait or be under way; more are refused.
+    pub waiting_max: usize,
 }
 
 /// Asks; cloning shares the queue.
@@ -39,11 +41,12 @@ pub struct Rounds {
 pub struct Gatherer<Q, A> {
     queue: mpsc::UnboundedSender<Waiting<Q, A>>,
     room: Arc<Semaphore>,
+    places: Arc<Semaphore>,
 }
 
 impl<Q, A> Clone for Gatherer<Q, A> {
     fn clone(&self) -> Self {
-        Self { queue: self.queue.clone(), room: self.room.clone() }
+        Self { queue: self.queue.clone(), room: self.room.clone(), places: self.places.clone() }
     }
 }
 
@@ -54,8 +57,11 @@ struct Waiting<Q, A> {
     deadline: Instant,
     asker: oneshot::Sender<Result<A, NotGathered>>,
     /// Given back when the question was answered.
-    room: OwnedSemaphorePermit,
+    room: Room,
 }
+
+/// What a question takes until it was answered.
+type Room = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 /// Why a question got no answer of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +102,12 @@ impl<Q: Send + 'static, A: Send + 'static> Gatherer<Q, A> {
                 });
             }
         });
-        Self { queue, room: Arc::new(Semaphore::new(WAITING_BYTES_MAX)) }
+        let places = rounds.waiting_max.min(Semaphore::MAX_PERMITS);
+        Self {
+            queue,
+            room: Arc::new(Semaphore::new(WAITING_BYTES_MAX)),
+            places: Arc::new(Semaphore::new(places)),
+        }
     }
 
     /// Asks and waits for the answer. A question that was taken up is answered in time by `run`.
@@ -108,8 +119,10 @@ impl<Q: Send + 'static, A: Send + 'static> Gatherer<Q, A> {
     ) -> Result<A, NotGathered> {
         let bytes = bytes + QUESTION_BYTES;
         let weight = u32::try_from(bytes).map_err(|_| NotGathered::Full)?;
-        let room =
-            self.room.clone().try_acquire_many_owned(weight).map_err(|_| NotGathered::Full)?;
+        let full = |_| NotGathered::Full;
+        let place = self.places.clone().try_acquire_owned().map_err(full)?;
+        let room = self.room.clone().try_acquire_many_owned(weight).map_err(full)?;
+        let room = (place, room);
         let (asker, answer) = oneshot::channel();
         self.queue
             .send(Waiting { question, bytes, deadline, asker, room })
@@ -169,7 +182,8 @@ mod tests {
 
     use super::*;
 
-    const ONE_AT_ONCE: Rounds = Rounds { at_once: 1, bytes: 1 << 20, pause: Duration::ZERO };
+    const ONE_AT_ONCE: Rounds =
+        Rounds { at_once: 1, bytes: 1 << 20, pause: Duration::ZERO, waiting_max: usize::MAX };
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(60)
@@ -259,6 +273,20 @@ mod tests {
         assert_eq!(refused, Err(NotGathered::Full));
         doubling.go.add_permits(1);
         assert_eq!(first.await.expect("ran"), Ok(2));
+    }
+
+    #[tokio::test]
+    async fn more_questions_than_may_wait_are_refused_at_once() {
+        let mut doubling = Doubling::start(Rounds { waiting_max: 2, ..ONE_AT_ONCE });
+        let first = doubling.ask(1, soon());
+        assert_eq!(doubling.begins.recv().await, Some(1));
+        let second = doubling.ask(2, soon());
+        doubling.wait_for_waiting(2).await;
+        assert_eq!(doubling.gatherer.ask(3, 0, soon()).await, Err(NotGathered::Full));
+        doubling.go.add_permits(3);
+        assert_eq!(first.await.expect("ran"), Ok(2));
+        assert_eq!(second.await.expect("ran"), Ok(4));
+        assert_eq!(doubling.gatherer.ask(3, 0, soon()).await, Ok(6), "there is room again");
     }
 
     #[tokio::test]

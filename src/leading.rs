@@ -11,22 +11,27 @@ use openraft::impls::ProgressResponder;
 use openraft::raft::ReadPolicy;
 use openraft::raft::linearizable_read::{Linearizer, LinearizerOption};
 use parking_lot::Mutex;
+use roster_api::beats::{Batch, BeatsBody, BodyAnswer, InstanceBeat, Summary};
 use roster_api::registry::{Beat, BeatAnswers, BeatRefused, BeatTarget, Heard, Renewed};
-use roster_storage::catalog::Catalog;
 use roster_storage::command::{Command, EncodedCommand, Proposal, Stamp};
-use roster_storage::names::{NodeId, Revision, SessionId};
+use roster_storage::names::{AppName, Incarnation, NodeId, Revision, SessionId};
 use roster_storage::raft_types::{LogId, TypeConfig, alias};
-use roster_storage::version::Published;
+use roster_storage::version::{Published, Version};
+use tokio::task::yield_now;
 
 use crate::disk_guard::DiskGuard;
 use crate::gather::{Gatherer, Rounds};
 use crate::leases::{LeaseTable, Leases, NotRenewed};
 use crate::raft::Raft;
-use crate::raft::rpc::{HeartbeatsAnswer, LastHeardAnswer, NotAppended, Proposed, ReadIndex};
+use crate::raft::rpc::{
+    BeatsAnswer, BeatsAsked, BeatsTold, HeartbeatsAnswer, LastHeardAnswer, NotAppended, Proposed,
+    ReadIndex,
+};
 
 /// Read indexes: all that wait share one; a second one lets reads that came during the first go ahead
 /// without waiting for it.
-const READS: Rounds = Rounds { at_once: 2, bytes: 8 << 20, pause: Duration::ZERO };
+const READS: Rounds =
+    Rounds { at_once: 2, bytes: 8 << 20, pause: Duration::ZERO, waiting_max: usize::MAX };
 
 /// What becomes of a command that a leader submitted.
 pub type Submitted =
@@ -177,28 +182,54 @@ impl Leading {
         self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|e| e.to_string())
     }
 
-    /// Receive, confirm, renew, answer, in that order (invariant S4).
-    pub async fn heartbeats(&self, beats: &[Beat]) -> HeartbeatsAnswer {
-        let confirmed = match self.confirm().await {
+    /// Receive, confirm, renew, answer, in that order (invariant S4). They came in at the node `via`.
+    pub async fn beats(&self, asked: &[BeatsAsked], via: NodeId) -> BeatsAnswer {
+        let (revision, round) = match self.confirmed_round(via).await {
             Ok(confirmed) => confirmed,
-            Err(why) => return HeartbeatsAnswer::NotLeader(why),
+            Err(why) => return BeatsAnswer::NotLeader(why),
         };
-        let Some(table) = self.leases.table().filter(|table| table.term() == confirmed.term) else {
-            return HeartbeatsAnswer::NotLeader("the new leader is not ready yet".into());
-        };
-        let version = self.published.load();
-        let now = self.leases.clock.now();
-        let mut each: Vec<_> =
-            beats.iter().map(|beat| renew(&table, &version.catalog, beat, now)).collect();
-        for (beat, answer) in beats.iter().zip(&mut each) {
-            if let (Ok(renewed), false) = (answer, beat.adopted.is_empty()) {
-                renewed.settled = self.leases.adopt(&version.catalog, beat, renewed.session);
-            }
+        let mut told = Vec::with_capacity(asked.len());
+        let mut ones = 0;
+        for asked in asked {
+            told.push(match asked {
+                BeatsAsked::One(beat) => {
+                    ones += 1;
+                    BeatsTold::One(round.renew(beat))
+                }
+                BeatsAsked::Many(beats) => BeatsTold::Many(round.renew_all(beats)),
+                BeatsAsked::Body(body) => {
+                    // Up to some thousands: the other tasks of this node have their turn between.
+                    yield_now().await;
+                    BeatsTold::Body(round.renew_body(body))
+                }
+            });
         }
-        self.leases.count_heartbeats(beats.len() as u64);
+        self.leases.count_heartbeats(ones);
+        BeatsAnswer::Confirmed(revision, told)
+    }
+
+    /// As nodes of earlier versions ask.
+    pub async fn heartbeats(&self, beats: &[Beat], via: NodeId) -> HeartbeatsAnswer {
+        match self.confirmed_round(via).await {
+            Ok((revision, round)) => {
+                let each = round.renew_all(beats);
+                HeartbeatsAnswer::Confirmed(BeatAnswers { revision, each })
+            }
+            Err(why) => HeartbeatsAnswer::NotLeader(why),
+        }
+    }
+
+    /// Confirms that this node leads and may renew what was received before; `Err` says why it may
+    /// not. The revision is that of [`BeatAnswers`].
+    async fn confirmed_round(&self, via: NodeId) -> Result<(Revision, Round<'_>), String> {
+        let confirmed = self.confirm().await?;
+        let table = self.leases.table().filter(|table| table.term() == confirmed.term);
+        let table = table.ok_or("the new leader is not ready yet")?;
+        let version = self.published.load();
         // What a refusal is based on may be newer than what was confirmed.
         let revision = confirmed.revision.max(version.revision());
-        HeartbeatsAnswer::Confirmed(BeatAnswers { revision, each })
+        let now = self.leases.clock.now();
+        Ok((revision, Round { leases: &self.leases, table, version, via, now }))
     }
 
     /// What this leader knows of the sessions' last heartbeats; for display, so not confirmed.
@@ -219,31 +250,110 @@ impl Leading {
     }
 }
 
-fn renew(
-    table: &LeaseTable,
-    catalog: &Catalog,
-    beat: &Beat,
+/// Beats that came in together, once the leadership was confirmed after they did.
+struct Round<'a> {
+    leases: &'a Leases,
+    table: Arc<LeaseTable>,
+    version: Arc<Version>,
+    /// The node at which they came in.
+    via: NodeId,
     now: u64,
-) -> Result<Renewed, BeatRefused> {
-    let session = match &beat.target {
-        BeatTarget::Session(session) => *session,
-        BeatTarget::Instance { key, incarnation } => {
-            let app = catalog
-                .app(&key.app)
-                .ok_or_else(|| BeatRefused::UnknownApp(key.app.to_string()))?;
-            let live = app.instances.get(&key.id).ok_or(BeatRefused::UnknownInstance)?;
-            if incarnation.is_some_and(|wanted| wanted != live.incarnation) {
-                return Err(BeatRefused::StaleIncarnation { current: live.incarnation });
+}
+
+impl Round<'_> {
+    fn renew_all(&self, beats: &[Beat]) -> Vec<Result<Renewed, BeatRefused>> {
+        self.leases.count_heartbeats(beats.len() as u64);
+        beats.iter().map(|beat| self.renew(beat)).collect()
+    }
+
+    fn renew(&self, beat: &Beat) -> Result<Renewed, BeatRefused> {
+        let session = match &beat.target {
+            BeatTarget::Session(session) => *session,
+            BeatTarget::Instance { key, incarnation } => {
+                self.session_of(key.app.as_str(), key.id.as_str(), *incarnation)?
             }
-            live.session
+        };
+        let ttl_ms = self.renew_session(session, beat.mark)?;
+        Ok(Renewed { session, ttl_ms, settled: self.adopt(beat, session) })
+    }
+
+    fn adopt(&self, beat: &Beat, session: SessionId) -> Vec<(AppName, Revision)> {
+        if beat.adopted.is_empty() {
+            return Vec::new();
         }
-    };
-    match table.renew(session, beat.mark, now) {
-        Ok(ttl_ms) => Ok(Renewed { session, ttl_ms, settled: Vec::new() }),
-        Err(NotRenewed::Ending) => Err(BeatRefused::Ending),
-        // Apply publishes a version before it makes the leases of that.
-        Err(NotRenewed::Unknown) if catalog.session(session).is_some() => Err(BeatRefused::Ending),
-        Err(NotRenewed::Unknown) => Err(BeatRefused::UnknownSession(session)),
+        self.leases.adopt(&self.version.catalog, beat, session)
+    }
+
+    fn renew_body(&self, body: &BeatsBody) -> BodyAnswer {
+        let Some(batch) = Batch::read(body) else { return BodyAnswer::NotRead };
+        self.leases.count_heartbeats(batch.len() as u64);
+        let mut summary = Summary::default();
+        for session in batch.sessions() {
+            match self.renew_session(session, None) {
+                Ok(ttl_ms) => summary.renewed(ttl_ms),
+                Err(why) => summary.session_failed(session, why),
+            }
+        }
+        for beat in batch.instances() {
+            self.renew_instance(beat, &mut summary);
+        }
+        BodyAnswer::Renewed(summary.write(body.encoding))
+    }
+
+    fn renew_instance(&self, beat: &InstanceBeat<'_>, summary: &mut Summary) {
+        let session = self.session_of(&beat.app, &beat.id, beat.incarnation);
+        let renewed = session.and_then(|session| Ok((session, self.renew_session(session, None)?)));
+        match renewed {
+            Ok((session, ttl_ms)) => {
+                summary.renewed(ttl_ms);
+                summary.settled(self.adopt_own(beat, session));
+            }
+            Err(why) => summary.instance_failed(&beat.app, &beat.id, why),
+        }
+    }
+
+    /// Takes up what an instance of a body tells of its own app's ring.
+    fn adopt_own(&self, beat: &InstanceBeat<'_>, session: SessionId) -> Vec<(AppName, Revision)> {
+        let (Some(epoch), Some(key)) = (beat.adopted, beat.key()) else { return Vec::new() };
+        let adopted = vec![(key.app.clone(), epoch)];
+        let target = BeatTarget::Instance { key, incarnation: beat.incarnation };
+        self.adopt(&Beat { adopted, ..Beat::of(target) }, session)
+    }
+
+    /// The session of a live instance; with an incarnation, only if that one lives.
+    fn session_of(
+        &self,
+        app: &str,
+        id: &str,
+        incarnation: Option<Incarnation>,
+    ) -> Result<SessionId, BeatRefused> {
+        let known = self.version.catalog.app_named(app);
+        let known = known.ok_or_else(|| BeatRefused::UnknownApp(app.to_owned()))?;
+        let live = known.instances.get(id).ok_or(BeatRefused::UnknownInstance)?;
+        if incarnation.is_some_and(|wanted| wanted != live.incarnation) {
+            return Err(BeatRefused::StaleIncarnation { current: live.incarnation });
+        }
+        Ok(live.session)
+    }
+
+    /// Returns the TTL as the client is told it.
+    fn renew_session(&self, session: SessionId, mark: Option<i64>) -> Result<u64, BeatRefused> {
+        let Self { table, version, via, now, .. } = self;
+        let mut renewed = table.renew(session, mark, *via, *now);
+        if renewed == Err(NotRenewed::Unknown) {
+            let Some(known) = version.catalog.session(session) else {
+                return Err(BeatRefused::UnknownSession(session));
+            };
+            // A new leader's table is still being filled. Else apply has published the session and
+            // is about to make its lease.
+            if table.fill(session, known.ttl_ms, known.touched) {
+                renewed = table.renew(session, mark, *via, *now);
+            }
+        }
+        match renewed {
+            Ok(ttl_ms) => Ok(self.leases.told(ttl_ms)),
+            Err(NotRenewed::Ending | NotRenewed::Unknown) => Err(BeatRefused::Ending),
+        }
     }
 }
 
@@ -308,7 +418,7 @@ impl ClusterClock {
 
 #[cfg(test)]
 mod tests {
-    use roster_storage::catalog::At;
+    use roster_storage::catalog::{At, Catalog};
     use roster_storage::command::{Command, OpenSession};
 
     use super::*;
@@ -319,10 +429,13 @@ mod tests {
         let at = At { revision: Revision(1), term: 1, stamp: Stamp { cluster_ms: 0, wall_ms: 0 } };
         let open = OpenSession { ttl_ms: None, name: "s".into(), request: None };
         catalog.apply(at, &Command::OpenSession(open));
-        let table = LeaseTable::new(1);
+        let table = Arc::new(LeaseTable::new(1));
         let beat = |session| Beat::of(BeatTarget::Session(session));
         let (published, none) = (SessionId(1), SessionId(2));
-        let renewed = |session| renew(&table, &catalog, &beat(session), 0);
+        let version = Arc::new(Version { catalog, ..Version::default() });
+        let leases = Leases::new();
+        let round = Round { leases: &leases, table: table.clone(), version, via: 1, now: 0 };
+        let renewed = |session| round.renew(&beat(session));
         assert_eq!(renewed(published), Err(BeatRefused::Ending));
         assert_eq!(renewed(none), Err(BeatRefused::UnknownSession(none)));
         table.touch(published, 1_000, Revision(1), 0);

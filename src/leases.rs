@@ -12,26 +12,38 @@
 //! 5. The node's own delay is left out of the clock.
 
 pub mod adoption;
+pub mod brake;
 pub mod clock;
 pub mod keeper;
+mod lease;
+pub mod pacer;
+pub mod pacing;
+mod removals;
+mod sync;
 mod table;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use roster_api::registry::{Beat, BeatTarget};
+use roster_storage::brake::stretched;
 use roster_storage::catalog::Catalog;
 use roster_storage::events::{Change, Event};
 use roster_storage::names::{AppName, Revision, SessionId};
 use roster_storage::version::{Observer, Published, Version};
 use tokio::sync::watch;
+use tokio::task::yield_now;
 
 use adoption::Adoptions;
 use clock::LeaseClock;
-pub use table::{Due, LeaseTable, NotRenewed, SLOT_MS};
+#[allow(unused_imports, reason = "for what holds sessions back")]
+pub use table::{Due, Ended, LeaseTable, Looked, NotRenewed, Overdue, SLOT_MS};
+
+/// Sessions that are filled into a new table at a time: well below a millisecond.
+const FILLED_AT_ONCE: usize = 2_048;
 
 /// A node's leases: a table while it leads, nothing else.
 #[derive(Debug)]
@@ -44,6 +56,8 @@ pub struct Leases {
     adoptions: Mutex<Option<Adoptions>>,
     applied: watch::Sender<u64>,
     heartbeats: Rate,
+    /// What answers to heartbeats tell, percent: never more than what deadlines are judged by.
+    told_percent: AtomicU32,
 }
 
 impl Leases {
@@ -55,6 +69,7 @@ impl Leases {
             adoptions: Mutex::new(None),
             applied: watch::Sender::new(0),
             heartbeats: Rate::new(),
+            told_percent: AtomicU32::new(pacing::UNSTRETCHED),
         }
     }
 
@@ -75,17 +90,53 @@ impl Leases {
 
     /// Rule 2: every session gets its full TTL and one lease from now, since for up to one lease
     /// the old leader may still have acknowledged.
-    fn open(&self, term: u64, published: &Published, lease_ms: u64) -> Arc<LeaseTable> {
+    ///
+    /// Heartbeats and apply use the table from the first moment, and it is filled meanwhile, a piece
+    /// at a time: a million sessions take a few hundred milliseconds, in which neither may wait.
+    async fn open(&self, term: u64, published: &Published, lease_ms: u64) -> Arc<LeaseTable> {
+        let (table, version) = self.begin_table(term, published, lease_ms);
+        let mut sessions = version.catalog.sessions();
+        loop {
+            let mut filled = 0;
+            for (id, session) in sessions.by_ref().take(FILLED_AT_ONCE) {
+                table.fill(id, session.ttl_ms, session.touched);
+                filled += 1;
+            }
+            if filled < FILLED_AT_ONCE {
+                break;
+            }
+            yield_now().await;
+        }
+        table.opened();
+        table
+    }
+
+    /// From here on apply tells the table of all that comes after the version that is returned.
+    fn begin_table(
+        &self,
+        term: u64,
+        published: &Published,
+        lease_ms: u64,
+    ) -> (Arc<LeaseTable>, Arc<Version>) {
         let _no_apply_meanwhile = self.opening.lock();
         let version = published.load();
-        let table = Arc::new(LeaseTable::new(term));
-        let heard = self.clock.now() + lease_ms;
-        for (id, session) in version.catalog.sessions() {
-            table.touch(id, session.ttl_ms, session.touched, heard);
-        }
+        let table = Arc::new(LeaseTable::opening(term, self.clock.now() + lease_ms));
         *self.adoptions.lock() = Some(Adoptions::open(&version.catalog));
+        self.take_pace(&table, &version.catalog);
         self.table.store(Some(table.clone()));
-        table
+        (table, version)
+    }
+
+    /// Deadlines first: nobody may be told a TTL that is not held yet.
+    fn take_pace(&self, table: &LeaseTable, catalog: &Catalog) {
+        let pace = catalog.pace();
+        table.set_stretch(pace.held_percent);
+        self.told_percent.store(pace.told_percent, Ordering::Release);
+    }
+
+    /// A TTL in milliseconds as the answer to a heartbeat tells it.
+    pub fn told(&self, ttl_ms: u64) -> u64 {
+        stretched(ttl_ms, self.told_percent.load(Ordering::Acquire))
     }
 
     fn close(&self) {
@@ -132,6 +183,7 @@ impl Observer for Leases {
         {
             let _no_opening_meanwhile = self.opening.lock();
             if let Some(table) = self.table.load().as_ref() {
+                self.take_pace(table, &version.catalog);
                 if let Some(adoptions) = self.adoptions.lock().as_mut() {
                     changes.iter().for_each(|change| adoptions.take(change, &version.catalog));
                 }
@@ -155,7 +207,9 @@ impl Observer for Leases {
                         | Event::WorkPut { .. }
                         | Event::WorkEnded { .. }
                         | Event::ClaimPut { .. }
-                        | Event::ClaimEnded { .. } => {}
+                        | Event::ClaimEnded { .. }
+                        | Event::AlarmPut { .. }
+                        | Event::AlarmEnded { .. } => {}
                     }
                 }
             }
@@ -208,7 +262,7 @@ impl Rate {
 mod tests {
     use roster_storage::catalog::At;
     use roster_storage::command::{
-        Command, Condition, OpenSession, Profile, PutRing, Register, Stamp,
+        Command, Condition, OpenSession, Profile, PutRing, Register, SetPace, Stamp,
     };
     use roster_storage::names::{InstanceId, InstanceKey};
 
@@ -245,6 +299,29 @@ mod tests {
             outcome.result.expect("not refused");
         }
         (catalog, session, Revision(commands.len() as u64))
+    }
+
+    #[test]
+    fn a_longer_ttl_is_held_when_it_is_told_and_for_as_long_as_somebody_was_told_it() {
+        let (mut catalog, session, revision) = two_on_one_session();
+        let published = Published::default();
+        let leases = Leases::new();
+        let (table, _) = leases.begin_table(1, &published, 0);
+        let ttl_ms = catalog.session(session).expect("it is there").ttl_ms;
+        table.touch(session, ttl_ms, revision, 0);
+        let mut set = |revision, percent| {
+            let at = At { revision: Revision(revision), term: 1, stamp: Stamp::default() };
+            catalog.apply(at, &Command::Pace(SetPace { term: 1, percent }));
+            let version = Version { catalog: catalog.clone(), ..Version::default() };
+            leases.applied(&Arc::new(version), &[]);
+        };
+        assert_eq!(leases.told(ttl_ms), ttl_ms);
+        for (revision, percent) in [(11, 300), (12, 100)] {
+            set(revision, percent);
+            assert_eq!(leases.told(ttl_ms), ttl_ms * u64::from(percent) / 100);
+            let overdue = |now| table.take_due(now, 10).is_some_and(|due| !due.is_empty());
+            assert!(!overdue(ttl_ms * 2), "{percent} %: removed within what was told");
+        }
     }
 
     #[test]

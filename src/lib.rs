@@ -5,6 +5,7 @@
 //! it is asked, `forward` and `leading` how a request reaches the leader and what happens there,
 //! `leases` who is still alive.
 
+mod aside;
 pub mod bench;
 pub mod cli;
 pub mod client;
@@ -33,4 +34,5 @@ mod serve;
 pub mod shutdown;
 pub mod start;
 mod telemetry;
+mod threads;
 mod watch;

@@ -7,13 +7,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use futures::future::join_all;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use parking_lot::{Mutex, RwLock};
+use roster_api::beats::{BeatsBody, BodyAnswer};
 use roster_api::registry::{
-    Alarm, Beat, BeatAnswers, Check, ClusterNode, ClusterNodeAnswer, ClusterStatus, Consistency,
-    Feed, Glance, Heard, NodeStatus, NotFollowed, Past, PastChanges, Registry, Role, Unavailable,
+    Alarm, Beat, BeatAnswers, BrakeSettings, Check, ClusterNode, ClusterNodeAnswer, ClusterStatus,
+    Consistency, Feed, Glance, Heard, IfBusy, NodeStatus, NotFollowed, Past, PastChanges, Registry,
+    Role, Unavailable,
 };
 use roster_storage::command::{Command, EncodedCommand, Outcome};
 use roster_storage::disk::{Checkpoints, LogStore};
@@ -21,13 +24,15 @@ use roster_storage::events::Interest;
 use roster_storage::names::{NodeId, Revision, SessionId};
 use roster_storage::raft_types::PeerNode;
 use roster_storage::version::{Published, Version};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use crate::aside::Aside;
 use crate::config::Config;
 use crate::detour::Detour;
 use crate::disk_guard::DiskGuard;
-use crate::forward::Forward;
+use crate::forward::{Beaten, Forward, asking, body_told, each_told};
 use crate::identity::{ClusterIdentity, DataDir, Identity};
 use crate::leading::{Leading, known_leader, leading_term};
 use crate::leases::Leases;
@@ -38,11 +43,14 @@ use crate::raft::Raft;
 use crate::raft::link::Badge;
 use crate::raft::refusals::Refusals;
 use crate::raft::routes::Caller;
-use crate::raft::rpc::{Form, Hello, HelloAnswer, Replace, StatusAnswer, path};
+use crate::raft::rpc::{BeatsAsked, Form, Hello, HelloAnswer, Replace, StatusAnswer, path};
 use crate::watch::Watches;
 
 /// How long another node may take to tell its status.
 const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Sessions that the leader is asked about in one call: what it does then takes less than 2 ms.
+const LAST_HEARD_AT_ONCE: usize = 4_096;
 
 /// The version of this binary.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -64,6 +72,7 @@ pub struct Node {
     /// A question with another list, from before there was a cluster.
     other_list: Mutex<Option<Hello>>,
     refusals: Arc<Refusals>,
+    aside: Aside,
 }
 
 /// A node whose Raft runs.
@@ -90,8 +99,11 @@ pub struct Running {
 }
 
 impl Node {
-    pub fn new(config: Config, data: Arc<DataDir>, identity: Identity) -> Self {
+    /// `background`: the threads for what takes long.
+    pub fn new(config: Config, data: Arc<DataDir>, identity: Identity, background: Handle) -> Self {
+        let count = config.threads.background;
         Self {
+            aside: Aside::new(background, count, config.request_timeout),
             config,
             data,
             identity: watch::Sender::new(identity),
@@ -128,6 +140,12 @@ impl Node {
 
     pub fn loading(&self) -> &Arc<Loading> {
         &self.loading
+    }
+
+    /// From now on heartbeats are taken to the leader of the cluster that this disk belongs to.
+    /// Called once, on the threads of the core.
+    pub fn begin_detour(&self) {
+        drop(self.detour.set(Detour::new(&self.config, self.identity(), self.badge())));
     }
 
     /// This node as a member of a cluster.
@@ -275,7 +293,7 @@ impl Running {
                 self.identity.disk_id, caller.to_disk
             ));
         }
-        let from: NodeId = caller.from.parse().map_err(|_| "the caller has no node id")?;
+        let from = caller.node()?;
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         match metrics.membership_config.membership().get_node(&from) {
@@ -339,6 +357,7 @@ impl Running {
             can_lead: self.disk.writable().is_ok() && !self.stopping.load(Ordering::Relaxed),
             heartbeats_per_second: leading_term(&self.raft)
                 .map(|_| self.leases.heartbeats_per_second()),
+            heartbeat_calls: Some(self.forward.heartbeat_calls()),
         }
     }
 
@@ -454,13 +473,13 @@ impl Node {
         self.running().map_err(Unavailable::NotReady)
     }
 
-    /// A disk that belongs to no cluster yet knows nobody to take a heartbeat to.
-    fn detour(&self, waits_for: String) -> Result<&Detour, Unavailable> {
-        let identity = self.identity();
-        if identity.cluster.is_none() {
-            return Err(Unavailable::NotReady(waits_for));
+    async fn beats(&self, asked: BeatsAsked) -> Beaten {
+        match (self.running(), self.detour.get()) {
+            (Ok(running), _) => running.forward.beats(asked).await,
+            (Err(_), Some(detour)) => detour.beats(asked).await,
+            // A disk that belongs to no cluster yet knows nobody to take a heartbeat to.
+            (Err(why), None) => Err(Unavailable::NotReady(why)),
         }
-        Ok(self.detour.get_or_init(|| Detour::new(&self.config, identity, self.badge())))
     }
 }
 
@@ -529,17 +548,32 @@ impl Registry for Node {
     }
 
     async fn heartbeat(&self, beats: Vec<Beat>) -> Result<BeatAnswers, Unavailable> {
-        match self.running() {
-            Ok(running) => running.forward.heartbeat(beats).await,
-            Err(why) => self.detour(why)?.heartbeat(beats).await,
-        }
+        each_told(self.beats(asking(beats)).await?)
+    }
+
+    async fn heartbeats(&self, body: BeatsBody) -> Result<(Revision, BodyAnswer), Unavailable> {
+        body_told(self.beats(BeatsAsked::Body(body)).await?)
     }
 
     async fn last_heard(
         &self,
         sessions: Vec<SessionId>,
     ) -> Result<Vec<Option<Heard>>, Unavailable> {
-        self.serving()?.forward.last_heard(sessions).await
+        let running = self.serving()?;
+        let mut heard = Vec::with_capacity(sessions.len());
+        // A leader has other things to do in between.
+        for some in sessions.chunks(LAST_HEARD_AT_ONCE) {
+            heard.extend(running.forward.last_heard(some.to_vec()).await?);
+        }
+        Ok(heard)
+    }
+
+    async fn aside(
+        &self,
+        work: BoxFuture<'static, ()>,
+        if_busy: IfBusy,
+    ) -> Result<(), Unavailable> {
+        self.aside.run(work, if_busy).await
     }
 
     fn glance(&self) -> Glance {
@@ -591,6 +625,10 @@ impl Registry for Node {
             }
         }
         status
+    }
+
+    fn brake_settings(&self) -> BrakeSettings {
+        self.config.brake
     }
 
     async fn cluster(&self) -> ClusterStatus {

@@ -59,7 +59,7 @@ async fn follow(running: &Running, leader: NodeId, link: &Link) {
             tracing::info!(leader, "the connection to the leader ended");
         }
         Err(CallError::NotSent(why)) => tracing::debug!("{why}"),
-        Err(CallError::Refused(_) | CallError::Unanswered(_)) => {}
+        Err(CallError::Refused(_) | CallError::Unknown(_) | CallError::Unanswered(_)) => {}
     }
     if running.since.elapsed() > running.config.timings.election_max {
         nudge(running, leader, link).await;

@@ -8,6 +8,7 @@ use openraft::async_runtime::WatchReceiver;
 use parking_lot::Mutex;
 use roster_storage::names::NodeId;
 use roster_storage::raft_types::PeerNode;
+use tokio::runtime::Handle;
 
 use crate::raft::Raft;
 use crate::raft::link::{Badge, Link};
@@ -24,12 +25,15 @@ pub enum Purpose {
 #[derive(Debug)]
 pub struct Peers {
     badge: Arc<Badge>,
+    /// Where the links are served, whoever asks for one first.
+    threads: Handle,
     links: Mutex<HashMap<(NodeId, Purpose), Arc<Link>>>,
 }
 
 impl Peers {
+    /// Its links are served by the threads on which this is called.
     pub fn new(badge: Arc<Badge>) -> Self {
-        Self { badge, links: Mutex::default() }
+        Self { badge, threads: Handle::current(), links: Mutex::default() }
     }
 
     /// The link to a member. `None` if it is not one.
@@ -47,6 +51,7 @@ impl Peers {
         match links.get(&(target, purpose)) {
             Some(link) if *link.node() == node => link.clone(),
             _ => {
+                let _made_there = self.threads.enter();
                 let link = Arc::new(Link::new(target, node, self.badge.clone()));
                 links.insert((target, purpose), link.clone());
                 link

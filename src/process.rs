@@ -26,6 +26,11 @@ fn resident_bytes() -> Option<u64> {
     Some(kib << 10)
 }
 
+/// How many files this process may have open; `None` without a limit.
+pub fn file_limit() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}
+
 /// Takes as many file descriptors as the system lets this process have: each connection is one.
 pub fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};

@@ -1,6 +1,7 @@
 //! Takes connections and serves a router on them until told to stop.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -10,7 +11,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use roster_api::ClientAddress;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
@@ -32,30 +35,71 @@ const STALLED_MS: u32 = 60_000;
 /// head of a request.
 const CLIENT_BUFFER_BYTES: usize = 128 * 1024;
 
+/// Connections beyond the limit that are told so at once; more are only closed.
+const REFUSED_AT_ONCE: usize = 128;
+
+/// How long such a one may take, and how much of what it asks is read.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+const REFUSED_BYTES_MAX: u64 = 64 * 1024;
+
 /// After an error of `accept` (no descriptors left): it does not pass by trying at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Takes the port. The error names the setting.
-pub async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, ConfigError> {
-    TcpListener::bind(address).await.map_err(|e| ConfigError {
+/// Takes the port, for connections that `threads` serve. The error names the setting.
+pub async fn bind(
+    setting: &str,
+    address: SocketAddr,
+    threads: &Handle,
+) -> Result<TcpListener, ConfigError> {
+    let bound = TcpListener::bind(address).await.and_then(|listener| {
+        // A socket belongs to the threads where it was made.
+        let listener = listener.into_std()?;
+        let _made_there = threads.enter();
+        TcpListener::from_std(listener)
+    });
+    bound.map_err(|e| ConfigError {
         setting: setting.into(),
         problem: format!("cannot listen on {address}: {e}; stop what uses it or choose another"),
     })
 }
 
+/// How many connections may be open, and what one is told that is too many.
+#[derive(Clone)]
+pub struct Limit {
+    pub connections: usize,
+    /// A whole answer of HTTP/1.
+    pub refusal: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
+}
+
 /// Serves until `stop`, then lets requests under way end. Each request says where it came from, as
-/// [`ClientAddress`].
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+/// [`ClientAddress`]. Beyond a limit a client is told at once, so that it can try another node: one
+/// that was left waiting would not know why.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limit: Option<Limit>,
+    stop: CancellationToken,
+) {
     let connections = TaskTracker::new();
+    let refused = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => break,
         };
         match accepted {
-            Ok((stream, from)) => {
-                connections.spawn(connection(stream, from.ip(), router.clone(), stop.clone()));
-            }
+            Ok((stream, from)) => match &limit {
+                Some(limit) if connections.len() >= limit.connections => {
+                    // More that come at once are only closed.
+                    if refused.len() < REFUSED_AT_ONCE {
+                        refused.spawn(refuse(stream, (limit.refusal)()));
+                    }
+                }
+                Some(_) | None => {
+                    let one = connection(stream, from.ip(), router.clone(), stop.clone());
+                    connections.spawn(one);
+                }
+            },
             Err(e) => {
                 tracing::warn!("cannot take a connection: {e}");
                 sleep(ACCEPT_PAUSE).await;
@@ -70,6 +114,18 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
             "connections are cut while requests are under way"
         );
     }
+}
+
+/// Answers whatever is asked. What the client sends is read for a moment: to close with something
+/// unread would reset the connection, and the client might not see the answer.
+async fn refuse(mut stream: TcpStream, answer: Vec<u8>) {
+    let told = async {
+        stream.write_all(&answer).await?;
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(REFUSED_BYTES_MAX), &mut tokio::io::sink()).await
+    };
+    // A client that does not take it is closed like the others.
+    drop(timeout(REFUSAL_TIMEOUT, told).await);
 }
 
 /// How a connection begins that speaks HTTP/2; no method of HTTP/1 begins with all of it.

@@ -13,6 +13,7 @@ use roster_storage::disk::{Disk, DiskError, LOG_DIR, LogOptions};
 use roster_storage::events::Change;
 use roster_storage::names::Revision;
 use roster_storage::version::{Loaded, Observer, Version};
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -25,7 +26,7 @@ use crate::forward::Forward;
 use crate::housekeeping::{hand_over, keep_house, keep_members, watch_service};
 use crate::identity::{DataDir, IdentityError};
 use crate::leading::Leading;
-use crate::leases::{Leases, keeper};
+use crate::leases::{Leases, keeper, pacer};
 use crate::loading::Loading;
 use crate::node::{Node, Running};
 use crate::nudge::watch_leader;
@@ -34,7 +35,8 @@ use crate::raft::bootstrap::{BootstrapError, find_cluster, gather_members};
 use crate::raft::network::Network;
 use crate::raft::{Raft, leader_becomes, routes};
 use crate::rebalance;
-use crate::serve::{bind, serve};
+use crate::serve::{Limit, bind, serve};
+use crate::threads::Places;
 use crate::watch::{Watches, dispatch, say_goodbye};
 
 /// How long sending a whole checkpoint to a slow node may take.
@@ -71,12 +73,16 @@ pub enum StartError {
     Raft(String),
 }
 
-/// Runs a node until `stop` or until it cannot go on.
-pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartError> {
+/// Runs a node until `stop` or until it cannot go on. Called on the threads of the core.
+pub async fn run(
+    config: Config,
+    places: Places,
+    stop: CancellationToken,
+) -> Result<(), StartError> {
     let data = Arc::new(DataDir::open(&config.data_dir)?);
     let identity = data.identity(config.node_id)?;
-    let api = bind("--listen", config.listen).await?;
-    let peer = bind("--peer-listen", config.peer_listen).await?;
+    let api = bind("--listen", config.listen, &places.clients).await?;
+    let peer = bind("--peer-listen", config.peer_listen, &Handle::current()).await?;
     tracing::info!(
         node = config.node_id,
         version = crate::node::VERSION,
@@ -85,14 +91,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         peer = %config.peer_listen,
         "starting"
     );
-    let node = Arc::new(Node::new(config, data, identity));
+    let node = Arc::new(Node::new(config, data, identity, places.background.clone()));
     let tasks = TaskTracker::new();
     let peers_stop = CancellationToken::new();
     let api_router = roster_api::router(node.clone(), api_options(node.config()));
-    tasks.spawn(serve(api, api_router, stop.clone()));
-    tasks.spawn(serve(peer, routes::router(node.clone()), peers_stop.clone()));
+    let limit = connection_limit(&node);
+    tasks.spawn_on(serve(api, api_router, Some(limit), stop.clone()), &places.clients);
+    tasks.spawn(serve(peer, routes::router(node.clone()), None, peers_stop.clone()));
     let ended = tokio::select! {
-        ended = take_part(&node, &stop) => ended.map(drop),
+        ended = take_part(&node, &places, &stop) => ended.map(drop),
         () = stop.cancelled() => Ok(()),
     };
     stop.cancel();
@@ -117,6 +124,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     ended
 }
 
+/// How many clients the API takes.
+fn connection_limit(node: &Arc<Node>) -> Limit {
+    let (connections, node) = (node.config().connections_max, node.clone());
+    let refusal = roster_api::too_many_connections(node, connections);
+    Limit { connections, refusal: Arc::new(refusal) }
+}
+
 fn api_options(config: &Config) -> roster_api::ApiOptions {
     roster_api::ApiOptions {
         body_bytes_max: config.body_limit,
@@ -128,19 +142,22 @@ fn api_options(config: &Config) -> roster_api::ApiOptions {
 /// Finds the cluster, starts Raft and goes on until Raft cannot.
 async fn take_part(
     node: &Arc<Node>,
+    places: &Places,
     stop: &CancellationToken,
 ) -> Result<std::convert::Infallible, StartError> {
     find_cluster(node).await?;
-    let opened = open_disk(node, stop).await?;
+    node.begin_detour();
+    let opened = open_disk(node, places, stop).await?;
     let running = start_raft(node, opened).await?;
     // Outlives the other tasks, which end with the node.
-    tokio::spawn(say_goodbye(running.watches.clone()));
+    places.clients.spawn(say_goodbye(running.watches.clone()));
     node.set_running(running.clone());
     say_what_changed(&running);
     // Dropped, and so ended, when the node is told to stop.
     let mut tasks = JoinSet::new();
-    tasks.spawn(dispatch(running.watches.clone()));
+    tasks.spawn_on(dispatch(running.watches.clone()), &places.clients);
     tasks.spawn(keeper::keep(running.clone()));
+    tasks.spawn(pacer::keep(running.clone()));
     tasks.spawn(rebalance::keep(running.clone()));
     tasks.spawn(watch_leader(running.clone()));
     tasks.spawn(keep_house(running.clone()));
@@ -223,7 +240,11 @@ struct Opened {
     watches: Arc<Watches>,
 }
 
-async fn open_disk(node: &Arc<Node>, stop: &CancellationToken) -> Result<Opened, StartError> {
+async fn open_disk(
+    node: &Arc<Node>,
+    places: &Places,
+    stop: &CancellationToken,
+) -> Result<Opened, StartError> {
     let folder = node.data().path().to_owned();
     let log_dir = folder.join(LOG_DIR);
     if node.identity().log_begun && is_empty(&log_dir) {
@@ -231,7 +252,8 @@ async fn open_disk(node: &Arc<Node>, stop: &CancellationToken) -> Result<Opened,
     }
     let leases = Arc::new(Leases::new());
     let departures = Arc::new(Departures::default());
-    let watches = Arc::new(Watches::new(node.config().watch, stop.clone()));
+    let watches =
+        Arc::new(Watches::new(node.config().watch, places.background.clone(), stop.clone()));
     let observer = Arc::new(Watching {
         leases: leases.clone(),
         departures: departures.clone(),

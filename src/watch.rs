@@ -22,8 +22,9 @@ use roster_storage::history::{History, HistoryLimits};
 use roster_storage::latch::Claimant;
 use roster_storage::names::{AppName, LatchKey, Revision, SessionId};
 use roster_storage::version::{Observer, Version};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
-use tokio::task::{spawn_blocking, yield_now};
+use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,10 @@ const STEP: usize = 256;
 
 /// Followers that are looked at for a change before others may run.
 const LOOKED_AT_ONCE: usize = 1_000;
+
+/// Followers that are woken before others may run: each has something to write then, about 10 us of
+/// work, and a heartbeat that comes in meanwhile waits for no more than these.
+const WOKEN_AT_ONCE: usize = 64;
 
 /// A reader whose queue overflowed and who took nothing for so long does not read.
 const STALLED: Duration = Duration::from_secs(10);
@@ -68,6 +73,8 @@ pub struct Watches {
     followers: RwLock<Followers>,
     count: AtomicUsize,
     limits: WatchLimits,
+    /// The threads on which the history is read.
+    background: Handle,
     stopping: CancellationToken,
     /// What memory has forgotten; not set where no history is kept.
     history: OnceLock<HistoryHandle>,
@@ -109,7 +116,8 @@ struct Queue {
 }
 
 impl Watches {
-    pub fn new(limits: WatchLimits, stopping: CancellationToken) -> Self {
+    /// `background`: the threads on which the history is read.
+    pub fn new(limits: WatchLimits, background: Handle, stopping: CancellationToken) -> Self {
         let log = EventLog::starting_after(Revision(0), limits.log);
         Self {
             log: Arc::new(Mutex::new(log)),
@@ -119,6 +127,7 @@ impl Watches {
             followers: RwLock::default(),
             count: AtomicUsize::new(0),
             limits,
+            background,
             stopping,
             history: OnceLock::new(),
         }
@@ -156,7 +165,7 @@ impl Watches {
     ) -> Option<T> {
         let history = self.opened_history().await?;
         let _turn = self.readers.acquire().await.ok()?;
-        spawn_blocking(move || read(&history)).await.ok()
+        self.background.spawn_blocking(move || read(&history)).await.ok()
     }
 
     /// Wakes all who follow, so that they see that the node stops.
@@ -182,13 +191,15 @@ impl Watches {
             (log.newest(), log.after(handed, STEP))
         };
         let Ok((changes, upto)) = step else {
-            self.skip_what_is_forgotten();
+            wake(&self.skip_what_is_forgotten()).await;
             return true;
         };
         let mut looked_at = 0;
         for change in &changes {
-            looked_at += self.hand_out(change);
+            let mut woken = Vec::new();
+            looked_at += self.hand_out(change, &mut woken);
             self.handed.store(change.at.revision.0, Ordering::Release);
+            wake(&woken).await;
             if looked_at >= LOOKED_AT_ONCE {
                 looked_at = 0;
                 yield_now().await;
@@ -200,18 +211,21 @@ impl Watches {
     }
 
     /// The log was cut or jumped before all was handed out: everybody has to look for themselves.
-    fn skip_what_is_forgotten(&self) {
+    /// Returns who is to be woken.
+    fn skip_what_is_forgotten(&self) -> Vec<Arc<Follower>> {
         let floor = self.log.lock().floor();
         let followers = self.followers.read();
-        for follower in followers.all() {
+        let all: Vec<_> = followers.all().cloned().collect();
+        for follower in &all {
             follower.queue.lock().overflow();
-            follower.wake.notify_one();
         }
         self.handed.store(floor.0, Ordering::Release);
+        all
     }
 
-    /// Returns how many were looked at.
-    fn hand_out(&self, change: &Arc<Change>) -> usize {
+    /// Puts a change into the queues of those who want it; they are to be woken. Returns how many
+    /// were looked at.
+    fn hand_out(&self, change: &Arc<Change>, woken: &mut Vec<Arc<Follower>>) -> usize {
         let followers = self.followers.read();
         if followers.is_empty() {
             return 0;
@@ -220,20 +234,44 @@ impl Watches {
         let all = change.events.iter().map(Event::kind).collect();
         let mut count = 0;
         for follower in followers.of_all.values() {
-            count += follower.hand(change, all, follower.interest.is_narrow(), &self.limits);
+            let narrow = follower.interest.is_narrow();
+            count += self.hand(follower, change, all, narrow, woken);
         }
         for (topic, kinds) in touched {
             for follower in followers.of_topic.get(&topic).into_iter().flat_map(BTreeMap::values) {
                 let narrow = follower.interest.is_narrow_in_its_place();
-                count += follower.hand(change, kinds, narrow, &self.limits);
+                count += self.hand(follower, change, kinds, narrow, woken);
             }
         }
         count
-            + self.hand_out_by_session(change, &followers)
-            + self.hand_out_by_claim(change, &followers)
+            + self.hand_out_by_session(change, &followers, woken)
+            + self.hand_out_by_claim(change, &followers, woken)
     }
 
-    fn hand_out_by_session(&self, change: &Arc<Change>, followers: &Followers) -> usize {
+    /// Puts a change into a queue if it is wanted, once. `narrow`: its events must be looked at to
+    /// tell. Returns how many were looked at, at least one.
+    fn hand(
+        &self,
+        follower: &Arc<Follower>,
+        change: &Arc<Change>,
+        kinds: Kinds,
+        narrow: bool,
+        woken: &mut Vec<Arc<Follower>>,
+    ) -> usize {
+        let interest = &follower.interest;
+        if interest.kinds.meets(kinds) && (!narrow || interest.touched_by(change)) {
+            follower.queue.lock().push(change, &self.limits);
+            woken.push(follower.clone());
+        }
+        if narrow { change.events.len().max(1) } else { 1 }
+    }
+
+    fn hand_out_by_session(
+        &self,
+        change: &Arc<Change>,
+        followers: &Followers,
+        woken: &mut Vec<Arc<Follower>>,
+    ) -> usize {
         if followers.of_session.is_empty() {
             return 0;
         }
@@ -248,13 +286,18 @@ impl Watches {
         for (session, kinds) in kinds {
             let of_session = followers.of_session.get(&session);
             for follower in of_session.into_iter().flat_map(BTreeMap::values) {
-                count += follower.hand(change, kinds, false, &self.limits);
+                count += self.hand(follower, change, kinds, false, woken);
             }
         }
         count
     }
 
-    fn hand_out_by_claim(&self, change: &Arc<Change>, followers: &Followers) -> usize {
+    fn hand_out_by_claim(
+        &self,
+        change: &Arc<Change>,
+        followers: &Followers,
+        woken: &mut Vec<Arc<Follower>>,
+    ) -> usize {
         if followers.of_claim.is_empty() {
             return 0;
         }
@@ -263,7 +306,7 @@ impl Watches {
             let Some((latch, by)) = event.claim() else { continue };
             let of_claim = followers.of_claim.get(&(latch.clone(), by.clone()));
             for follower in of_claim.into_iter().flat_map(BTreeMap::values) {
-                count += follower.hand(change, Kind::Latch.into(), false, &self.limits);
+                count += self.hand(follower, change, Kind::Latch.into(), false, woken);
             }
         }
         count
@@ -280,6 +323,16 @@ impl Watches {
             )));
         }
         Ok(place)
+    }
+}
+
+/// Wakes a few at a time and lets others run in between.
+async fn wake(followers: &[Arc<Follower>]) {
+    for (n, some) in followers.chunks(WOKEN_AT_ONCE).enumerate() {
+        if n > 0 {
+            yield_now().await;
+        }
+        some.iter().for_each(|follower| follower.wake.notify_one());
     }
 }
 
@@ -425,26 +478,6 @@ fn remove_from<K: Eq + Hash>(
     followers.remove(&number);
     if followers.is_empty() {
         index.remove(key);
-    }
-}
-
-impl Follower {
-    /// Puts a change into the queue if it is wanted, once. `narrow`: its events must be looked at to
-    /// tell. Returns how many were looked at, at least one.
-    fn hand(
-        &self,
-        change: &Arc<Change>,
-        kinds: Kinds,
-        narrow: bool,
-        limits: &WatchLimits,
-    ) -> usize {
-        let wanted =
-            self.interest.kinds.meets(kinds) && (!narrow || self.interest.touched_by(change));
-        if wanted {
-            self.queue.lock().push(change, limits);
-            self.wake.notify_one();
-        }
-        if narrow { change.events.len().max(1) } else { 1 }
     }
 }
 

@@ -37,15 +37,16 @@ impl Answer {
         Self::new(JSON, body)
     }
 
-    pub fn msgpack(value: &impl Serialize) -> Self {
-        Self::new(MSGPACK, Body::from(rmp_serde::to_vec_named(value).unwrap_or_default()))
-    }
-
     /// 200 as it was asked for.
     pub fn encoded(encoding: Encoding, value: &impl Serialize) -> Self {
+        Self::encoded_body(encoding, encoding.write(value).into())
+    }
+
+    /// 200 with what is encoded already.
+    pub fn encoded_body(encoding: Encoding, body: Body) -> Self {
         match encoding {
-            Encoding::Json => Self::json(value),
-            Encoding::Msgpack => Self::msgpack(value),
+            Encoding::Json => Self::new(JSON, body),
+            Encoding::Msgpack => Self::new(MSGPACK, body),
         }
     }
 

@@ -17,7 +17,9 @@ use roster_storage::names::NodeId;
 use tower::{Layer, Service};
 
 use crate::Api;
+use crate::comeback::Comebacks;
 use crate::error::ApiError;
+use crate::registry::{Registry, Unavailable};
 
 pub(crate) const REVISION: HeaderName = HeaderName::from_static("roster-revision");
 pub(crate) const CONSISTENCY: HeaderName = HeaderName::from_static("roster-consistency");
@@ -103,11 +105,35 @@ fn finish(response: &mut Response, request_id: &HeaderValue, api: &Api) {
     headers.insert(REQUEST_ID, request_id.clone());
     let Some(error) = error else { return };
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    if let Some(seconds) = error.retry_after() {
-        headers.insert(RETRY_AFTER, seconds.into());
+    if error.passes() {
+        headers.insert(RETRY_AFTER, api.comebacks.next().into());
     }
     let body = error.body(request_id.to_str().unwrap_or_default(), &glance);
     *response.body_mut() = Body::from(body);
+}
+
+/// What a client is told whose connection is one too many: a whole answer of HTTP/1, after which it is
+/// closed.
+pub(crate) fn too_many_connections(
+    registry: &dyn Registry,
+    limit: usize,
+    comebacks: &Comebacks,
+) -> Vec<u8> {
+    let why = format!(
+        "{limit} connections are open to this node, its limit (--connections); try another node or \
+         later"
+    );
+    let error = ApiError::from(Unavailable::Overloaded(why));
+    let (status, glance) = (error.status(), registry.glance());
+    let body = error.body("-", &glance);
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\nroster-node: {}\r\n\
+         retry-after: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        glance.node,
+        comebacks.next(),
+        body.len()
+    );
+    [head.into_bytes(), body].concat()
 }
 
 /// Ids for requests that bring none: the node, when it started, and a count. No randomness needed.

@@ -255,12 +255,10 @@ impl ApiError {
         self.0.revision
     }
 
-    /// Seconds after which another try makes sense; only overload and absence pass by themselves.
-    pub fn retry_after(&self) -> Option<u32> {
-        match self.0.status {
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Some(1),
-            _ => None,
-        }
+    /// Whether it passes by itself, as overload and absence do, so that the client is told when to
+    /// come back.
+    pub fn passes(&self) -> bool {
+        [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&self.0.status)
     }
 
     /// The problem document.
@@ -273,7 +271,7 @@ impl ApiError {
             detail: &p.detail,
             code: &p.code,
             outcome: self.outcome(),
-            retryable: self.retry_after().is_some() || p.status == StatusCode::GATEWAY_TIMEOUT,
+            retryable: self.passes() || p.status == StatusCode::GATEWAY_TIMEOUT,
             leader: glance.leader.map(|id| id.to_string()),
             revision: p.revision.unwrap_or(glance.applied).0,
             request_id,

@@ -23,6 +23,7 @@ use roster_storage::names::{
     ShardSetName,
 };
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use smol_str::{SmolStr, ToSmolStr};
 use twox_hash::XxHash64;
 
@@ -361,11 +362,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Unconditional {
     }
 }
 
-/// How an answer is to be written, where it can be either.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Encoding {
+/// How a body is written, where it can be either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Encoding {
     Json,
     Msgpack,
+}
+
+impl Encoding {
+    /// Our shapes have text for keys and no floats but finite ones, so they encode.
+    pub(crate) fn write(self, value: &impl Serialize) -> Bytes {
+        match self {
+            Self::Json => serde_json::to_vec(value).unwrap_or_default().into(),
+            Self::Msgpack => rmp_serde::to_vec_named(value).unwrap_or_default().into(),
+        }
+    }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Encoding {
@@ -467,8 +478,15 @@ impl Content {
         self.bytes.is_empty()
     }
 
-    pub fn is_msgpack(&self) -> bool {
-        self.kind == Kind::Msgpack
+    /// How the body is written, where it can be either.
+    pub fn encoding(&self) -> Result<Encoding, ApiError> {
+        match self.kind {
+            Kind::Json => Ok(Encoding::Json),
+            Kind::Msgpack => Ok(Encoding::Msgpack),
+            Kind::Form | Kind::Other => {
+                Err(ApiError::content_type("application/json or application/msgpack"))
+            }
+        }
     }
 
     /// A form's pairs, as they stand there.
@@ -505,12 +523,9 @@ impl Content {
     }
 
     pub fn json_or_msgpack<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
-        match self.kind {
-            Kind::Json => from_json(&self.bytes),
-            Kind::Msgpack => from_msgpack(&self.bytes),
-            Kind::Form | Kind::Other => {
-                Err(ApiError::content_type("application/json or application/msgpack"))
-            }
+        match self.encoding()? {
+            Encoding::Json => from_json(&self.bytes),
+            Encoding::Msgpack => from_msgpack(&self.bytes),
         }
     }
 

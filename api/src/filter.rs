@@ -106,12 +106,12 @@ fn found(text: &str, app: &AppName, id: &InstanceId, instance: &Instance) -> boo
     let own = [
         app.as_str(),
         id.as_str(),
-        &profile.ip,
-        &profile.hostname,
-        &profile.zone,
-        &profile.version,
+        profile.ip(),
+        profile.hostname(),
+        profile.zone(),
+        profile.version(),
     ];
-    let metadata = profile.metadata.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]);
+    let metadata = profile.metadata().flat_map(|(key, value)| [key, value]);
     own.into_iter().chain(metadata).any(|hay| contains_folded(hay, text))
 }
 
@@ -280,9 +280,9 @@ struct Fields<'a> {
 impl<'a> Fields<'a> {
     fn metadata(&self) -> &CelMap<'a> {
         self.metadata.get_or_init(|| {
-            let entries = self.instance.profile.metadata.iter().map(|(key, value)| {
-                let value: Box<dyn Val + 'a> = Box::new(CelString::from(value.as_str()));
-                (CelMapKey::from(key.as_str()), value)
+            let entries = self.instance.profile.metadata().map(|(key, value)| {
+                let value: Box<dyn Val + 'a> = Box::new(CelString::from(value));
+                (CelMapKey::from(key), value)
             });
             CelMap::from(entries.collect::<HashMap<_, _>>())
         })
@@ -295,13 +295,13 @@ impl VariableResolver for Fields<'_> {
         let text = match variable {
             "app" => self.app.as_str(),
             "id" => self.id.as_str(),
-            "ip" => &profile.ip,
-            "hostname" => &profile.hostname,
-            "version" => &profile.version,
-            "zone" => &profile.zone,
+            "ip" => profile.ip(),
+            "hostname" => profile.hostname(),
+            "version" => profile.version(),
+            "zone" => profile.zone(),
             "state" => self.state,
-            "port" => return Some(CowVal::owned(CelInt::from(i64::from(profile.port)))),
-            "weight" => return Some(CowVal::owned(CelInt::from(i64::from(profile.weight)))),
+            "port" => return Some(CowVal::owned(CelInt::from(i64::from(profile.port())))),
+            "weight" => return Some(CowVal::owned(CelInt::from(i64::from(profile.weight())))),
             "metadata" => return Some(CowVal::Borrowed(self.metadata())),
             _ => return None,
         };
@@ -340,7 +340,8 @@ mod tests {
                 weight: 5,
                 metadata: Arc::new(metadata),
                 ..Profile::default()
-            },
+            }
+            .into(),
             session: SessionId(1),
             incarnation: Incarnation(1),
             revision: Revision(1),
@@ -418,7 +419,8 @@ mod tests {
     fn a_loop_over_the_largest_metadata_stays_cheap() {
         let mut instance = instance();
         let metadata = (0..3_000).map(|n| (format!("{n:x}").into(), "v".into())).collect();
-        instance.profile.metadata = Arc::new(metadata);
+        let profile = instance.profile.unpacked();
+        instance.profile = Profile { metadata: Arc::new(metadata), ..profile }.into();
         let wanted = Wanted::new(Some("metadata.all(k, metadata[k] == 'v')"), None).expect("CEL");
         let (app, id) = ("pay".parse().expect("app"), "a".parse().expect("id"));
         let started = std::time::Instant::now();

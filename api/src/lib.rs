@@ -9,6 +9,9 @@
 //! body on every problem.
 
 mod answer;
+mod aside;
+pub mod beats;
+mod comeback;
 mod conventions;
 mod error;
 mod extract;
@@ -23,10 +26,12 @@ mod watching;
 mod wire;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
-pub use extract::ClientAddress;
+pub use extract::{ClientAddress, Encoding};
 pub use options::{ApiOptions, SentinelSettings};
 
+use comeback::Comebacks;
 use conventions::RequestIds;
 use lists::{ListCache, Pins};
 use registry::Registry;
@@ -38,10 +43,19 @@ pub fn router(registry: Arc<dyn Registry>, options: ApiOptions) -> axum::Router 
         ids: RequestIds::new(registry.glance().node),
         pins: Pins::new(registry.glance().node),
         lists: ListCache::default(),
+        comebacks: Comebacks::new(),
+        watches_begun: AtomicU32::new(0),
         registry,
         options,
     });
-    conventions::around(routes::all(), api)
+    conventions::around(routes::all(api.clone()), api)
+}
+
+/// What a client is told whose connection is one too many, in HTTP/1: `overloaded`, and that it is
+/// closed. `limit`: how many are open. Each call tells the next one when to come back.
+pub fn too_many_connections(registry: Arc<dyn Registry>, limit: usize) -> impl Fn() -> Vec<u8> {
+    let comebacks = Comebacks::new();
+    move || conventions::too_many_connections(&*registry, limit, &comebacks)
 }
 
 /// What handlers share.
@@ -49,8 +63,11 @@ struct Api {
     registry: Arc<dyn Registry>,
     options: ApiOptions,
     lists: ListCache,
+    /// Wraps around.
+    watches_begun: AtomicU32,
     pins: Pins,
     ids: RequestIds,
+    comebacks: Comebacks,
 }
 
 /// The state as handlers take it.

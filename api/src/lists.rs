@@ -21,6 +21,7 @@ use crate::conventions::unix_ms;
 use crate::error::{ApiError, Invalid};
 use crate::extract::{Params, Reading};
 use crate::filter::Wanted;
+use crate::pace::Pace;
 use crate::registry::Consistency;
 use crate::wire::instance::InstanceView;
 
@@ -44,8 +45,9 @@ const CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
 const SEARCH_STEP: usize = 500;
 const SEARCH_STEP_TIME: Duration = Duration::from_millis(5);
 
-/// Time that one page of a search may take; beyond, the request is refused as `invalid-filter`.
-const SEARCH_TIME_MAX: Duration = Duration::from_secs(5);
+/// Time that one page of a search may take: a search for what is rare is given on in pages, however
+/// short. Clients give up after some seconds, and others wait for their turn.
+const SEARCH_TIME: Duration = Duration::from_secs(1);
 
 /// What a page is of. Two lists that differ here do not take each other's cursors.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -235,10 +237,11 @@ fn read_cursor(cursor: &str) -> Option<(String, u64, String)> {
 /// A line of a list of instances or shards.
 pub(crate) type Line<'a> = (&'a AppName, &'a InstanceId, &'a Arc<Instance>);
 
-/// Keys of the matching instances of one page, and whether there are more.
+/// Keys of the matching instances of one page, and after which instance to go on: there may be more
+/// behind it.
 pub(crate) struct Matches {
     pub keys: Vec<InstanceKey>,
-    pub more: bool,
+    pub go_on_after: Option<InstanceKey>,
 }
 
 impl Page {
@@ -246,26 +249,31 @@ impl Page {
         &self.version.catalog
     }
 
-    /// Collects one page of a search, in steps, letting others run in between.
+    /// Collects one page of a search, in steps, letting others run in between. It is not full if its
+    /// time was over before.
     pub async fn matches(&self, listed: &Listed, wanted: &Wanted) -> Result<Matches, ApiError> {
-        let started = Instant::now();
+        self.matches_within(SEARCH_TIME, listed, wanted).await
+    }
+
+    async fn matches_within(
+        &self,
+        time: Duration,
+        listed: &Listed,
+        wanted: &Wanted,
+    ) -> Result<Matches, ApiError> {
+        let mut pace = Pace::within(time);
         let mut after = self.after.as_deref().map(key_of_cursor).transpose()?;
         let mut keys = Vec::new();
         loop {
             let step = self.step(listed, wanted, after.as_ref(), &mut keys);
             if keys.len() > self.limit {
                 keys.truncate(self.limit);
-                return Ok(Matches { keys, more: true });
+                return Ok(Matches { go_on_after: keys.last().cloned(), keys });
             }
-            match step {
-                None => return Ok(Matches { keys, more: false }),
-                Some(_) if started.elapsed() > SEARCH_TIME_MAX => {
-                    let why = "takes too long over all instances; ask for one app, or simplify it";
-                    return Err(Invalid::new("filter", why).into());
-                }
-                Some(last) => after = Some(last),
+            if step.is_none() || pace.keep().await.is_err() {
+                return Ok(Matches { keys, go_on_after: step });
             }
-            tokio::task::yield_now().await;
+            after = step;
         }
     }
 
@@ -324,9 +332,8 @@ fn of_app<'a>(
     after: Option<&InstanceId>,
 ) -> impl Iterator<Item = Line<'a>> + use<'a> {
     use std::ops::Bound::{Excluded, Unbounded};
-    let from = after.map_or(Unbounded, |id| Excluded(id.clone()));
-    let range = app.instances.range::<_, InstanceId>((from, Unbounded));
-    range.map(move |(id, instance)| (name, id, instance))
+    let instances = app.instances.starting(after.map_or(Unbounded, Excluded));
+    instances.map(move |(id, instance)| (name, id, instance))
 }
 
 /// What stands in a cursor of instances: both lengths are free, so the app's comes first.
@@ -360,14 +367,19 @@ struct CachedList {
 }
 
 impl ListCache {
+    /// The lines of an app's list as they are kept, if they are.
+    pub fn known(&self, name: &AppName, app: &App) -> Option<Bytes> {
+        let cached = self.0.read();
+        let cached = cached.lists.get(name)?;
+        (cached.members_changed == app.record.members_changed).then(|| cached.encoded.clone())
+    }
+
     /// The lines of an app's list, with the bracket that opens them and without that which closes.
     pub fn encoded(&self, catalog: &Catalog, name: &AppName, app: &App) -> Bytes {
-        let changed = app.record.members_changed;
-        if let Some(cached) = self.0.read().lists.get(name)
-            && cached.members_changed == changed
-        {
-            return cached.encoded.clone();
+        if let Some(known) = self.known(name, app) {
+            return known;
         }
+        let changed = app.record.members_changed;
         let encoded = encode(catalog, name, app);
         self.keep(name, changed, encoded.clone());
         encoded
@@ -428,5 +440,59 @@ impl http_body::Body for TwoFrames {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.0.iter().map(|frame| frame.len() as u64).sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use roster_storage::catalog::At;
+    use roster_storage::command::{Command, Condition, Profile, Register, Stamp};
+
+    use super::*;
+
+    /// A page of a state with so many instances of one app.
+    fn page(instances: usize, limit: usize) -> Page {
+        let mut version = Version::default();
+        for n in 0..instances {
+            let register = Register {
+                key: InstanceKey::new(app(), format!("i{n:04}").parse().expect("an id")),
+                profile: Profile { weight: 1, ..Profile::default() },
+                session: None,
+                ttl_ms: None,
+                takeover: false,
+                create_app: Some(0),
+                condition: Condition::Any,
+            };
+            let revision = Revision(n as u64 + 1);
+            let at = At { revision, term: 1, stamp: Stamp::default() };
+            version.catalog.apply(at, &Command::Register(register));
+        }
+        let (version, consistency) = (Arc::new(version), Consistency::Stale);
+        Page { version, consistency, limit, after: None, pin: None }
+    }
+
+    fn app() -> AppName {
+        "pay".parse().expect("a name")
+    }
+
+    #[tokio::test]
+    async fn a_search_whose_time_is_over_gives_a_short_page_and_goes_on_where_it_stopped() {
+        const INSTANCES: usize = 3 * SEARCH_STEP + 7;
+        let listed = Listed::new("instances", None);
+        let wanted = Wanted::new(Some("id.endsWith('7')"), None).expect("it is understood");
+        let mut page = page(INSTANCES, INSTANCES);
+        let whole = page.matches(&listed, &wanted).await.unwrap_or_else(|_| panic!("it is found"));
+        assert_eq!(whole.go_on_after, None);
+        let (mut found, mut pages) = (Vec::new(), 0);
+        loop {
+            let searched = page.matches_within(Duration::ZERO, &listed, &wanted).await;
+            let matches = searched.unwrap_or_else(|_| panic!("it is found"));
+            found.extend(matches.keys);
+            pages += 1;
+            let Some(last) = matches.go_on_after else { break };
+            page.after = Some(cursor_of_key(&last));
+        }
+        assert_eq!(found, whole.keys);
+        assert!(pages > 2, "{pages} pages were enough");
     }
 }

@@ -7,10 +7,10 @@ use tokio::task::yield_now;
 /// How long a computation goes on before it lets others run.
 const STEP: Duration = Duration::from_millis(5);
 
-/// How long one may take altogether.
+/// How long one may take altogether unless it says.
 const ALTOGETHER: Duration = Duration::from_secs(5);
 
-/// Beyond [`ALTOGETHER`].
+/// It took more than it may take altogether.
 pub(crate) struct TookTooLong;
 
 /// The time that a computation takes. One that waits for others is not charged for them: only its
@@ -18,23 +18,29 @@ pub(crate) struct TookTooLong;
 pub(crate) struct Pace {
     step: Instant,
     taken: Duration,
+    altogether: Duration,
 }
 
 impl Pace {
     pub fn new() -> Self {
-        Self { step: Instant::now(), taken: Duration::ZERO }
+        Self::within(ALTOGETHER)
+    }
+
+    /// May take so long altogether.
+    pub fn within(altogether: Duration) -> Self {
+        Self { step: Instant::now(), taken: Duration::ZERO, altogether }
     }
 
     /// To be called between small pieces of work.
     pub async fn keep(&mut self) -> Result<(), TookTooLong> {
         let step = self.step.elapsed();
+        if self.taken + step > self.altogether {
+            return Err(TookTooLong);
+        }
         if step < STEP {
             return Ok(());
         }
         self.taken += step;
-        if self.taken > ALTOGETHER {
-            return Err(TookTooLong);
-        }
         yield_now().await;
         self.step = Instant::now();
         Ok(())

@@ -92,6 +92,8 @@ pub(crate) fn changes_app(event: &Event) -> bool {
         | Event::WorkEnded { .. }
         | Event::ClaimPut { .. }
         | Event::ClaimEnded { .. }
+        | Event::AlarmPut { .. }
+        | Event::AlarmEnded { .. }
         | Event::SessionPut { .. }
         | Event::SessionEnded { .. } => true,
     }
@@ -284,6 +286,8 @@ pub(crate) fn changes_worker(event: &Event, set: &ShardSetName) -> bool {
         | Event::RingDeleted { .. }
         | Event::ClaimPut { .. }
         | Event::ClaimEnded { .. }
+        | Event::AlarmPut { .. }
+        | Event::AlarmEnded { .. }
         | Event::SessionPut { .. }
         | Event::SessionEnded { .. } => false,
     }

@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use roster_storage::command::{Command, Outcome, TooLarge};
 use roster_storage::events::{Change, Interest};
 use roster_storage::names::{AppName, Incarnation, InstanceKey, NodeId, Revision, SessionId};
 use roster_storage::version::Version;
+
+use crate::beats::{BeatsBody, BodyAnswer};
 
 /// A running node, leader or not. Every node answers every question.
 #[async_trait]
@@ -29,6 +32,10 @@ pub trait Registry: Send + Sync + 'static {
     /// Renews sessions. Answers are in the order of `beats`; each `Ok` was confirmed by the leader
     /// after it received the beat (invariant S4).
     async fn heartbeat(&self, beats: Vec<Beat>) -> Result<BeatAnswers, Unavailable>;
+
+    /// Renews whom the body of a `POST /v1/heartbeats` names, which only the leader reads. The
+    /// revision is that of [`BeatAnswers`].
+    async fn heartbeats(&self, body: BeatsBody) -> Result<(Revision, BodyAnswer), Unavailable>;
 
     /// What the leader knows of the sessions' last heartbeats, in order; `None` for sessions that
     /// it does not know.
@@ -55,14 +62,32 @@ pub trait Registry: Send + Sync + 'static {
     /// those kept was.
     async fn revision_at(&self, wall_ms: u64) -> Revision;
 
+    /// Does work that takes long where it holds nobody up, and returns when it is done. It ends at
+    /// its next pause when this is dropped. An error that promises that nothing was done means that
+    /// it was not begun.
+    async fn aside(&self, work: BoxFuture<'static, ()>, if_busy: IfBusy)
+    -> Result<(), Unavailable>;
+
     /// For the headers of every answer. Cheap.
     fn glance(&self) -> Glance;
 
     /// This node alone; works without a leader too.
     fn node(&self) -> NodeStatus;
 
+    /// By what this node, as leader, slows removals down.
+    fn brake_settings(&self) -> BrakeSettings;
+
     /// All nodes as this one sees them; asks the others, briefly.
     async fn cluster(&self) -> ClusterStatus;
+}
+
+/// What becomes of work that takes long while too much of it is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfBusy {
+    /// It waits a little if not many do, else it is [`Unavailable::Overloaded`].
+    Refuse,
+    /// It waits for its turn, since it is part of an answer that has begun.
+    Wait,
 }
 
 /// The changes that somebody follows, in order, each once and whole (invariant S10).
@@ -186,6 +211,7 @@ pub struct BeatAnswers {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Renewed {
     pub session: SessionId,
+    /// As the client is told it: lengthened by the pace that the leader knows of.
     pub ttl_ms: u64,
     /// Of the rings that the beat told adoptions of: the newest epoch that everyone has adopted, so
     /// that who gained keys by then may begin on them.
@@ -346,6 +372,42 @@ pub struct ClusterNodeAnswer {
     pub applied: u64,
     pub state_hash: u64,
     pub version: String,
+}
+
+/// When removals slow down since much falls silent at once, and how much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrakeSettings {
+    /// More than this share of all instances lost within a window slows all removals down.
+    pub share_percent: u64,
+    /// The same for the instances of one app.
+    pub app_share_percent: u64,
+    pub window_ms: u64,
+    /// Instances of one app that may be lost within a window without being too much.
+    pub exempt: u64,
+    /// After so long the last one that was slowed down is gone.
+    pub pace_ms: u64,
+    /// Instances removed in a second while nothing is slowed down, at most.
+    pub rate: u64,
+}
+
+impl BrakeSettings {
+    /// Instances of all apps together that may be lost within a window.
+    pub fn exempt_of_all(&self) -> u64 {
+        self.exempt * 3
+    }
+}
+
+impl Default for BrakeSettings {
+    fn default() -> Self {
+        Self {
+            share_percent: 25,
+            app_share_percent: 50,
+            window_ms: 60_000,
+            exempt: 10,
+            pace_ms: 15 * 60_000,
+            rate: 10_000,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -3,7 +3,9 @@
 //! A piece is made when the connection can take it, so a slow reader makes nothing pile up here.
 
 use std::collections::VecDeque;
+use std::mem::take;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -27,6 +29,11 @@ use crate::wire::event::{
 
 /// A watcher is told at least this often how far it is.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(8);
+
+/// Those that begin one after the other are told in periods that differ by this, in so many steps:
+/// else thousands that came back together would be told in the same moment for ever.
+const BOOKMARK_STEP: Duration = Duration::from_millis(50);
+const BOOKMARK_STEPS: u32 = 32;
 
 /// A piece of the body is given on when it is this large.
 const PIECE_BYTES: usize = 32 * 1024;
@@ -69,6 +76,8 @@ impl Asked {
             | Event::RingDeleted { .. }
             | Event::ClaimPut { .. }
             | Event::ClaimEnded { .. }
+            | Event::AlarmPut { .. }
+            | Event::AlarmEnded { .. }
             | Event::SessionPut { .. }
             | Event::SessionEnded { .. } => false,
         }
@@ -77,9 +86,10 @@ impl Asked {
 
 pub(crate) struct Watching {
     api: Arc<Api>,
-    asked: Asked,
+    asked: Arc<Asked>,
     frames: Frames,
     phase: Phase,
+    bookmark_every: Duration,
     bookmark_due: Instant,
 }
 
@@ -146,10 +156,11 @@ impl Watching {
                 }
             }
         };
-        Ok((
-            Self { api, asked, frames, phase, bookmark_due: Instant::now() + BOOKMARK_EVERY },
-            revision,
-        ))
+        let step = api.watches_begun.fetch_add(1, Ordering::Relaxed) % BOOKMARK_STEPS;
+        let bookmark_every = BOOKMARK_EVERY - BOOKMARK_STEP * step;
+        let bookmark_due = Instant::now() + bookmark_every;
+        let asked = Arc::new(asked);
+        Ok((Self { api, asked, frames, phase, bookmark_every, bookmark_due }, revision))
     }
 
     /// The next piece; `None` at the end.
@@ -157,16 +168,36 @@ impl Watching {
         while self.frames.is_empty() {
             match &mut self.phase {
                 Phase::Ended => return None,
-                Phase::Snapshot { version, place, .. } => {
-                    let done = stand(&self.asked, &version.catalog, place, &mut self.frames).await;
-                    if done {
-                        self.end_snapshot();
-                    }
-                }
+                Phase::Snapshot { .. } => self.go_on_with_snapshot().await,
                 Phase::Changes(_) => self.follow().await,
             }
         }
         Some(self.frames.take())
+    }
+
+    /// Writes the next piece aside: thousands may come for a snapshot at once.
+    async fn go_on_with_snapshot(&mut self) {
+        let Phase::Snapshot { version, place, .. } = &mut self.phase else { return };
+        let (asked, version, mut place) = (self.asked.clone(), version.clone(), take(place));
+        let mut frames = Frames::new(asked.format);
+        let written = self.api.aside_in_turn(async move {
+            let done = stand(&asked, &version.catalog, &mut place, &mut frames).await;
+            (done, place, frames)
+        });
+        match written.await {
+            Ok((true, _, frames)) => {
+                self.frames = frames;
+                self.end_snapshot();
+            }
+            Ok((false, now, frames)) => {
+                self.frames = frames;
+                if let Phase::Snapshot { place, .. } = &mut self.phase {
+                    *place = now;
+                }
+            }
+            // The stream breaks off before the end of the snapshot, which says that it is not whole.
+            Err(_) => self.phase = Phase::Ended,
+        }
     }
 
     fn end_snapshot(&mut self) {
@@ -216,7 +247,7 @@ impl Watching {
 
     fn bookmark(&mut self, revision: Revision) {
         self.frames.mark(&Mark::Bookmark(revision));
-        self.bookmark_due = Instant::now() + BOOKMARK_EVERY;
+        self.bookmark_due = Instant::now() + self.bookmark_every;
     }
 
     fn end(&mut self, mark: &Mark) {
@@ -308,9 +339,9 @@ fn instance_stands(
     let current = place.app.as_ref().and_then(|name| catalog.app_entry(name));
     let wanted = kinds.has(Kind::Instance) || kinds.has(Kind::Shard);
     let Some((name, app)) = current.filter(|_| wanted) else { return false };
-    let from = place.id.clone().map_or(Unbounded, Excluded);
+    let from = place.id.as_ref().map_or(Unbounded, Excluded);
     let next = match &asked.interest.id {
-        None => app.instances.range::<_, InstanceId>((from, Unbounded)).next(),
+        None => app.instances.starting(from).next(),
         Some(id) => app.instances.get_key_value(id.as_str()).filter(|_| place.id.is_none()),
     };
     let Some((id, instance)) = next else { return false };

@@ -52,6 +52,8 @@ pub struct Problem {
     pub code: String,
     pub detail: String,
     pub body: Value,
+    /// When the node said to come back.
+    pub retry_after: Option<Duration>,
 }
 
 impl Failed {
@@ -79,16 +81,24 @@ impl Failed {
             code: if e.is_timeout() { "no-answer" } else { "broken" }.into(),
             detail: format!("{e:?}"),
             body: Value::Null,
+            retry_after: None,
         };
         if e.is_connect() { Self::Nothing(problem) } else { Self::Unknown(problem) }
     }
 
-    fn answered(status: u16, text: &str) -> Self {
+    fn answered(status: u16, headers: &HeaderMap, text: &str) -> Self {
         let body: Value = serde_json::from_str(text).unwrap_or(Value::Null);
         let word = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
         let nothing = body["outcome"] == "none" || (400..500).contains(&status);
         let detail = if body.is_null() { text.to_owned() } else { word("detail") };
-        let problem = Problem { status: Some(status), code: word("code"), detail, body };
+        let retry_after = header(headers, "retry-after").and_then(|seconds| seconds.parse().ok());
+        let problem = Problem {
+            status: Some(status),
+            code: word("code"),
+            detail,
+            body,
+            retry_after: retry_after.map(Duration::from_secs),
+        };
         if nothing { Self::Nothing(problem) } else { Self::Unknown(problem) }
     }
 }
@@ -204,8 +214,9 @@ impl At<'_> {
             return Ok(response);
         }
         let status = response.status().as_u16();
+        let headers = response.headers().clone();
         let text = response.text().await.map_err(|e| Failed::without_answer(&e))?;
-        Err(Failed::answered(status, &text))
+        Err(Failed::answered(status, &headers, &text))
     }
 
     async fn answer(response: Response) -> Said {
@@ -213,7 +224,7 @@ impl At<'_> {
         let headers = response.headers().clone();
         let text = response.text().await.map_err(|e| Failed::without_answer(&e))?;
         if !status.is_success() {
-            return Err(Failed::answered(status.as_u16(), &text));
+            return Err(Failed::answered(status.as_u16(), &headers, &text));
         }
         Ok(Answer {
             status: status.as_u16(),

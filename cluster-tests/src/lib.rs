@@ -4,7 +4,7 @@
 //! [`history`] remembers what was acknowledged and checks that the cluster kept it, [`churn`] makes
 //! changes of every kind, [`watch`] listens to them and checks that all tell the same, [`rings`] holds
 //! what is told of rings to one assignment per epoch, [`sets`] reads shard sets, [`faults`]
-//! breaks files and disks, [`wait`] waits for conditions. Workers of shard sets are programs of their
+//! breaks files and disks, [`fleet`] is thousands of sessions that beat, each on its own schedule, [`wait`] waits for conditions. Workers of shard sets are programs of their
 //! own (`bin/shard-worker.rs`), and so are those that hold a lock of the cluster (`bin/lock-holder.rs`):
 //! [`workers`] starts, kills and freezes them, [`locks`] is how two that are at
 //! work on one shard meet, [`ledger`] holds what they wrote down against each other. [`latches`] claims locks and elections. The scenarios
@@ -17,6 +17,7 @@ pub mod churn;
 pub mod client;
 pub mod cluster;
 pub mod faults;
+pub mod fleet;
 pub mod history;
 pub mod latches;
 pub mod ledger;

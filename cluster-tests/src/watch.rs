@@ -144,6 +144,7 @@ impl Stream {
                 code: "no-answer".into(),
                 detail: format!("no stream began within {BEGINS_WITHIN:?}"),
                 body: Value::Null,
+                retry_after: None,
             })),
         }
     }

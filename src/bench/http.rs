@@ -2,8 +2,9 @@
 //! and not itself.
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -56,16 +57,69 @@ impl Connection {
         content_type: &str,
         body: Bytes,
     ) -> Result<Answer, String> {
-        let told = |e: &dyn std::fmt::Display| format!("http://{}{path}: {e}", self.host);
-        let mut request = Request::builder().method(method).uri(path).header("host", &self.host);
-        if !content_type.is_empty() {
-            request = request.header("content-type", content_type);
-        }
-        let request = request.body(Full::new(body)).map_err(|e| told(&e))?;
-        self.sender.ready().await.map_err(|e| told(&e))?;
-        let response = self.sender.send_request(request).await.map_err(|e| told(&e))?;
+        let response = self.begin(method, path, &[("content-type", content_type)], body).await?;
         let status = response.status();
-        let body = response.into_body().collect().await.map_err(|e| told(&e))?.to_bytes();
-        Ok(Answer { status, body })
+        let body = response.into_body().collect().await.map_err(|e| self.told(path, &e))?;
+        Ok(Answer { status, body: body.to_bytes() })
+    }
+
+    /// Sends a request whose answer goes on: the connection is for that alone from now on.
+    pub async fn follow(
+        mut self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Bytes,
+    ) -> Result<Lines, String> {
+        let headers = [("content-type", content_type), ("accept", "application/x-ndjson")];
+        let response = self.begin(method, path, &headers, body).await?;
+        let status = response.status();
+        let lines = Lines { body: response.into_body(), read: Vec::new(), _connection: self };
+        if status.is_success() { Ok(lines) } else { Err(format!("{path}: {status}")) }
+    }
+
+    async fn begin(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Response<Incoming>, String> {
+        let mut request = Request::builder().method(method).uri(path).header("host", &self.host);
+        for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body)).map_err(|e| self.told(path, &e))?;
+        self.sender.ready().await.map_err(|e| self.told(path, &e))?;
+        self.sender.send_request(request).await.map_err(|e| self.told(path, &e))
+    }
+
+    fn told(&self, path: &str, e: &dyn std::fmt::Display) -> String {
+        format!("http://{}{path}: {e}", self.host)
+    }
+}
+
+/// An answer that goes on, read line by line.
+pub struct Lines {
+    body: Incoming,
+    read: Vec<u8>,
+    /// What is followed ends with it.
+    _connection: Connection,
+}
+
+impl Lines {
+    /// The next line without its end; an error when there is none any more.
+    pub async fn next(&mut self) -> Result<String, String> {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.read.drain(..=end).collect();
+                return Ok(String::from_utf8_lossy(&line).trim_end().to_owned());
+            }
+            let frame = self.body.frame().await.ok_or("the answer has ended")?;
+            let frame = frame.map_err(|e| e.to_string())?;
+            if let Ok(data) = frame.into_data() {
+                self.read.extend_from_slice(&data);
+            }
+        }
     }
 }

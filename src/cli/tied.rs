@@ -43,14 +43,11 @@ impl RunFor {
     pub fn run(self) -> ExitCode {
         #[cfg(target_os = "linux")]
         if let Err(e) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
-            return fail(
-                FAILED,
-                &format!("cannot be tied to the process that holds the lock: {e}"),
-            );
+            return fail(FAILED, &format!("cannot be tied to the process that started it: {e}"));
         }
         // It may have ended before the order was given.
         if getppid().map(pid_number) != Some(self.parent) {
-            return fail(FAILED, &"the process that holds the lock is gone");
+            return fail(FAILED, &"the process that started it is gone");
         }
         let [program, arguments @ ..] = &self.command[..] else { return ExitCode::from(USAGE) };
         let e = std::process::Command::new(program).args(arguments).exec();
@@ -64,7 +61,7 @@ fn pid_number(pid: Pid) -> u32 {
 
 /// The command, which is killed when the thread ends that starts it. That must be the main thread: it
 /// ends with the process, others may end before.
-pub(super) fn tied(command: &[OsString]) -> io::Result<Command> {
+pub(crate) fn tied(command: &[OsString]) -> io::Result<Command> {
     let mut tied = this_program()?;
     tied.args(["run-for", &std::process::id().to_string(), "--"]).args(command);
     Ok(tied)

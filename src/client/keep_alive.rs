@@ -12,22 +12,17 @@ use super::error::{Error, Outcome};
 use super::instance::{Registered, Registration, Renewed};
 use super::lease::{Heard, Lease, Moment};
 use super::patience::Limits;
+use super::rhythm::Rhythm;
 use super::{Client, Options};
-
-/// Heartbeats are not sent more often than this, whatever a node says.
-pub(super) const HEARTBEAT_EVERY_MIN: Duration = Duration::from_millis(10);
-
-/// A heartbeat that nobody answered is followed by the next one after this part of the usual time, as
-/// long as that may still come in time...
-const PARTS_UNTIL_NEXT_TRY: u32 = 10;
-
-/// ...and at the latest after this: an outage that ends is noticed at once, whatever the TTL.
-const NEXT_TRY_MAX: Duration = Duration::from_secs(1);
 
 /// While an epoch that this instance has adopted is not settled, heartbeats are sent so often: each
 /// answer may be the one that says that it is. But not for longer than somebody who died may be
 /// waited for: who lives and adopts nothing may never do so.
 const UNSETTLED_EVERY: Duration = Duration::from_millis(200);
+
+/// An instance that the cluster does not know any more is registered again within this, and within
+/// the time between two heartbeats: those who were lost together do not come back at one moment.
+const AGAIN_WITHIN: Duration = Duration::from_secs(1);
 
 /// What one node gets to answer a heartbeat, at most.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -107,13 +102,14 @@ impl Client {
         let keeper = Keeper {
             client: self.clone(),
             again: Registration { takeover: false, ..registration },
-            registered,
             unclear_until: None,
             tell,
             hear,
             adopted: to_adopt,
             adopted_at: None,
-            failed: false,
+            rhythm: Rhythm::new(registered.heartbeat_every),
+            gone: false,
+            registered,
             stop: stop.clone(),
         };
         let task = AbortOnDropHandle::new(tokio::spawn(keeper.run()));
@@ -190,15 +186,6 @@ pub(super) fn heartbeat_limits(every: Duration, options: &Options) -> Limits {
     Limits { share: each, each, all: every }
 }
 
-/// How long to wait for the next heartbeat, of which nodes want one `every` so often: a little less,
-/// so that many that began together spread out. After one that nobody answered (`failed`) soon, while
-/// what it keeps is still safe: a whole interval later may be too late.
-pub(super) fn until_next_beat(every: Duration, failed: bool, lease: &Heard) -> Duration {
-    let in_time = failed && lease.safe_until > Moment::now();
-    let most = if in_time { (every / PARTS_UNTIL_NEXT_TRY).min(NEXT_TRY_MAX) } else { every };
-    most.max(HEARTBEAT_EVERY_MIN).mul_f64(0.9 + fastrand::f64() / 10.0)
-}
-
 /// Whether the cluster does not know the instance.
 fn is_gone(error: &Error) -> bool {
     ["unknown-instance", "unknown-app", "unknown-session"].contains(&error.code())
@@ -218,8 +205,9 @@ struct Keeper {
     /// The newest epoch of its app's ring that it has adopted, 0 if none.
     adopted: watch::Receiver<Revision>,
     adopted_at: Option<Instant>,
-    /// Nobody answered the last heartbeat.
-    failed: bool,
+    rhythm: Rhythm,
+    /// The cluster said that it does not know it.
+    gone: bool,
     stop: CancellationToken,
 }
 
@@ -227,13 +215,12 @@ impl Keeper {
     /// Gives the last registration back.
     async fn run(mut self) -> Registered {
         let why = loop {
-            let beat_at = Instant::now() + self.every();
+            let beat_at = Instant::now() + self.pause();
             tokio::select! {
                 () = self.stop.cancelled() => break Ended::Left,
                 () = sleep_until(beat_at) => {}
                 Ok(()) = self.adopted.changed() => self.adopted_at = Some(Instant::now()),
             }
-            self.failed = false;
             if let Err(why) = self.beat().await {
                 break why;
             }
@@ -245,22 +232,34 @@ impl Keeper {
         self.registered
     }
 
-    fn every(&self) -> Duration {
-        let waits = self.adopted_at.is_some_and(|at| {
+    /// How long to wait until the next heartbeat, or registration, is sent.
+    fn pause(&self) -> Duration {
+        let chance = fastrand::f64();
+        let pause = self.rhythm.pause(self.hear.borrow().safe_for(), chance);
+        if self.rhythm.is_failing() {
+            return pause;
+        }
+        match (self.gone, self.waits_for_others()) {
+            (true, _) => self.rhythm.every().min(AGAIN_WITHIN).mul_f64(chance),
+            (false, true) => pause.min(UNSETTLED_EVERY),
+            (false, false) => pause,
+        }
+    }
+
+    /// Whether an adopted epoch may yet be settled.
+    fn waits_for_others(&self) -> bool {
+        self.adopted_at.is_some_and(|at| {
             at.elapsed() < self.registered.ttl * TTLS_UNTIL_GONE
                 && *self.adopted.borrow() > self.hear.borrow().settled
-        });
-        let most = if waits { UNSETTLED_EVERY } else { Duration::MAX };
-        let every = self.registered.heartbeat_every.min(most);
-        until_next_beat(every, self.failed, &self.hear.borrow())
+        })
     }
 
     /// One heartbeat, and what follows from its answer.
     async fn beat(&mut self) -> Result<(), Ended> {
-        if self.unclear_until.is_some() {
+        if self.gone || self.unclear_until.is_some() {
             return self.register_again().await;
         }
-        let limits = heartbeat_limits(self.registered.heartbeat_every, &self.client.options);
+        let limits = heartbeat_limits(self.rhythm.every(), &self.client.options);
         let adopted = *self.adopted.borrow_and_update();
         let sent = Moment::now();
         match self.client.heartbeat(&self.registered, adopted, limits).await {
@@ -270,7 +269,8 @@ impl Keeper {
             }
             Err(error) if is_gone(&error) => {
                 self.lost();
-                self.register_again().await
+                self.gone = true;
+                Ok(())
             }
             Err(error) => self.not_renewed(error),
         }
@@ -282,7 +282,9 @@ impl Keeper {
         let settled = renewed.settled.get(app).copied().unwrap_or_default();
         let settled = settled.max(self.hear.borrow().settled);
         self.hear.send_replace(Heard { settled, ..Heard::new(*incarnation, sent, renewed.ttl) });
+        self.registered.ttl = renewed.ttl;
         self.registered.heartbeat_every = renewed.heartbeat_every;
+        self.rhythm.answered(renewed.heartbeat_every, sent.elapsed());
         self.tell_alive();
     }
 
@@ -297,8 +299,10 @@ impl Keeper {
         match self.client.register_if_absent(app, id, &self.again).await {
             Ok(registered) => {
                 self.hear.send_replace(Heard::new(registered.incarnation, sent, registered.ttl));
+                self.rhythm = Rhythm::new(registered.heartbeat_every);
                 self.registered = registered;
                 self.unclear_until = None;
+                self.gone = false;
                 self.tell_alive();
                 Ok(())
             }
@@ -336,7 +340,7 @@ impl Keeper {
     }
 
     fn unheard(&mut self, error: Error) {
-        self.failed = true;
+        self.rhythm.failed(error.retry_after());
         let registered = self.registered.clone();
         self.tell.send_replace(Status::Unheard { registered, why: error });
     }

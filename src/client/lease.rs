@@ -32,6 +32,10 @@ const CLOCK: ClockId = ClockId::Monotonic;
 pub(super) struct Moment(Duration);
 
 impl Moment {
+    pub fn elapsed(self) -> Duration {
+        Self::now().0.saturating_sub(self.0)
+    }
+
     pub fn now() -> Self {
         let Timespec { tv_sec, tv_nsec } = clock_gettime(CLOCK);
         // The clock begins at 0 and its parts of a second are below one.
@@ -59,6 +63,11 @@ impl Heard {
         let margin = ttl / MARGIN_PARTS;
         let safe_until = Moment(sent.0.saturating_add(ttl - margin));
         Self { life, safe_until, margin, settled: Revision(0) }
+    }
+
+    /// How much longer it is safe if nothing more is heard.
+    pub fn safe_for(&self) -> Duration {
+        self.safe_until.0.saturating_sub(Moment::now().0)
     }
 }
 

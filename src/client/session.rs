@@ -15,8 +15,9 @@ use super::Client;
 use super::call::{Call, path};
 use super::error::{Error, Outcome};
 use super::instance::{Renewed, span};
-use super::keep_alive::{heartbeat_limits, until_next_beat};
+use super::keep_alive::heartbeat_limits;
 use super::lease::{Heard, Lease, Moment};
+use super::rhythm::Rhythm;
 
 /// Who is stopped closes its session, but waits no longer for it: the TTL is there for the rest.
 const CLOSING_MAX: Duration = Duration::from_secs(2);
@@ -99,7 +100,7 @@ impl Client {
         let ended = Arc::new(OnceLock::new());
         let keeper = Keeper {
             client: self.clone(),
-            every: opened.heartbeat_every,
+            rhythm: Rhythm::new(opened.heartbeat_every),
             session: opened.session,
             life,
             hear,
@@ -193,25 +194,23 @@ struct Keeper {
     client: Client,
     session: String,
     life: Incarnation,
-    every: Duration,
+    rhythm: Rhythm,
     hear: watch::Sender<Heard>,
     ended: Arc<OnceLock<Error>>,
 }
 
 impl Keeper {
     async fn run(mut self) {
-        let mut failed = false;
         loop {
-            let pause = until_next_beat(self.every, failed, &self.hear.borrow());
-            sleep(pause).await;
+            let safe_for = self.hear.borrow().safe_for();
+            sleep(self.rhythm.pause(safe_for, fastrand::f64())).await;
             let sent = Moment::now();
             match self.beat().await {
                 Ok(Renewed { ttl, heartbeat_every, .. }) => {
-                    failed = false;
-                    self.every = heartbeat_every;
+                    self.rhythm.answered(heartbeat_every, sent.elapsed());
                     self.hear.send_replace(Heard::new(self.life, sent, ttl));
                 }
-                Err(error) if error.is_retryable() => failed = true,
+                Err(error) if error.is_retryable() => self.rhythm.failed(error.retry_after()),
                 // It has ended, or the cluster does not take it any more.
                 Err(error) => {
                     // Told once, and before the end.
@@ -225,7 +224,7 @@ impl Keeper {
 
     async fn beat(&self) -> Result<Renewed, Error> {
         let path = path(&["v1", "sessions", &self.session, "heartbeat"])?;
-        let limits = heartbeat_limits(self.every, &self.client.options);
+        let limits = heartbeat_limits(self.rhythm.every(), &self.client.options);
         self.client.send(Call::put(path).within(limits)).await?.json()
     }
 }

@@ -93,7 +93,9 @@ impl Adoptions {
                 | Event::WorkPut { .. }
                 | Event::WorkEnded { .. }
                 | Event::ClaimPut { .. }
-                | Event::ClaimEnded { .. } => {}
+                | Event::ClaimEnded { .. }
+                | Event::AlarmPut { .. }
+                | Event::AlarmEnded { .. } => {}
             }
         }
     }

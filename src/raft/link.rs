@@ -15,8 +15,10 @@ use roster_storage::raft_types::PeerNode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::refusals::Refusals;
 use super::rpc::header;
@@ -44,6 +46,9 @@ pub enum CallError {
     /// The peer got the request and refused it as a whole: it did nothing.
     #[error("{0}")]
     Refused(String),
+    /// The peer is of a version that does not know such a call: it did nothing.
+    #[error("{0} does not know this call: it runs an earlier version")]
+    Unknown(String),
     /// The connection broke, or no answer came in time: it may have been carried out.
     #[error("no answer from {0}")]
     Unanswered(String),
@@ -79,14 +84,24 @@ pub struct Link {
     pub target: NodeId,
     node: PeerNode,
     badge: Arc<Badge>,
+    /// Where it is served, whoever opens it: the threads on which this was made.
+    threads: Handle,
     connection: Mutex<Option<SendRequest<Body>>>,
     /// Counts the connections that ended, for who wants to know at once.
     ended: watch::Sender<u64>,
 }
 
 impl Link {
+    /// Its connections are served by the threads on which this is called.
     pub fn new(target: NodeId, node: PeerNode, badge: Arc<Badge>) -> Self {
-        Self { target, node, badge, connection: Mutex::default(), ended: watch::Sender::new(0) }
+        Self {
+            target,
+            node,
+            badge,
+            threads: Handle::current(),
+            connection: Mutex::default(),
+            ended: watch::Sender::new(0),
+        }
     }
 
     pub fn node(&self) -> &PeerNode {
@@ -112,7 +127,17 @@ impl Link {
     ) -> Result<A, CallError> {
         let bytes = rmp_serde::to_vec_named(question)
             .map_err(|e| CallError::Refused(format!("cannot encode the question: {e}")))?;
-        let body = Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed();
+        self.call_encoded(path, bytes.into(), limit).await
+    }
+
+    /// As [`Link::call`], with a question that is msgpack already.
+    pub async fn call_encoded<A: DeserializeOwned>(
+        &self,
+        path: &str,
+        question: Bytes,
+        limit: Duration,
+    ) -> Result<A, CallError> {
+        let body = Full::new(question).map_err(|never| match never {}).boxed();
         let answer = self.send(path, body, limit).await?;
         rmp_serde::from_slice(&answer).map_err(|e| {
             CallError::Unanswered(format!("{self}: its answer to {path} is not readable: {e}"))
@@ -154,6 +179,9 @@ impl Link {
         if status == StatusCode::FORBIDDEN {
             self.badge.refusals.note(format!("{self} refuses this node: {why}"));
         }
+        if status == StatusCode::NOT_FOUND {
+            return CallError::Unknown(self.to_string());
+        }
         match nothing_was_done(status) {
             true => CallError::Refused(format!("{self}: {why}")),
             false => CallError::Unanswered(format!("{self}, only {status}: {why}")),
@@ -183,28 +211,35 @@ impl Link {
     }
 
     async fn open(&self) -> Result<SendRequest<Body>, CallError> {
-        let not_sent = |e: &dyn std::fmt::Display| CallError::NotSent(format!("{self}: {e}"));
-        let stream = TcpStream::connect(&self.node.peer).await.map_err(|e| not_sent(&e))?;
-        stream.set_nodelay(true).map_err(|e| not_sent(&e))?;
-        let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(KEEP_ALIVE_EVERY)
-            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(4 << 20)
-            .initial_connection_window_size(8 << 20)
-            .max_frame_size(256 << 10)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| not_sent(&e))?;
-        let ended = self.ended.clone();
-        tokio::spawn(async move {
-            // How it ended is told by the calls that were under way.
-            drop(connection.await);
-            ended.send_modify(|count| *count += 1);
-        });
-        Ok(sender)
+        let opening = open(self.node.peer.clone(), self.ended.clone());
+        // Given up with the one who waits for it.
+        let opened = AbortOnDropHandle::new(self.threads.spawn(opening)).await;
+        let opened = opened.map_err(|e| e.to_string()).flatten();
+        opened.map_err(|e| CallError::NotSent(format!("{self}: {e}")))
     }
+}
+
+/// Opens a connection and serves it until it ends, which is counted.
+async fn open(peer: String, ended: watch::Sender<u64>) -> Result<SendRequest<Body>, String> {
+    let stream = TcpStream::connect(peer).await.map_err(|e| e.to_string())?;
+    stream.set_nodelay(true).map_err(|e| e.to_string())?;
+    let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE_EVERY)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(8 << 20)
+        .max_frame_size(256 << 10)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| e.to_string())?;
+    tokio::spawn(async move {
+        // How it ended is told by the calls that were under way.
+        drop(connection.await);
+        ended.send_modify(|count| *count += 1);
+    });
+    Ok(sender)
 }
 
 /// A peer that refuses a call says so with one of these. Any other failure may come after the call
@@ -234,12 +269,13 @@ mod tests {
 
     /// How a call fails that the peer answers with `status`.
     async fn failure(status: StatusCode, refusals: Arc<Refusals>) -> CallError {
-        let listener = bind("--peer-listen", ([127, 0, 0, 1], 0).into()).await.expect("a port");
+        let (any_port, here) = (([127, 0, 0, 1], 0).into(), Handle::current());
+        let listener = bind("--peer-listen", any_port, &here).await.expect("a port");
         let peer = listener.local_addr().expect("its address").to_string();
         let router = Router::new().route("/call", post(async move || (status, "because")));
         let stop = CancellationToken::new();
         let _stopped = stop.clone().drop_guard();
-        tokio::spawn(serve(listener, router, stop));
+        tokio::spawn(serve(listener, router, None, stop));
         let folder = tempfile::tempdir().expect("a folder");
         let identity = DataDir::open(folder.path()).expect("opens").identity(1).expect("is made");
         let badge = Badge::new(watch::Sender::new(identity).subscribe(), refusals);

@@ -104,7 +104,7 @@ impl Client {
         limit: Duration,
     ) -> Result<A, RPCError<TypeConfig>> {
         self.link.call(path, question, limit).await.map_err(|e| match e {
-            CallError::NotSent(_) | CallError::Refused(_) => {
+            CallError::NotSent(_) | CallError::Refused(_) | CallError::Unknown(_) => {
                 tracing::debug!(peer = %self.link, ?action, "not sent: {e}");
                 RPCError::Unreachable(Unreachable::new(&e))
             }
@@ -202,7 +202,9 @@ impl Client {
         let answer = answer.map_err(|e| {
             tracing::warn!(peer = %self.link, "the checkpoint did not arrive: {e}");
             match e {
-                CallError::NotSent(_) | CallError::Refused(_) => unreachable(&e),
+                CallError::NotSent(_) | CallError::Refused(_) | CallError::Unknown(_) => {
+                    unreachable(&e)
+                }
                 CallError::Unanswered(_) => StreamingError::Timeout(Timeout {
                     action: RPCTypes::InstallSnapshot,
                     id: 0,

@@ -16,6 +16,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures::StreamExt;
 use openraft::storage::Snapshot;
 use roster_storage::disk::{CHECKPOINTS_DIR, Incoming};
+use roster_storage::names::NodeId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
@@ -52,6 +53,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route(path::PROPOSE, post(propose))
         .route(path::READ_INDEX, post(read_index))
         .route(path::HEARTBEATS, post(heartbeats))
+        .route(path::BEATS, post(beats))
         .route(path::LAST_HEARD, post(last_heard))
         .layer(middleware::from_fn_with_state(peer.clone(), members_only));
     Router::new()
@@ -126,6 +128,11 @@ impl<'a> Caller<'a> {
             from_disk: text(header::FROM_DISK),
             to_disk: text(header::TO_DISK),
         }
+    }
+
+    /// `Err` says that it does not tell.
+    pub fn node(&self) -> Result<NodeId, String> {
+        self.from.parse().map_err(|_| "the caller has no node id".into())
     }
 }
 
@@ -243,9 +250,17 @@ async fn read_index(State(peer): State<Peer>) -> Answer {
     render(&peer.running()?.leading.read_index().await)
 }
 
-async fn heartbeats(State(peer): State<Peer>, body: Bytes) -> Answer {
+async fn heartbeats(State(peer): State<Peer>, headers: HeaderMap, body: Bytes) -> Answer {
+    let via = Caller::of(&headers).node().map_err(not_serving)?;
     let question: super::rpc::Heartbeats = parse(&body)?;
-    render(&peer.running()?.leading.heartbeats(&question.beats).await)
+    render(&peer.running()?.leading.heartbeats(&question.beats, via).await)
+}
+
+async fn beats(State(peer): State<Peer>, headers: HeaderMap, body: Bytes) -> Answer {
+    let via = Caller::of(&headers).node().map_err(not_serving)?;
+    let question: Vec<super::rpc::BeatsAsked> = parse(&body)?;
+    let answer = peer.running()?.leading.beats(&question, via).await;
+    rmp_serde::to_vec(&answer).map(Bytes::from).map_err(fatal)
 }
 
 async fn last_heard(State(peer): State<Peer>, body: Bytes) -> Answer {

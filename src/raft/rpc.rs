@@ -6,13 +6,15 @@
 
 use std::collections::BTreeMap;
 
-use roster_api::registry::{Beat, BeatAnswers, ClusterNodeAnswer, Heard};
+use roster_api::beats::{BeatsBody, BodyAnswer};
+use roster_api::registry::{Beat, BeatAnswers, BeatRefused, ClusterNodeAnswer, Heard, Renewed};
 use roster_storage::command::{EncodedCommand, Outcome};
-use roster_storage::names::{NodeId, SessionId};
+use roster_storage::names::{NodeId, Revision, SessionId};
 use roster_storage::raft_types::{LogId, PeerNode, SnapshotMeta, Vote};
 use serde::{Deserialize, Serialize};
 
 use crate::config::ClusterList;
+use crate::leases::pacer::CallsSoFar;
 
 /// Paths of the peer port.
 pub mod path {
@@ -27,7 +29,9 @@ pub mod path {
     pub const STATUS: &str = "/peer/status";
     pub const PROPOSE: &str = "/leader/propose";
     pub const READ_INDEX: &str = "/leader/read-index";
+    /// As nodes sent them before [`BEATS`].
     pub const HEARTBEATS: &str = "/leader/heartbeats";
+    pub const BEATS: &str = "/leader/beats";
     pub const LAST_HEARD: &str = "/leader/last-heard";
 }
 
@@ -123,6 +127,30 @@ pub enum HeartbeatsAnswer {
     NotLeader(String),
 }
 
+/// Heartbeats that reached one node together. Encoded without field names, since there are many:
+/// what is added to one must come last, with a default.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum BeatsAsked {
+    One(Beat),
+    Many(Vec<Beat>),
+    Body(BeatsBody),
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum BeatsAnswer {
+    /// Of the revision that [`BeatAnswers`] tells of.
+    Confirmed(Revision, Vec<BeatsTold>),
+    NotLeader(String),
+}
+
+/// The answer to one [`BeatsAsked`], of the same kind.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum BeatsTold {
+    One(Result<Renewed, BeatRefused>),
+    Many(Vec<Result<Renewed, BeatRefused>>),
+    Body(BodyAnswer),
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LastHeard {
     pub sessions: Vec<SessionId>,
@@ -141,6 +169,9 @@ pub struct StatusAnswer {
     pub can_lead: bool,
     /// Told by the leader only.
     pub heartbeats_per_second: Option<u64>,
+    /// The heartbeat calls that clients made to it; an older version does not tell.
+    #[serde(default)]
+    pub heartbeat_calls: Option<CallsSoFar>,
 }
 
 /// Goes ahead of a checkpoint's bytes, with its own length in four bytes before it.

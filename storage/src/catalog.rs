@@ -5,9 +5,9 @@
 //! place and the command: no clock, no randomness, no map whose order differs between processes.
 
 mod apps;
+mod brakes;
 mod builder;
 mod documents;
-mod filling;
 mod instances;
 mod latches;
 mod records;
@@ -25,12 +25,14 @@ use imbl::{OrdMap, OrdSet, Vector};
 
 pub use builder::{CatalogBuilder, Counted};
 pub use records::{
-    App, AppRecord, Clock, Document, Instance, Kept, Override, Record, Rules, Session, ShardSet,
-    ShardSetRecord, State, StateHash, recomputed_hash,
+    App, AppRecord, Clock, Document, Instance, Kept, Override, Record, Rules, Session, SessionName,
+    ShardSet, ShardSetRecord, State, StateHash, recomputed_hash,
 };
 pub use store::Inconsistent;
 
+use crate::brake::{Brake, BrakeOverride, Pace, Scope};
 use crate::command::{Command, Outcome, Overridden, Refusal, Reply, Stamp};
+use crate::compact_map::CompactMap;
 use crate::events::Event;
 use crate::latch::{Claimant, Latch};
 use crate::limits::{DUE_PER_ENTRY_MAX, STATE_HASH_EVERY, STATE_HASHES_KEPT};
@@ -53,18 +55,22 @@ pub struct At {
 pub struct Catalog {
     clock: Clock,
     apps: OrdMap<AppName, Arc<App>>,
-    sessions: OrdMap<SessionId, Session>,
+    sessions: CompactMap<SessionId, Session>,
     overrides: OrdMap<InstanceKey, Override>,
     shard_sets: OrdMap<ShardSetName, Arc<ShardSet>>,
     latches: OrdMap<LatchKey, Arc<Latch>>,
     kept: OrdMap<(IdempotencyKey, u32), Arc<Kept>>,
+    brakes: OrdMap<Scope, Brake>,
+    brake_overrides: OrdMap<Scope, BrakeOverride>,
     /// Over the records in the maps above; the clock is added when it is asked for.
     hash: StateHash,
     /// (log index, state hash), oldest first.
     hash_marks: Vector<(u64, u64)>,
     // Derived from the maps above, rebuilt when a checkpoint is read.
     /// What hangs off each session.
-    held: OrdSet<(SessionId, InstanceKey)>,
+    held: CompactMap<(SessionId, InstanceKey), ()>,
+    /// Sessions that are suspect.
+    suspects: OrdSet<SessionId>,
     /// Which claim of a latch is whose.
     claims: OrdMap<(Claimant, LatchKey), Revision>,
     /// What ends by itself, by the moment of cluster time at which it does.
@@ -100,6 +106,9 @@ enum Due {
     Override(InstanceKey),
     EmptyApp(AppName),
     Scaling(ShardSetName),
+    BrakeOverride(Scope),
+    /// Deadlines are judged by what is told from then on.
+    Pace,
 }
 
 /// A refused command changes nothing and emits nothing of its own; what fell due by its time did.
@@ -146,6 +155,11 @@ impl Catalog {
             Command::Batch(c) => Ok(Reply::Batch(self.batch(at, &c.items, events))),
             Command::Expire(c) => Ok(self.expire(at, c, events)),
             Command::Tick => Ok(Reply::Done),
+            Command::Suspect(c) => Ok(self.suspect(at, c, events)),
+            Command::Brake(c) => Ok(self.set_brake(at, c, events)),
+            Command::OverrideBrake(c) => self.override_brake(at, c),
+            Command::ClearBrakeOverride(c) => Ok(self.clear_brake_override(&c.scope)),
+            Command::Pace(c) => Ok(self.set_pace(at, *c)),
         }
     }
 
@@ -175,6 +189,8 @@ impl Catalog {
                 Due::Override(key) => self.end_override(at, &key, events),
                 Due::EmptyApp(app) => self.end_empty_app(&app, events),
                 Due::Scaling(set) => self.touch_shard_set(&set),
+                Due::BrakeOverride(scope) => self.remove_brake_override(&scope),
+                Due::Pace => self.end_pace(),
             }
         }
     }
@@ -199,6 +215,11 @@ impl Catalog {
     /// When the next timed thing falls due, in cluster time.
     pub fn next_due_ms(&self) -> Option<u64> {
         self.due.get_min().map(|(when, _)| *when)
+    }
+
+    /// As [`Catalog::app`], by the text of its name, which need not be one.
+    pub fn app_named(&self, name: &str) -> Option<&Arc<App>> {
+        self.apps.get(name)
     }
 
     pub fn app(&self, app: &AppName) -> Option<&Arc<App>> {
@@ -247,10 +268,7 @@ impl Catalog {
 
     /// The instances that hang off a session, in order.
     pub fn held_by(&self, session: SessionId) -> impl Iterator<Item = &InstanceKey> {
-        self.held
-            .range((session, lowest_key())..)
-            .take_while(move |(s, _)| *s == session)
-            .map(|(_, key)| key)
+        self.held_from(session, lowest_key())
     }
 
     /// Those of one app that hang off a session, in order.
@@ -259,10 +277,45 @@ impl Catalog {
         session: SessionId,
         app: &'a AppName,
     ) -> impl Iterator<Item = &'a InstanceKey> + 'a {
-        self.held
-            .range((session, InstanceKey::new(app.clone(), lowest_id()))..)
-            .take_while(move |(s, key)| *s == session && key.app == *app)
-            .map(|(_, key)| key)
+        self.held_from(session, InstanceKey::new(app.clone(), lowest_id()))
+            .take_while(move |key| key.app == *app)
+    }
+
+    fn held_from(
+        &self,
+        session: SessionId,
+        from: InstanceKey,
+    ) -> impl Iterator<Item = &InstanceKey> {
+        let held = self.held.starting(std::ops::Bound::Included(&(session, from)));
+        held.map(|(held, ())| held).take_while(move |(s, _)| *s == session).map(|(_, key)| key)
+    }
+
+    /// Sessions that the leader does not hear and does not end yet, in order.
+    pub fn suspects(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.suspects.iter().copied()
+    }
+
+    pub fn suspect_count(&self) -> usize {
+        self.suspects.len()
+    }
+
+    /// The mass-loss brakes that are on.
+    pub fn brakes(&self) -> impl Iterator<Item = (&Scope, &Brake)> {
+        self.brakes.iter()
+    }
+
+    pub fn brake(&self, scope: &Scope) -> Option<&Brake> {
+        self.brakes.get(scope)
+    }
+
+    /// What operators decided about scopes.
+    pub fn brake_overrides(&self) -> impl Iterator<Item = (&Scope, &BrakeOverride)> {
+        self.brake_overrides.iter()
+    }
+
+    /// By how much TTLs are lengthened.
+    pub fn pace(&self) -> Pace {
+        self.clock.pace
     }
 
     /// An operator's word about an instance id, live or not.
@@ -286,29 +339,47 @@ impl Catalog {
 
     /// The state that clients see of an instance, live or not.
     pub fn state_of(&self, key: &InstanceKey) -> State {
-        self.overrides.get(key).into()
+        match self.overrides.get(key) {
+            Some(word) => word.state.into(),
+            None if self.is_suspect(key) => State::Suspect,
+            None => State::Up,
+        }
+    }
+
+    fn is_suspect(&self, key: &InstanceKey) -> bool {
+        let session = |live: &Arc<Instance>| self.suspects.contains(&live.session);
+        !self.suspects.is_empty() && self.instance(key).is_some_and(session)
     }
 
     /// How many of an app's live instances are in each state.
     pub fn counts(&self, name: &AppName) -> Counts {
-        let live = self.apps.get(name).map_or(0, |app| app.instances.len());
-        self.counted(live as u64, self.overrides_of(name))
+        let (live, suspects) =
+            self.apps.get(name).map_or((0, 0), |app| (app.instances.len() as u64, app.suspects));
+        self.counted(live, suspects, self.overrides_of(name))
     }
 
     /// Counts over all apps.
     pub fn total_counts(&self) -> Counts {
-        self.counted(self.instances, self.overrides.iter())
+        let suspects = match self.suspects.is_empty() {
+            true => 0,
+            false => self.apps.values().map(|app| app.suspects).sum(),
+        };
+        self.counted(self.instances, suspects, self.overrides.iter())
     }
 
-    /// All are up but those that live and have an override.
+    /// All are up or suspect but those that live and have an override.
     fn counted<'a>(
         &self,
         live: u64,
+        suspect: u64,
         overrides: impl Iterator<Item = (&'a InstanceKey, &'a Override)>,
     ) -> Counts {
-        let mut counts = Counts { up: live, ..Counts::default() };
-        for (_, word) in overrides.filter(|(key, _)| self.instance(key).is_some()) {
-            counts.up -= 1;
+        let mut counts = Counts { up: live - suspect, suspect, ..Counts::default() };
+        for (key, word) in overrides.filter(|(key, _)| self.instance(key).is_some()) {
+            match self.is_suspect(key) {
+                true => counts.suspect -= 1,
+                false => counts.up -= 1,
+            }
             match word.state {
                 Overridden::Draining => counts.draining += 1,
                 Overridden::Maintenance => counts.maintenance += 1,
@@ -322,6 +393,7 @@ impl Catalog {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub up: u64,
+    pub suspect: u64,
     pub draining: u64,
     pub maintenance: u64,
 }

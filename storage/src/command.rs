@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
+use crate::brake::{BrakeMode, Scope};
 use crate::latch::{Claim, Claimant, Mode};
 use crate::limits::{COMMAND_BYTES_MAX, DOCUMENT_BYTES_COUNTED_MIN};
 use crate::names::{
@@ -69,6 +70,16 @@ pub enum Command {
     Expire(Expire),
     /// Nothing but the passing of cluster time, for what falls due while nobody writes.
     Tick,
+    /// The leader marks sessions that it does not hear and does not end yet, or takes the mark from
+    /// those that it hears again.
+    Suspect(Suspect),
+    /// The leader begins or ends to slow removals down (invariant L4).
+    Brake(SetBrake),
+    /// An operator decides about a scope's removals.
+    OverrideBrake(OverrideBrake),
+    ClearBrakeOverride(ClearBrakeOverride),
+    /// The leader lengthens or shortens everybody's TTL and time between heartbeats.
+    Pace(SetPace),
 }
 
 impl Command {
@@ -99,7 +110,12 @@ impl Command {
             | Self::ClaimLatch(_)
             | Self::BreakLatch(_)
             | Self::Expire(_)
-            | Self::Tick => None,
+            | Self::Tick
+            | Self::Suspect(_)
+            | Self::Brake(_)
+            | Self::OverrideBrake(_)
+            | Self::ClearBrakeOverride(_)
+            | Self::Pace(_) => None,
         }
     }
 }
@@ -427,6 +443,77 @@ pub struct Expiry {
     pub silent_ms: u64,
 }
 
+/// What the leader of `term` found out about sessions that the brake keeps from being removed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Suspect {
+    /// Dropped by apply unless it is the term of the entry itself (invariant S5).
+    pub term: u64,
+    /// At most `SUSPICIONS_MAX`.
+    pub sessions: Vec<Suspicion>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Suspicion {
+    pub session: SessionId,
+    /// The last register or update that the leader saw; a later one is a sign of life.
+    pub touched: Revision,
+    /// Whether it is suspect from now on.
+    pub suspect: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SetBrake {
+    /// Dropped by apply unless it is the term of the entry itself.
+    pub term: u64,
+    pub scope: Scope,
+    pub change: BrakeChange,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BrakeChange {
+    /// It goes on, or is on already and tells newer numbers: so many are missing of so many.
+    On {
+        missing: u64,
+        of: u64,
+    },
+    Off {
+        because: BrakeEnd,
+    },
+}
+
+/// Why a brake goes off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BrakeEnd {
+    /// Those who were silent are heard again.
+    Recovered,
+    /// Those who were silent are gone.
+    Removed,
+    /// An operator said so.
+    Released,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OverrideBrake {
+    pub scope: Scope,
+    pub mode: BrakeMode,
+    pub reason: SmolStr,
+    /// Ends after so long, in milliseconds of cluster time.
+    pub expires_in_ms: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClearBrakeOverride {
+    pub scope: Scope,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SetPace {
+    /// Dropped by apply unless it is the term of the entry itself.
+    pub term: u64,
+    /// 100 to `STRETCH_PERCENT_MAX`.
+    pub percent: u32,
+}
+
 /// What apply made of a command: the same on every node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
@@ -499,6 +586,16 @@ pub enum Reply {
         ended: u64,
         dropped: u64,
     },
+    /// Sessions whose suspicion changed, and those that were dropped since they had moved on.
+    Suspected {
+        changed: u64,
+        dropped: u64,
+    },
+    /// A brake went on or off, or tells newer numbers.
+    BrakeSet,
+    BrakeOverridePut,
+    BrakeOverrideCleared,
+    PaceSet,
 }
 
 /// What became of a claim that was to be given up.
@@ -777,6 +874,11 @@ impl fmt::Display for Command {
             Self::Batch(c) => write!(f, "batch of {}", c.items.len()),
             Self::Expire(c) => write!(f, "expire {} sessions, term {}", c.sessions.len(), c.term),
             Self::Tick => f.write_str("tick"),
+            Self::Suspect(c) => write!(f, "suspect {} sessions, term {}", c.sessions.len(), c.term),
+            Self::Brake(c) => write!(f, "brake {:?} {:?}", c.scope, c.change),
+            Self::OverrideBrake(c) => write!(f, "override-brake {:?} {:?}", c.scope, c.mode),
+            Self::ClearBrakeOverride(c) => write!(f, "clear-brake-override {:?}", c.scope),
+            Self::Pace(c) => write!(f, "pace {} %", c.percent),
         }
     }
 }

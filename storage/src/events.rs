@@ -12,6 +12,7 @@ use smol_str::SmolStr;
 
 pub use log::{EventLog, EventLogLimits, Forgotten};
 
+use crate::brake::{Brake, Scope};
 use crate::catalog::{At, Document, Instance, Session, State};
 use crate::command::AppPolicy;
 use crate::latch::{Claim, Claimant};
@@ -20,6 +21,9 @@ use crate::names::{
     ShardId, ShardSetName,
 };
 use crate::ring::Ring;
+
+/// The id of the one alarm that there is: a brake that is on.
+pub const MASS_LOSS: &str = "mass-loss";
 
 /// Why something is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +50,10 @@ pub enum Reason {
     LetGo,
     /// Whoever waited for a latch did not want to wait any longer.
     GaveUp,
+    /// Of a brake: those who were silent are heard again.
+    Recovered,
+    /// Of a brake: those who were silent are gone.
+    Removed,
 }
 
 impl Reason {
@@ -58,6 +66,8 @@ impl Reason {
             Self::Operator => "operator",
             Self::Released | Self::LetGo | Self::GaveUp => "released",
             Self::WorkerGone => "worker-gone",
+            Self::Recovered => "recovered",
+            Self::Removed => "removed",
         }
     }
 
@@ -78,6 +88,8 @@ impl Reason {
             Self::WorkerGone => "its worker is gone".into(),
             Self::LetGo => "let go by its holder".into(),
             Self::GaveUp => "did not wait any longer".into(),
+            Self::Recovered => "who was silent is heard again".into(),
+            Self::Removed => "who was silent is gone".into(),
         }
     }
 }
@@ -198,6 +210,17 @@ pub enum Event {
         claim: Arc<Claim>,
         reason: Reason,
     },
+    /// The mass-loss brake of a scope is on, or tells newer numbers.
+    AlarmPut {
+        scope: Scope,
+        brake: Brake,
+    },
+    AlarmEnded {
+        scope: Scope,
+        /// As it was last.
+        brake: Brake,
+        reason: Reason,
+    },
 }
 
 /// Who held a shard of a set when it was deleted.
@@ -221,11 +244,13 @@ pub enum Kind {
     Worker,
     /// Who holds a lock or leads an election, and who waits for it.
     Latch,
+    /// What operators should look at: a brake that is on.
+    Alarm,
 }
 
 impl Kind {
     /// Those that clients are told of.
-    pub const TOLD: [Self; 7] = [
+    pub const TOLD: [Self; 8] = [
         Self::App,
         Self::Instance,
         Self::Shard,
@@ -233,6 +258,7 @@ impl Kind {
         Self::Ring,
         Self::Worker,
         Self::Latch,
+        Self::Alarm,
     ];
 
     /// The word that clients use.
@@ -246,6 +272,7 @@ impl Kind {
             Self::Ring => "ring",
             Self::Worker => "worker",
             Self::Latch => "latch",
+            Self::Alarm => "alarm",
         }
     }
 
@@ -328,6 +355,7 @@ impl Event {
             Self::RingPut { .. } | Self::RingDeleted { .. } => Kind::Ring,
             Self::WorkPut { .. } | Self::WorkEnded { .. } => Kind::Worker,
             Self::ClaimPut { .. } | Self::ClaimEnded { .. } => Kind::Latch,
+            Self::AlarmPut { .. } | Self::AlarmEnded { .. } => Kind::Alarm,
         }
     }
 
@@ -354,6 +382,8 @@ impl Event {
             | Self::RingDeleted { .. }
             | Self::WorkPut { .. }
             | Self::WorkEnded { .. }
+            | Self::AlarmPut { .. }
+            | Self::AlarmEnded { .. }
             | Self::SessionPut { .. } => None,
         }
     }
@@ -373,6 +403,7 @@ impl Event {
             | Self::InstanceDeleted { key, .. }
             | Self::ShardPut { key, .. }
             | Self::ShardDeleted { key, .. } => Some(&key.app),
+            Self::AlarmPut { scope, .. } | Self::AlarmEnded { scope, .. } => scope.app(),
             Self::SessionPut { .. }
             | Self::SessionEnded { .. }
             | Self::ClaimPut { .. }
@@ -399,7 +430,9 @@ impl Event {
             | Self::RingPut { .. }
             | Self::RingDeleted { .. }
             | Self::WorkPut { .. }
-            | Self::WorkEnded { .. } => None,
+            | Self::WorkEnded { .. }
+            | Self::AlarmPut { .. }
+            | Self::AlarmEnded { .. } => None,
         }
     }
 
@@ -427,6 +460,7 @@ impl Event {
             Self::ClaimPut { latch, .. } | Self::ClaimEnded { latch, .. } => {
                 Some(latch.name.as_str())
             }
+            Self::AlarmPut { .. } | Self::AlarmEnded { .. } => Some(MASS_LOSS),
             Self::AppPut { .. }
             | Self::AppDeleted { .. }
             | Self::RingPut { .. }
@@ -442,12 +476,7 @@ impl Event {
         const FIXED: usize = 512;
         /// There may be one per shard in one entry, and few are shown to anybody.
         const WORK: u64 = 256;
-        let seen = |seen: &Seen| {
-            let profile = &seen.instance.profile;
-            let metadata: usize =
-                profile.metadata.iter().map(|(k, v)| k.len() + v.len() + 48).sum();
-            metadata + profile.payload.len() + profile.hostname.len() + profile.version.len()
-        };
+        let seen = |seen: &Seen| seen.instance.profile.memory_bytes();
         let own = match self {
             Self::InstancePut { now, before, .. } => {
                 2 * seen(now) + before.as_ref().map_or(0, seen)
@@ -465,6 +494,8 @@ impl Event {
             | Self::ShardPut { .. }
             | Self::ShardDeleted { .. }
             | Self::DocumentDeleted { .. }
+            | Self::AlarmPut { .. }
+            | Self::AlarmEnded { .. }
             | Self::SessionPut { .. }
             | Self::SessionEnded { .. } => 0,
         };

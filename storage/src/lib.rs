@@ -10,14 +10,17 @@
 //! Calls go one way: `roster` (sockets, tasks, time) and `roster-api` (HTTP) call this crate; it
 //! calls neither.
 
+pub mod brake;
 pub mod catalog;
 pub mod command;
+pub mod compact_map;
 pub mod disk;
 pub mod events;
 pub mod history;
 pub mod latch;
 pub mod limits;
 pub mod names;
+pub mod profile;
 pub mod raft_types;
 pub mod ring;
 pub mod shards;

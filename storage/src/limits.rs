@@ -40,6 +40,13 @@ pub const TTL_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// The TTL of who names none.
 pub const TTL_MS_DEFAULT: u64 = 15_000;
 
+/// The longest TTL that a busy cluster makes of a shorter one, so that what was told to everybody before
+/// is over by then.
+pub const STRETCHED_TTL_MS_MAX: u64 = 120_000;
+
+/// The most by which TTLs are lengthened, in percent.
+pub const STRETCH_PERCENT_MAX: u32 = 800;
+
 /// How many heartbeats a client is asked to send within one TTL.
 pub const HEARTBEATS_PER_TTL: u64 = 3;
 
@@ -58,6 +65,9 @@ pub const EXPIRY_SESSIONS_MAX: usize = 1_000;
 
 /// Instances that one expiry entry may end; more go into the next one.
 pub const EXPIRY_THINGS_MAX: usize = 10_000;
+
+/// Sessions whose suspicion one entry may change; more go into the next one.
+pub const SUSPICIONS_MAX: usize = 1_000;
 
 /// An encoded command. Batches are cut to stay below; a single larger one is `too-large`.
 pub const COMMAND_BYTES_MAX: usize = 256 * 1024;

@@ -69,6 +69,11 @@ macro_rules! name {
             pub fn as_str(&self) -> &str {
                 &self.0
             }
+
+            /// Whether a text is one, without making it one.
+            pub fn check(text: &str) -> Result<(), InvalidName> {
+                $check(text)
+            }
         }
 
         impl TryFrom<SmolStr> for $name {

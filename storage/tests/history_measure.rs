@@ -39,7 +39,7 @@ fn registered(revision: u64, apps: u64) -> Arc<Change> {
         payload: Vec::new(),
     };
     let instance = Instance {
-        profile,
+        profile: profile.into(),
         session: SessionId(revision),
         incarnation: Incarnation(revision),
         revision: Revision(revision),

@@ -56,6 +56,7 @@ fn refused(outcome: &Outcome) -> bool {
     match &outcome.result {
         Err(_) | Ok(Reply::Done) => true,
         Ok(Reply::Expired { ended, .. }) => *ended == 0,
+        Ok(Reply::Suspected { changed, .. }) => *changed == 0,
         Ok(Reply::Released(each)) => each.iter().all(Result::is_err),
         Ok(Reply::Withdrawn(Withdrawn::Won { .. } | Withdrawn::NotThere)) => true,
         Ok(Reply::Rebalanced { changed }) => *changed == 0,

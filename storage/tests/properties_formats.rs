@@ -230,7 +230,9 @@ fn the_bytes_of_rings_and_shard_sets_and_their_hash() {
         | Record::Latch { .. }
         | Record::Claim { .. }
         | Record::Kept { .. }
-        | Record::HashMark { .. } => false,
+        | Record::HashMark { .. }
+        | Record::Brake { .. }
+        | Record::BrakeOverride { .. } => false,
     });
     let bytes = |record: Record| rmp_serde::to_vec_named(&record).expect("encodes");
     let lines: Vec<_> = records.map(|r| bytes(r).escape_ascii().to_string()).collect();

@@ -1,5 +1,6 @@
 //! The client and the commands that use it, against a server that plays what the test wrote down.
 
+mod bench_scale;
 mod calls;
 mod commands;
 mod demo;

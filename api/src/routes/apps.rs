@@ -5,13 +5,14 @@ use roster_storage::command::{Command, DeleteApp, PutApp, Refusal, Reply};
 use roster_storage::names::AppName;
 use roster_storage::version::Version;
 
-use crate::Shared;
 use crate::answer::{Answer, Answered};
+use crate::aside::LIGHT;
 use crate::error::{ApiError, Invalid, decided};
 use crate::extract::{App, Content, Params, When};
-use crate::lists::Listed;
+use crate::lists::{Listed, Page};
 use crate::poll::{app_changed, changes_app, of_app};
 use crate::wire::app::{AppDeleted, AppLine, AppList, AppView, PolicyBody};
+use crate::{Api, Shared};
 
 pub(super) async fn list(State(api): Shared, mut params: Params) -> Answered {
     let (reading, paging) = (params.reading()?, params.paging()?);
@@ -20,13 +21,22 @@ pub(super) async fn list(State(api): Shared, mut params: Params) -> Answered {
     let page = api.page(&listed, reading, paging).await?;
     let after = page.after.as_deref().map(AppName::new).transpose();
     let after = after.map_err(Invalid::name("cursor"))?;
+    if page.limit.min(page.catalog().app_count()) <= LIGHT {
+        return render(&api, &page, &listed, after.as_ref());
+    }
+    let here = api.clone();
+    api.aside(async move { render(&here, &page, &listed, after.as_ref()) }).await?
+}
+
+/// One page, line by line.
+fn render(api: &Api, page: &Page, listed: &Listed, after: Option<&AppName>) -> Answered {
     let catalog = page.catalog();
-    let mut lines = catalog.apps_after(after.as_ref());
+    let mut lines = catalog.apps_after(after);
     let shown: Vec<_> = lines.by_ref().take(page.limit).collect();
     let last = lines.next().and(shown.last()).map(|(name, _)| name.as_str());
     let revision = page.version.revision();
     let list = AppList {
-        next_cursor: last.map(|last| api.cursor(&page, &listed, last)),
+        next_cursor: last.map(|last| api.cursor(page, listed, last)),
         apps: shown.iter().map(|(name, app)| AppLine::of(catalog, name, app)).collect(),
         revision: revision.0,
     };

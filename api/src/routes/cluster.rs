@@ -10,18 +10,15 @@ use crate::answer::{Answer, Answered};
 use crate::error::ApiError;
 use crate::extract::Params;
 use crate::registry::{Check, Consistency};
-use crate::wire::app::CountsView;
 use crate::wire::cluster::{ClusterView, NodeView};
 
 pub(super) async fn cluster(State(api): Shared, params: Params) -> Answered {
     params.end()?;
     let status = api.registry.cluster().await;
-    // Counts of a node that does not serve yet are zero; the rest is worth showing all the same.
-    let counts = match api.registry.read(Consistency::Stale, None).await {
-        Ok(version) => version.catalog.total_counts().into(),
-        Err(_) => CountsView::default(),
-    };
-    Ok(Answer::json(&ClusterView::new(status, counts)).read(Consistency::Stale))
+    let version = api.registry.read(Consistency::Stale, None).await.ok();
+    let catalog = version.as_ref().map(|version| &version.catalog);
+    let view = ClusterView::new(status, catalog, api.registry.brake_settings());
+    Ok(Answer::json(&view).read(Consistency::Stale))
 }
 
 pub(super) async fn node(State(api): Shared, params: Params) -> Answered {

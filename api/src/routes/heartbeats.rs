@@ -1,7 +1,5 @@
 //! Heartbeats: of one instance, of one session, of many.
 
-use std::collections::BTreeMap;
-
 use axum::extract::State;
 use roster_storage::command::Condition;
 use roster_storage::limits::{ADOPTED_MAX, HEARTBEATS_MAX};
@@ -9,11 +7,12 @@ use roster_storage::names::{Incarnation, Revision};
 
 use super::instances;
 use crate::answer::{Answer, Answered};
+use crate::beats::{BeatsBody, BodyAnswer, Summary};
 use crate::error::{ApiError, Invalid};
-use crate::extract::{Content, Key, Params, Session};
+use crate::extract::{Content, Encoding, Key, Params, Session};
 use crate::registry::{Beat, BeatRefused, BeatTarget, Renewed};
-use crate::wire::heartbeat::{FailedBeat, HeartbeatsBody, HeartbeatsView, RenewedView};
-use crate::wire::instance::{RegisterHow, heartbeat_every};
+use crate::wire::heartbeat::{HeartbeatsBody, RenewedView};
+use crate::wire::instance::RegisterHow;
 use crate::wire::session::SessionBeatBody;
 use crate::{Api, Shared};
 
@@ -80,6 +79,18 @@ pub(super) async fn beat(
 
 pub(super) async fn many(State(api): Shared, params: Params, content: Content) -> Answered {
     params.end()?;
+    let encoding = content.encoding()?;
+    let body = BeatsBody { encoding, bytes: content.bytes.clone() };
+    let (revision, answer) = api.registry.heartbeats(body).await?;
+    match answer {
+        BodyAnswer::Renewed(body) => Ok(Answer::encoded_body(encoding, body.into()).at(revision)),
+        BodyAnswer::NotRead => one_by_one(&api, &content, encoding).await,
+    }
+}
+
+/// Tells what is wrong with a body that the leader could not read. If nothing is, it leads in an
+/// earlier version, which takes beats that were read already.
+async fn one_by_one(api: &Api, content: &Content, encoding: Encoding) -> Answered {
     let body: HeartbeatsBody = content.json_or_msgpack()?;
     if body.len() > HEARTBEATS_MAX {
         let detail = format!("{} heartbeats are over the limit of {HEARTBEATS_MAX}", body.len());
@@ -87,25 +98,20 @@ pub(super) async fn many(State(api): Shared, params: Params, content: Content) -
     }
     let beats = body.into_beats()?;
     let answers = api.registry.heartbeat(beats.clone()).await?;
-    let view = summary(beats, answers.each);
-    let answer = if content.is_msgpack() { Answer::msgpack(&view) } else { Answer::json(&view) };
-    Ok(answer.at(answers.revision))
+    let body = summary(beats, answers.each).write(encoding);
+    Ok(Answer::encoded_body(encoding, body.into()).at(answers.revision))
 }
 
-fn summary(beats: Vec<Beat>, answers: Vec<Result<Renewed, BeatRefused>>) -> HeartbeatsView {
-    let mut renewed = 0;
-    let mut shortest_ms = None::<u64>;
-    let mut settled = BTreeMap::new();
-    let mut failed = Vec::new();
+fn summary(beats: Vec<Beat>, answers: Vec<Result<Renewed, BeatRefused>>) -> Summary {
+    let mut summary = Summary::default();
     for (beat, answer) in beats.into_iter().zip(answers) {
         match answer {
-            Ok(Renewed { ttl_ms, settled: told, .. }) => {
-                settled.extend(told.into_iter().map(|(app, epoch)| (app, epoch.0)));
-                renewed += 1;
-                shortest_ms = Some(shortest_ms.map_or(ttl_ms, |shortest| shortest.min(ttl_ms)));
+            Ok(renewed) => {
+                summary.renewed(renewed.ttl_ms);
+                summary.settled(renewed.settled);
             }
-            Err(why) => failed.push(FailedBeat::new(beat.target, why)),
+            Err(why) => summary.failed(&beat.target, why),
         }
     }
-    HeartbeatsView { renewed, heartbeat_every: shortest_ms.map(heartbeat_every), settled, failed }
+    summary
 }

@@ -9,6 +9,7 @@ use roster_storage::names::{AppName, Incarnation, InstanceKey};
 use roster_storage::version::Version;
 
 use crate::answer::{Answer, Answered};
+use crate::aside::LIGHT;
 use crate::error::{ApiError, decided};
 use crate::extract::{App, Content, Key, Params, Reading, When};
 use crate::filter::Wanted;
@@ -160,13 +161,38 @@ pub(super) async fn list(State(api): Shared, App(name): App, mut params: Params)
     let page = api.page(&asked.listed, asked.reading, asked.paging).await?;
     let catalog = page.catalog();
     let app = catalog.app(&name).ok_or_else(|| Refusal::UnknownApp(name.clone()))?;
-    let whole = page.after.is_none() && app.instances.len() <= page.limit;
-    if whole && asked.wanted.is_all() && !asked.heartbeats {
-        let revision = page.version.revision();
-        let body = list_body(api.lists.encoded(catalog, &name, app), revision);
-        return Ok(Answer::json_body(body).at(revision).read(page.consistency));
+    let (count, all) = (app.instances.len(), asked.wanted.is_all());
+    if page.after.is_none() && count <= page.limit && all && !asked.heartbeats {
+        return whole(&api, name, page).await;
     }
-    render(&api, &page, &asked.listed, &asked.wanted, asked.heartbeats).await
+    let looked_at = if all { count.min(page.limit) } else { count };
+    let (listed, wanted, heartbeats) = (asked.listed, asked.wanted, asked.heartbeats);
+    if looked_at <= LIGHT {
+        return render(&api, &page, &listed, &wanted, heartbeats).await;
+    }
+    let here = api.clone();
+    api.aside(async move { render(&here, &page, &listed, &wanted, heartbeats).await }).await?
+}
+
+/// The list of an app in one page.
+async fn whole(api: &Arc<Api>, name: AppName, page: Page) -> Answered {
+    let (revision, consistency) = (page.version.revision(), page.consistency);
+    let app = page.catalog().app(&name).ok_or_else(|| Refusal::UnknownApp(name.clone()))?;
+    let encoded = match api.lists.known(&name, app) {
+        Some(known) => known,
+        None if app.instances.len() <= LIGHT => api.lists.encoded(page.catalog(), &name, app),
+        None => {
+            let here = api.clone();
+            let encode = async move {
+                let app = page.catalog().app(&name)?;
+                Some(here.lists.encoded(page.catalog(), &name, app))
+            };
+            // It is there: the version does not change.
+            api.aside(encode).await?.unwrap_or_default()
+        }
+    };
+    let body = list_body(encoded, revision);
+    Ok(Answer::json_body(body).at(revision).read(consistency))
 }
 
 pub(super) async fn search(State(api): Shared, params: Params) -> Answered {
@@ -193,10 +219,12 @@ async fn render(
         let heard = last_heard(api, found().map(|(_, instance)| instance)).await?;
         instances = instances.into_iter().zip(heard).map(|(view, at)| view.heard(at)).collect();
     }
-    let last = matches.keys.last().filter(|_| matches.more);
     let revision = page.version.revision();
     let list = InstanceList {
-        next_cursor: last.map(|key| api.cursor(page, listed, &cursor_of_key(key))),
+        next_cursor: matches
+            .go_on_after
+            .as_ref()
+            .map(|key| api.cursor(page, listed, &cursor_of_key(key))),
         instances,
         revision: revision.0,
     };

@@ -349,7 +349,9 @@ impl PlaceInQueue {
             | Event::RingPut { .. }
             | Event::RingDeleted { .. }
             | Event::WorkPut { .. }
-            | Event::WorkEnded { .. } => None,
+            | Event::WorkEnded { .. }
+            | Event::AlarmPut { .. }
+            | Event::AlarmEnded { .. } => None,
         };
         change.events.iter().find_map(ended)
     }
@@ -364,7 +366,9 @@ impl PlaceInQueue {
             | Reason::Released
             | Reason::WorkerGone
             | Reason::LetGo
-            | Reason::GaveUp => ApiError::claim_given_up(&self.latch),
+            | Reason::GaveUp
+            | Reason::Recovered
+            | Reason::Removed => ApiError::claim_given_up(&self.latch),
         }
     }
 

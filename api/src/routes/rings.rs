@@ -11,10 +11,12 @@ use roster_storage::version::Version;
 
 use crate::Shared;
 use crate::answer::{Answer, Answered};
+use crate::aside::LIGHT;
 use crate::error::{ApiError, Invalid, decided};
 use crate::extract::{App, Content, Encoding, Params, When};
 use crate::pace::Pace;
 use crate::poll::{of_ring, ring_changed};
+use crate::registry::Consistency;
 use crate::wire::keys::{Keys, key_within_limit};
 use crate::wire::ring::{
     OwnerView, Owners, OwnersBody, OwnersList, OwnersView, RingBody, RingChanged, RingView, Side,
@@ -23,6 +25,9 @@ use crate::wire::ring::{
 
 /// Keys that a dry run looks at where none are named.
 const PROBES: usize = 10_000;
+
+/// The owners of so many keys are looked up at once; those of more, aside.
+const LIGHT_KEYS: usize = 1_000;
 
 /// Look-ups between two looks at the clock.
 const LOOKED_UP_AT_ONCE: usize = 16;
@@ -96,12 +101,24 @@ pub(super) async fn read(
         api.await_change(poll, of_ring(&app), |_| true, known).await?;
     }
     let version = api.read(reading).await?;
-    let ring = known(&version, &app)?;
+    if known(&version, &app)?.len() <= LIGHT {
+        return describe(&version, &app, encoding, reading.consistency);
+    }
+    api.aside(async move { describe(&version, &app, encoding, reading.consistency) }).await?
+}
+
+fn describe(
+    version: &Version,
+    app: &AppName,
+    encoding: Encoding,
+    consistency: Consistency,
+) -> Answered {
+    let ring = known(version, app)?;
     let view = RingView {
         description: ring.description(app.as_str()),
-        left_out: left_out(&version.catalog, &app, ring),
+        left_out: left_out(&version.catalog, app, ring),
     };
-    let answer = Answer::encoded(encoding, &view).at(version.revision()).read(reading.consistency);
+    let answer = Answer::encoded(encoding, &view).at(version.revision()).read(consistency);
     Ok(answer.etag(ring.epoch()))
 }
 
@@ -161,11 +178,15 @@ pub(super) async fn owners_of_many(
     body.keys.within_limits()?;
     let named = body.replicas.map(replicas).transpose()?;
     let version = api.read(reading).await?;
-    let ring = known(&version, &app)?;
-    epoch_is(ring, body.epoch)?;
-    let results = look_up(ring, &body.keys, named.unwrap_or(ring.replicas()).into()).await?;
-    let list = OwnersList { epoch: ring.epoch().0, results };
-    Ok(Answer::encoded(encoding, &list).at(version.revision()).read(reading.consistency))
+    epoch_is(known(&version, &app)?, body.epoch)?;
+    let count = body.keys.len();
+    let answer = async move {
+        let ring = known(&version, &app)?;
+        let results = look_up(ring, &body.keys, named.unwrap_or(ring.replicas()).into()).await?;
+        let list = OwnersList { epoch: ring.epoch().0, results };
+        Ok(Answer::encoded(encoding, &list).at(version.revision()).read(reading.consistency))
+    };
+    if count <= LIGHT_KEYS { answer.await } else { api.aside(answer).await? }
 }
 
 fn epoch_is(ring: &Ring, asked: Option<u64>) -> Result<(), ApiError> {
@@ -204,10 +225,13 @@ pub(super) async fn simulate(
     let keys = named.unwrap_or_else(|| Keys::probes(PROBES));
     keys.within_limits()?;
     let version = api.read(reading).await?;
-    let ring = known(&version, &app)?;
-    let after = body.after(ring)?;
-    let before = Side { ring, owners: look_up(ring, &keys, 1).await? };
-    let after = Side { ring: &after, owners: look_up(&after, &keys, 1).await? };
-    let view = SimulatedView::new(&keys, listed, &before, &after);
-    Ok(Answer::encoded(encoding, &view).at(version.revision()).read(reading.consistency))
+    let answer = async move {
+        let ring = known(&version, &app)?;
+        let after = body.after(ring)?;
+        let before = Side { ring, owners: look_up(ring, &keys, 1).await? };
+        let after = Side { ring: &after, owners: look_up(&after, &keys, 1).await? };
+        let view = SimulatedView::new(&keys, listed, &before, &after);
+        Ok(Answer::encoded(encoding, &view).at(version.revision()).read(reading.consistency))
+    };
+    api.aside(answer).await?
 }

@@ -190,7 +190,7 @@ async fn register(
 ) -> Result<Revision, ApiError> {
     let command = Register {
         key: machine.key.clone(),
-        profile: machine.profile(live.map(|live| &live.profile)),
+        profile: machine.profile(live.map(|live| live.profile.unpacked())),
         session: None,
         // A machine that came by REST keeps the TTL that it asked for.
         ttl_ms: live.is_none().then_some(api.options.sentinel.ttl_ms()),
@@ -207,15 +207,15 @@ async fn register(
 
 impl MachineBeat {
     fn is_described_by(&self, live: &Instance) -> bool {
-        let app_type = live.profile.metadata.get(APP_TYPE).map_or("0", SmolStr::as_str);
-        live.profile.hostname == self.hostname
-            && live.profile.version == self.version
+        let app_type = live.profile.metadata().get(APP_TYPE).unwrap_or("0");
+        live.profile.hostname() == self.hostname
+            && live.profile.version() == self.version
             && app_type.parse() == Ok(self.app_type)
     }
 
     /// What the beat says, over what else is known of the machine.
-    fn profile(&self, known: Option<&Profile>) -> Profile {
-        let mut profile = known.cloned().unwrap_or(Profile { weight: 1, ..Profile::default() });
+    fn profile(&self, known: Option<Profile>) -> Profile {
+        let mut profile = known.unwrap_or(Profile { weight: 1, ..Profile::default() });
         profile.ip = self.ip.clone();
         profile.port = self.port;
         profile.hostname = self.hostname.clone();
@@ -267,7 +267,7 @@ pub(super) async fn machines(State(api): Shared, App(name): App) -> Result<Answe
         return Ok(success().at(revision));
     };
     let mut instances: Vec<_> = app.instances.values().collect();
-    instances.sort_by_key(|instance| (&instance.profile.ip, instance.profile.port));
+    instances.sort_by_key(|instance| (instance.profile.ip(), instance.profile.port()));
     let heard = heard_of(&api, instances.iter().copied()).await?;
     let settings = &api.options.sentinel;
     let machines: Vec<_> = instances
@@ -315,9 +315,9 @@ fn machine_at<'a>(
     ip: &str,
     port: i64,
 ) -> Option<(&'a InstanceId, &'a Arc<Instance>)> {
-    app.instances
-        .iter()
-        .find(|(_, instance)| instance.profile.ip == ip && i64::from(instance.profile.port) == port)
+    app.instances.iter().find(|(_, instance)| {
+        instance.profile.ip() == ip && i64::from(instance.profile.port()) == port
+    })
 }
 
 pub(super) async fn version(State(api): Shared) -> Answer {

@@ -2,14 +2,16 @@
 
 use axum::extract::State;
 use roster_storage::command::{CloseSession, Command, Refusal, Reply};
-use roster_storage::names::Revision;
+use roster_storage::names::{Revision, SessionId};
 use roster_storage::version::Version;
 
 use crate::Shared;
 use crate::answer::{Answer, Answered};
+use crate::aside::LIGHT;
 use crate::error::{ApiError, decided};
 use crate::extract::{Content, Params, Session};
 use crate::poll::{LastChange, of_session};
+use crate::registry::Consistency;
 use crate::wire::scalar::Text;
 use crate::wire::session::{SessionBody, SessionClosed, SessionOpened, SessionView};
 
@@ -38,6 +40,13 @@ pub(super) async fn read(State(api): Shared, Session(id): Session, mut params: P
         api.await_change(poll, of_session(id), |_| true, known).await?;
     }
     let version = api.read(reading).await?;
+    if version.catalog.held_by(id).nth(LIGHT).is_none() {
+        return show(&version, id, reading.consistency);
+    }
+    api.aside(async move { show(&version, id, reading.consistency) }).await?
+}
+
+fn show(version: &Version, id: SessionId, consistency: Consistency) -> Answered {
     let catalog = &version.catalog;
     let session = catalog.session(id).ok_or(Refusal::UnknownSession(id))?;
     let held = catalog
@@ -45,7 +54,7 @@ pub(super) async fn read(State(api): Shared, Session(id): Session, mut params: P
         .map(|key| (key, catalog.instance(key).map(|instance| instance.incarnation.0)));
     let answer = Answer::json(&SessionView::new(id, session, held, catalog.claims_of(id)))
         .at(version.revision());
-    Ok(answer.read(reading.consistency).etag(session.touched))
+    Ok(answer.read(consistency).etag(session.touched))
 }
 
 pub(super) async fn close(

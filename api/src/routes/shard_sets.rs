@@ -114,8 +114,11 @@ pub(super) async fn plan(
     params.end()?;
     let body: PlanBody = content.json_or_default()?;
     let version = api.read(reading).await?;
-    let group = &known(&version, &name)?.group;
-    let simulation = body.simulate(group)?;
-    let view = PlanView::new(group.epoch(), &simulation);
-    Ok(Answer::json(&view).at(version.revision()).read(reading.consistency))
+    let answer = async move {
+        let group = &known(&version, &name)?.group;
+        let simulation = body.simulate(group)?;
+        let view = PlanView::new(group.epoch(), &simulation);
+        Ok(Answer::json(&view).at(version.revision()).read(reading.consistency))
+    };
+    api.aside(answer).await?
 }

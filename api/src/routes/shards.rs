@@ -24,10 +24,12 @@ pub(super) async fn list(State(api): Shared, mut params: Params) -> Answered {
     }
     let matches = page.matches(&listed, &Wanted::default()).await?;
     let found = matches.keys.iter().filter_map(|key| Some((key, catalog.instance(key)?)));
-    let last = matches.keys.last().filter(|_| matches.more);
     let revision = page.version.revision();
     let list = ShardList {
-        next_cursor: last.map(|key| api.cursor(&page, &listed, &cursor_of_key(key))),
+        next_cursor: matches
+            .go_on_after
+            .as_ref()
+            .map(|key| api.cursor(&page, &listed, &cursor_of_key(key))),
         shards: found.map(|(key, i)| ShardView::new(&key.app, &key.id, i)).collect(),
         revision: revision.0,
     };

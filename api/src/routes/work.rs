@@ -122,8 +122,8 @@ fn live<'a>(
     apps.sort_unstable_by(|(one, ..), (other, ..)| one.cmp(other));
     apps.into_iter().flat_map(|(_, name, app, from)| {
         use std::ops::Bound::{Excluded, Unbounded};
-        let from = from.map_or(Unbounded, Excluded);
-        let instances = app.instances.range::<_, InstanceId>((from, Unbounded));
+        let from = from.as_ref().map_or(Unbounded, Excluded);
+        let instances = app.instances.starting(from);
         instances.map(|(id, _)| ShardId::from(&InstanceKey::new(name.clone(), id.clone())))
     })
 }

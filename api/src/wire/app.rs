@@ -75,7 +75,7 @@ impl<'a> AppView<'a> {
     }
 }
 
-/// Live instances by state. `suspect` is only ever seen by the leader and not counted yet.
+/// Live instances by state.
 #[derive(Default, Serialize)]
 pub(crate) struct CountsView {
     up: u64,
@@ -86,8 +86,8 @@ pub(crate) struct CountsView {
 
 impl From<Counts> for CountsView {
     fn from(counts: Counts) -> Self {
-        let Counts { up, draining, maintenance } = counts;
-        Self { up, suspect: 0, draining, maintenance }
+        let Counts { up, suspect, draining, maintenance } = counts;
+        Self { up, suspect, draining, maintenance }
     }
 }
 

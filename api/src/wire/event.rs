@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use roster_storage::brake::{Brake, Scope};
 use roster_storage::catalog::{Document, State};
 use roster_storage::command::AppPolicy;
-use roster_storage::events::{Change, Event, Held, Reason, Seen};
+use roster_storage::events::{Change, Event, Held, Kind, MASS_LOSS, Reason, Seen};
 use roster_storage::latch::Claim;
 use roster_storage::names::{
     AppName, DocumentName, Incarnation, InstanceId, InstanceKey, LatchKey, Revision, ShardId,
@@ -18,6 +19,7 @@ use serde::Serialize;
 use smol_str::SmolStr;
 
 use super::app::AppView;
+use super::brake::AlarmView;
 use super::document::DocumentView;
 use super::instance::InstanceView;
 use super::latch::ClaimView;
@@ -79,6 +81,7 @@ enum Value<'a> {
     Ring(Description),
     Work(WorkView<'a>),
     Claim(ClaimView<'a>),
+    Alarm(AlarmView),
 }
 
 #[derive(Serialize)]
@@ -158,10 +161,10 @@ impl<'a> EventView<'a> {
         self
     }
 
-    fn told_by_operator(mut self, detail: Option<&'a str>) -> Self {
-        if detail.is_some() {
-            (self.reason, self.detail) = (Some(Reason::Operator.word()), detail);
-        }
+    /// `by_operator`: it was an operator's word that changed its state, and not its silence.
+    fn in_another_state(mut self, detail: Option<&'a str>, by_operator: bool) -> Self {
+        self.detail = detail;
+        self.reason = (detail.is_some() && by_operator).then_some(Reason::Operator.word());
         self
     }
 
@@ -212,6 +215,8 @@ pub(crate) fn pick(event: &Event, place: usize, wanted: &Wanted) -> Option<Pick>
         | Event::WorkEnded { .. }
         | Event::ClaimPut { .. }
         | Event::ClaimEnded { .. }
+        | Event::AlarmPut { .. }
+        | Event::AlarmEnded { .. }
         | Event::SessionPut { .. }
         | Event::SessionEnded { .. } => true,
     };
@@ -292,9 +297,20 @@ fn encode(change: &Change, event: &Event) -> Bytes {
         Event::ClaimEnded { latch, claim, reason } => {
             claimed(moved, latch, claim).because(reason, &reason.detail()).open()
         }
+        Event::AlarmPut { scope, brake } => alarm(moved, scope, brake).open(),
+        Event::AlarmEnded { scope, brake, reason } => {
+            alarm(moved, scope, brake).because(reason, &reason.detail()).open()
+        }
         // Nobody is told of these.
         Event::SessionPut { .. } | Event::SessionEnded { .. } => Bytes::new(),
     }
+}
+
+/// A brake that is on. Of a deleted one the value tells what it was last.
+fn alarm<'a>(moved: Moved, scope: &'a Scope, brake: &Brake) -> EventView<'a> {
+    let view = EventView::of_no_app(moved, Kind::Alarm.word(), MASS_LOSS);
+    let app = scope.app().map(|app| app.as_str());
+    EventView { app, ..view.with(Value::Alarm(AlarmView::new(scope, brake))) }
 }
 
 fn app_put(moved: Moved, app: &AppName, policy: &AppPolicy) -> Bytes {
@@ -302,7 +318,7 @@ fn app_put(moved: Moved, app: &AppName, policy: &AppPolicy) -> Bytes {
     EventView::put(moved, "app", app, app.as_str()).with(Value::App(value)).open()
 }
 
-/// `was`: its state before, if an operator's word changed that.
+/// `was`: its state before, if that changed.
 fn instance_put(
     moved: Moved,
     key: &InstanceKey,
@@ -310,12 +326,14 @@ fn instance_put(
     ttl_ms: u64,
     was: Option<State>,
 ) -> Bytes {
+    let silent = |state| matches!(state, State::Up | State::Suspect);
+    let by_operator = was.is_some_and(|was| !(silent(was) && silent(now.state)));
     let detail = was.map(|was| format!("{}, was {}", now.state.word(), was.word()));
     let value = InstanceView::seen(&key.app, &key.id, &now.instance, now.state, ttl_ms);
     EventView::put(moved, "instance", &key.app, key.id.as_str())
         .of(now.instance.incarnation)
         .with(Value::Instance(Box::new(value)))
-        .told_by_operator(detail.as_deref())
+        .in_another_state(detail.as_deref(), by_operator)
         .open()
 }
 
@@ -381,7 +399,7 @@ pub(crate) mod snapshot {
     pub fn shard(key: &InstanceKey, instance: &roster_storage::catalog::Instance) -> Bytes {
         let moved = Moved { revision: Revision(instance.incarnation.0), wall_ms: None };
         let profile = &instance.profile;
-        shard_put(moved, key, instance.incarnation, &profile.ip, profile.port)
+        shard_put(moved, key, instance.incarnation, profile.ip(), profile.port())
     }
 
     pub fn document(app: &AppName, name: &DocumentName, document: &Document) -> Bytes {
@@ -583,6 +601,7 @@ pub(crate) fn event_name(event: &Event, pick: &Pick) -> &'static str {
             | Event::RingDeleted { .. }
             | Event::WorkEnded { .. }
             | Event::ClaimEnded { .. }
+            | Event::AlarmEnded { .. }
             | Event::SessionEnded { .. },
         ) => "delete",
         (
@@ -594,6 +613,7 @@ pub(crate) fn event_name(event: &Event, pick: &Pick) -> &'static str {
             | Event::RingPut { .. }
             | Event::WorkPut { .. }
             | Event::ClaimPut { .. }
+            | Event::AlarmPut { .. }
             | Event::SessionPut { .. },
         ) => "put",
     }
@@ -678,6 +698,8 @@ impl Changed {
             | Event::WorkEnded { .. }
             | Event::ClaimPut { .. }
             | Event::ClaimEnded { .. }
+            | Event::AlarmPut { .. }
+            | Event::AlarmEnded { .. }
             | Event::SessionPut { .. }
             | Event::SessionEnded { .. } => event.id().map(SmolStr::from),
         };

@@ -90,9 +90,9 @@ pub(crate) struct FailedBeat {
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<SmolStr>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    app: Option<AppName>,
+    app: Option<SmolStr>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<InstanceId>,
+    id: Option<SmolStr>,
     /// The life that took over, if that is why.
     #[serde(skip_serializing_if = "Option::is_none")]
     incarnation: Option<u64>,
@@ -101,7 +101,16 @@ pub(crate) struct FailedBeat {
 }
 
 impl FailedBeat {
-    pub fn new(target: BeatTarget, why: BeatRefused) -> Self {
+    pub fn of_session(session: SessionId, why: BeatRefused) -> Self {
+        Self { session: Some(smol_str::format_smolstr!("{session}")), ..Self::because(why) }
+    }
+
+    pub fn of_instance(app: &str, id: &str, why: BeatRefused) -> Self {
+        Self { app: Some(app.into()), id: Some(id.into()), ..Self::because(why) }
+    }
+
+    /// Of nobody yet.
+    fn because(why: BeatRefused) -> Self {
         let incarnation = match &why {
             BeatRefused::StaleIncarnation { current } => Some(current.0),
             BeatRefused::UnknownApp(_)
@@ -111,15 +120,6 @@ impl FailedBeat {
         };
         let error = ApiError::from(why);
         let (code, detail) = (error.code().to_owned(), error.detail().to_owned());
-        match target {
-            BeatTarget::Session(SessionId(id)) => {
-                let session = Some(smol_str::format_smolstr!("{id}"));
-                Self { session, app: None, id: None, incarnation, code, detail }
-            }
-            BeatTarget::Instance { key, .. } => {
-                let (app, id) = (Some(key.app), Some(key.id));
-                Self { session: None, app, id, incarnation, code, detail }
-            }
-        }
+        Self { session: None, app: None, id: None, incarnation, code, detail }
     }
 }

@@ -10,6 +10,7 @@ use roster_storage::command::{
 };
 use roster_storage::limits::{HEARTBEATS_PER_TTL, PAYLOAD_BYTES_MAX, REASON_BYTES_MAX, WEIGHT_MAX};
 use roster_storage::names::{AppName, Incarnation, InstanceId, InstanceKey, Revision, SessionId};
+use roster_storage::profile::Metadata;
 use serde::{Deserialize, Deserializer, Serialize};
 use smol_str::SmolStr;
 
@@ -203,7 +204,7 @@ pub(crate) struct InstanceView<'a> {
     version: &'a str,
     zone: &'a str,
     weight: u16,
-    metadata: &'a BTreeMap<SmolStr, SmolStr>,
+    metadata: Metadata<'a>,
     payload: Base64<'a>,
     state: &'static str,
     ttl: Millis,
@@ -239,14 +240,14 @@ impl<'a> InstanceView<'a> {
             app: app.as_str(),
             id: id.as_str(),
             incarnation: instance.incarnation.0,
-            ip: &profile.ip,
-            port: profile.port,
-            hostname: &profile.hostname,
-            version: &profile.version,
-            zone: &profile.zone,
-            weight: profile.weight,
-            metadata: &profile.metadata,
-            payload: Base64(&profile.payload),
+            ip: profile.ip(),
+            port: profile.port(),
+            hostname: profile.hostname(),
+            version: profile.version(),
+            zone: profile.zone(),
+            weight: profile.weight(),
+            metadata: profile.metadata(),
+            payload: Base64(profile.payload()),
             state: state.word(),
             ttl: Millis(ttl_ms),
             session: Text(instance.session),
@@ -306,7 +307,7 @@ impl OverrideBody {
     }
 }
 
-fn expires_in(text: &str) -> Result<u64, Invalid> {
+pub(crate) fn expires_in(text: &str) -> Result<u64, Invalid> {
     let wrong = || Invalid::new("expires", "must be a duration (\"2h\") or a time to come");
     let ms = match humantime::parse_rfc3339(text) {
         Ok(at) => {
@@ -333,7 +334,7 @@ impl<'a> OverrideView<'a> {
         Self {
             app: key.app.as_str(),
             id: key.id.as_str(),
-            state: State::from(Some(word)).word(),
+            state: State::from(word.state).word(),
             reason: &word.reason,
             expires: word.expires_wall_ms.map(Moment),
             revision: word.revision.0,

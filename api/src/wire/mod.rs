@@ -2,6 +2,7 @@
 
 pub(crate) mod app;
 pub(crate) mod batch;
+pub(crate) mod brake;
 pub(crate) mod cluster;
 pub(crate) mod document;
 pub(crate) mod event;

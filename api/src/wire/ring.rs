@@ -92,7 +92,7 @@ impl<'a> OwnerView<'a> {
     pub fn new(id: &'a InstanceId, instance: &'a Instance) -> Self {
         let profile = &instance.profile;
         let incarnation = instance.incarnation.0;
-        Self { id: id.as_str(), ip: &profile.ip, port: profile.port, incarnation }
+        Self { id: id.as_str(), ip: profile.ip(), port: profile.port(), incarnation }
     }
 }
 

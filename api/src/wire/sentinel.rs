@@ -111,14 +111,14 @@ impl<'a> MachineInfo<'a> {
         Self {
             app,
             app_type: None,
-            hostname: Some(profile.hostname.as_str()).filter(|name| !name.is_empty()),
-            ip: &profile.ip,
-            port: profile.port,
+            hostname: Some(profile.hostname()).filter(|name| !name.is_empty()),
+            ip: profile.ip(),
+            port: profile.port(),
             last_heartbeat,
             heartbeat_version: heard
                 .and_then(|heard| heard.mark)
                 .unwrap_or_else(|| i64::try_from(last_heartbeat).unwrap_or(i64::MAX)),
-            version: &profile.version,
+            version: profile.version(),
             healthy: settings.healthy(ago_ms),
             dead: None,
             ago_ms,
@@ -127,7 +127,7 @@ impl<'a> MachineInfo<'a> {
 
     /// As `briefinfos.json` has it.
     pub fn brief(mut self, instance: &Instance, kind: i32, settings: &SentinelSettings) -> Self {
-        let own = instance.profile.metadata.get(APP_TYPE).and_then(|text| text.parse().ok());
+        let own = instance.profile.metadata().get(APP_TYPE).and_then(|text| text.parse().ok());
         self.app_type = Some(own.unwrap_or(kind));
         self.dead = Some(settings.machine_dead(self.ago_ms));
         self

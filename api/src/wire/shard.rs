@@ -18,7 +18,7 @@ pub(crate) struct ShardView<'a> {
 impl<'a> ShardView<'a> {
     pub fn new(app: &'a AppName, id: &'a InstanceId, instance: &'a Instance) -> Self {
         let profile = &instance.profile;
-        Self::of(app, id, &profile.ip, profile.port, instance.incarnation)
+        Self::of(app, id, profile.ip(), profile.port(), instance.incarnation)
     }
 
     pub fn of(

@@ -11,9 +11,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
+use futures::future::BoxFuture;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
+use roster_api::beats::{Batch, BeatsBody, BodyAnswer, Summary};
 use roster_api::registry::*;
 use roster_api::{ApiOptions, router};
 use roster_storage::catalog::At;
@@ -43,8 +45,14 @@ pub struct Alone {
     pub failed: AtomicU64,
     pub not_ready: AtomicBool,
     pub ago_ms: AtomicU64,
+    /// As an earlier version: heartbeats come read already.
+    pub takes_no_bodies: AtomicBool,
     /// How many entries the leader is ahead of this node when it answers heartbeats.
     pub ahead: AtomicU64,
+    /// What took long, and what was to become of it if others did too.
+    pub aside: Mutex<Vec<IfBusy>>,
+    /// Why nothing that takes long is begun.
+    pub busy: Mutex<Option<Unavailable>>,
     pub log: Arc<Told>,
 }
 
@@ -257,6 +265,35 @@ impl Registry for Alone {
         Ok(BeatAnswers { revision, each })
     }
 
+    async fn heartbeats(&self, body: BeatsBody) -> Result<(Revision, BodyAnswer), Unavailable> {
+        self.check()?;
+        let Some(batch) =
+            Batch::read(&body).filter(|_| !self.takes_no_bodies.load(Ordering::Relaxed))
+        else {
+            return Ok((self.version().revision(), BodyAnswer::NotRead));
+        };
+        let sessions = batch.sessions().map(|session| Beat::of(BeatTarget::Session(session)));
+        let instances = batch.instances().iter().map(|beat| {
+            let key = beat.key().expect("it was checked");
+            let adopted = beat.adopted.map(|epoch| (key.app.clone(), epoch)).into_iter().collect();
+            let target = BeatTarget::Instance { key, incarnation: beat.incarnation };
+            Beat { adopted, ..Beat::of(target) }
+        });
+        let beats: Vec<_> = sessions.chain(instances).collect();
+        let BeatAnswers { revision, each } = self.heartbeat(beats.clone()).await?;
+        let mut summary = Summary::default();
+        for (beat, answer) in beats.into_iter().zip(each) {
+            match answer {
+                Ok(renewed) => {
+                    summary.renewed(renewed.ttl_ms);
+                    summary.settled(renewed.settled);
+                }
+                Err(why) => summary.failed(&beat.target, why),
+            }
+        }
+        Ok((revision, BodyAnswer::Renewed(summary.write(body.encoding))))
+    }
+
     async fn last_heard(
         &self,
         sessions: Vec<SessionId>,
@@ -267,6 +304,19 @@ impl Registry for Alone {
         let ago_ms = self.ago_ms.load(Ordering::Relaxed);
         let of = |id| Heard { ago_ms, ..heard.get(id).copied().unwrap_or(fresh) };
         Ok(sessions.iter().map(|id| Some(of(id))).collect())
+    }
+
+    async fn aside(
+        &self,
+        work: BoxFuture<'static, ()>,
+        if_busy: IfBusy,
+    ) -> Result<(), Unavailable> {
+        self.aside.lock().push(if_busy);
+        if let (Some(why), IfBusy::Refuse) = (self.busy.lock().clone(), if_busy) {
+            return Err(why);
+        }
+        work.await;
+        Ok(())
     }
 
     fn glance(&self) -> Glance {
@@ -296,6 +346,10 @@ impl Registry for Alone {
             memory_bytes: 4096,
             loading: None,
         }
+    }
+
+    fn brake_settings(&self) -> BrakeSettings {
+        BrakeSettings::default()
     }
 
     async fn cluster(&self) -> ClusterStatus {

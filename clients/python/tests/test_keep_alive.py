@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Iterator, List
 
 import pytest
 
 from roster_client import Client, Ended, InvalidRequest, KeepAlive, Registration
 from roster_client import keep_alive as module
+from roster_client.clock import lease_now
 
 from .scripted_server import (
     REGISTERED,
@@ -245,6 +247,31 @@ def test_an_instance_adopts_no_ring_that_it_is_not_on() -> None:
     assert heartbeats(node) == []
 
 
+def test_what_an_overloaded_node_asks_for_is_kept_as_far_as_the_lease_allows(clock: Clock) -> None:
+    overloaded = problem(503, "overloaded")
+    app = App()
+    app.heartbeat = replace(overloaded, headers={**overloaded.headers, "retry-after": "3600"})
+    with ScriptedServer(app) as node:
+        keep = kept(node)
+        wait_until(lambda: keep.error is not None, "a refusal")
+        assert keep._pause(clock.now) == pytest.approx(keep.safe_for() / 2)
+        clock.now += 15
+        assert keep._pause(clock.now) >= 3_600, "there is nothing to lose any more"
+        keep.stop()
+
+
+def test_a_longer_time_that_an_answer_asks_for_is_kept_to() -> None:
+    app = App()
+    with ScriptedServer(app) as node:
+        keep = kept(node)
+        wait_until(lambda: heartbeats(node), "a heartbeat")
+        app.heartbeat = Reply({**RENEWED, "ttl": "2h", "heartbeat_every": "40m"})
+        wait_until(lambda: keep.safe_for() > 3_600, "a longer TTL")
+        assert keep.registered.heartbeat_every == 40 * 60
+        wait_until(lambda: keep._rhythm.every == 40 * 60, "a longer pause")
+        keep.stop()
+
+
 def test_what_is_adopted_is_told_at_once_and_asked_for_until_it_is_settled() -> None:
     app = App(every="1h")
     app.heartbeat = Reply({**app.heartbeat.body, "settled": {"pay": 41}})
@@ -254,7 +281,7 @@ def test_what_is_adopted_is_told_at_once_and_asked_for_until_it_is_settled() -> 
         wait_until(lambda: len(adoptions(node)) >= 3, "the third heartbeat in an hour")
         app.heartbeat = Reply({**app.heartbeat.body, "settled": {"pay": 42}})
         wait_until(lambda: keep.settled == {"pay": 42}, "the settled epoch")
-        assert keep._every() == 3_600, "nothing is waited for any more"
+        assert keep._pause(lease_now()) > 60, "nothing is waited for any more"
         keep.adopt("pay", 43)
         wait_until(lambda: "43" in adoptions(node), "the next epoch")
         keep.stop()
@@ -264,11 +291,11 @@ def test_an_epoch_that_is_never_settled_is_asked_for_during_two_ttls_only(clock:
     with ScriptedServer(App(every="1h")) as node:
         keep = kept(node)
         keep.adopt("pay", 42)
-        assert keep._every() == pytest.approx(0.2)
+        assert keep._pause(clock.now) == pytest.approx(0.2)
         clock.now += 2 * 15 - 0.1
-        assert keep._every() == pytest.approx(0.2)
+        assert keep._pause(clock.now) == pytest.approx(0.2)
         clock.now += 0.2
-        assert keep._every() == 3_600
+        assert keep._pause(clock.now) > 60
         keep.stop()
 
 

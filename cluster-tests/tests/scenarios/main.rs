@@ -1,16 +1,19 @@
 //! Scenarios over three real processes. Each test starts a cluster of its own, so they run beside
 //! each other. A failed test prints the ends of its nodes' logs.
 
+mod brake;
 mod checkpoints;
 mod departures;
 mod documents;
 mod first_start;
 mod full_disks;
+mod heartbeats;
 mod latches;
 mod leader_death;
 mod loading;
 mod minorities;
 mod pauses;
+mod priorities;
 mod reads;
 mod replaced_disks;
 mod restarts;
@@ -18,6 +21,7 @@ mod rings;
 mod sentinel;
 mod shard_sets;
 mod start_up;
+mod storms;
 mod takeovers;
 mod watches;
 mod wrong_disks;

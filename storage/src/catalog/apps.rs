@@ -1,6 +1,7 @@
 //! Apps and their policies; overrides, which belong to an app's ids rather than to a life.
 
 use super::{App, AppRecord, Applied, At, Catalog, Override, State};
+use crate::brake::Scope;
 use crate::command::{
     AppPolicy, ClearOverride, Condition, DeleteApp, PutApp, PutOverride, Refusal, Reply,
 };
@@ -54,6 +55,7 @@ impl Catalog {
         }
         self.drop_documents(at, &c.app, events);
         self.forget_overrides(&c.app);
+        self.forget_brake(&c.app, &Reason::Operator, events);
         self.remove_app(&c.app);
         events.push(Event::AppDeleted { app: c.app.clone(), reason: Reason::Operator });
         Ok(Reply::AppDeleted { instances })
@@ -62,8 +64,15 @@ impl Catalog {
     /// Called when an app's time without instances is over; it has no documents either.
     pub(super) fn end_empty_app(&mut self, name: &AppName, events: &mut Vec<Event>) {
         self.forget_overrides(name);
+        self.forget_brake(name, &Reason::Empty, events);
         self.remove_app(name);
         events.push(Event::AppDeleted { app: name.clone(), reason: Reason::Empty });
+    }
+
+    fn forget_brake(&mut self, name: &AppName, reason: &Reason, events: &mut Vec<Event>) {
+        let scope = Scope::App(name.clone());
+        self.end_brake(&scope, reason, events);
+        self.remove_brake_override(&scope);
     }
 
     fn forget_overrides(&mut self, name: &AppName) {

@@ -1,13 +1,11 @@
 //! From the records of a checkpoint back to a catalogue, fast: records come in the order of their
-//! keys, so maps are filled in that order and searched for nothing, and each record is counted in the
-//! state hash where it was decoded.
+//! keys, so the large maps are made of them in one piece, and each record is counted in the state hash
+//! where it was decoded.
 
 use std::sync::Arc;
 
-use imbl::OrdSet;
-
-use super::filling::{Filling, Interleaved};
-use super::{Catalog, Clock, Inconsistent, Instance, Record, Session, StateHash};
+use super::{App, Catalog, Clock, Inconsistent, Instance, Record, Session, StateHash};
+use crate::compact_map::CompactMap;
 use crate::latch::Latch;
 use crate::names::{AppName, InstanceId, InstanceKey, SessionId};
 
@@ -41,11 +39,14 @@ pub struct CatalogBuilder {
     catalog: Catalog,
     /// Over the records that came.
     hash: StateHash,
-    sessions: Filling<SessionId, Session>,
-    /// The app that came last, with the instances that came of it.
-    app: Option<(AppName, Filling<InstanceId, Arc<Instance>>)>,
+    /// Those that came, until something else comes.
+    sessions: Vec<(SessionId, Session)>,
+    /// The app that came last.
+    app: Option<AppName>,
+    /// Its instances, until something else comes.
+    instances: Vec<(InstanceId, Arc<Instance>)>,
     /// What hangs off each session, in the order in which it came.
-    held: Vec<(SessionId, InstanceKey)>,
+    held: Vec<((SessionId, InstanceKey), ())>,
 }
 
 impl CatalogBuilder {
@@ -75,53 +76,64 @@ impl CatalogBuilder {
         }
     }
 
-    fn place_session(&mut self, id: SessionId, session: Session) -> Result<(), Inconsistent> {
-        match self.sessions.push(id, session) {
-            Ok(()) => Ok(()),
-            Err((id, value)) => Err(out_of_order(&Record::Session { id, value })),
+    /// Sessions come one after the other.
+    fn place_session(&mut self, id: SessionId, value: Session) -> Result<(), Inconsistent> {
+        let follows = self.sessions.last().is_none_or(|(last, _)| *last < id);
+        if !follows || !self.catalog.sessions.is_empty() {
+            return Err(out_of_order(&Record::Session { id, value }));
         }
-    }
-
-    /// Instances come right after their app and its ring.
-    fn place_instance(
-        &mut self,
-        key: InstanceKey,
-        instance: Arc<Instance>,
-    ) -> Result<(), Inconsistent> {
-        let record = |value| Record::Instance { key: key.clone(), value };
-        let Some((_, filling)) = self.app.as_mut().filter(|(name, _)| *name == key.app) else {
-            return Err(missing(&record(instance)));
-        };
-        let session = instance.session;
-        filling
-            .push(key.id.clone(), instance)
-            .map_err(|(_, value)| out_of_order(&record(value)))?;
-        self.held.push((session, key));
+        self.sessions.push((id, value));
         Ok(())
     }
 
-    /// Gives the app that came last its instances.
-    fn close_app(&mut self) {
-        let Some((name, filling)) = self.app.as_mut() else { return };
-        if let Some(app) = self.catalog.apps.get_mut(name) {
-            let app = Arc::make_mut(app);
-            self.catalog.instances -= app.instances.len() as u64;
-            app.instances = filling.so_far();
-            self.catalog.instances += app.instances.len() as u64;
+    /// Instances come one after the other behind their app and its ring.
+    fn place_instance(
+        &mut self,
+        key: InstanceKey,
+        value: Arc<Instance>,
+    ) -> Result<(), Inconsistent> {
+        let app = self.catalog.apps.get(&key.app).filter(|_| self.app.as_ref() == Some(&key.app));
+        let Some(app) = app else { return Err(missing(&Record::Instance { key, value })) };
+        let follows = self.instances.last().is_none_or(|(last, _)| *last < key.id);
+        if !follows || !app.instances.is_empty() {
+            return Err(out_of_order(&Record::Instance { key, value }));
         }
+        let session = value.session;
+        self.instances.push((key.id.clone(), value));
+        self.held.push(((session, key), ()));
+        Ok(())
     }
 
+    /// Puts what was collected in its place.
     fn settle(&mut self) {
-        self.close_app();
-        self.catalog.sessions = self.sessions.so_far();
+        let catalog = &mut self.catalog;
+        if !self.sessions.is_empty() {
+            let suspects = self.sessions.iter().filter(|(_, session)| session.suspect);
+            catalog.suspects = suspects.map(|(id, _)| *id).collect();
+            catalog.sessions = CompactMap::from_sorted(std::mem::take(&mut self.sessions));
+        }
+        let mut instances = std::mem::take(&mut self.instances);
+        let app = self.app.as_ref().and_then(|name| catalog.apps.get_mut(name));
+        if let Some(app) = app.filter(|_| !instances.is_empty()) {
+            let app = Arc::make_mut(app);
+            instances.iter_mut().for_each(|(_, instance)| share(app, instance));
+            let suspect =
+                |(_, live): &&(_, Arc<Instance>)| catalog.suspects.contains(&live.session);
+            app.suspects = instances.iter().filter(suspect).count() as u64;
+            catalog.instances += instances.len() as u64;
+            app.instances = CompactMap::from_sorted(instances);
+        }
     }
 
     fn place_other(&mut self, record: Record) {
         let catalog = &mut self.catalog;
         match record {
-            Record::Clock(clock) => catalog.clock = clock,
+            Record::Clock(clock) => {
+                catalog.clock = clock;
+                catalog.insert_pace(clock.pace);
+            }
             Record::App { app, value } => {
-                self.app = Some((app.clone(), Filling::default()));
+                self.app = Some(app.clone());
                 catalog.insert_app(app, value);
             }
             Record::Document { app, name, value } => {
@@ -139,6 +151,8 @@ impl CatalogBuilder {
                 catalog.set_latch_revision(&latch, revision);
             }
             Record::Claim { latch, value } => catalog.insert_claim(&latch, value),
+            Record::Brake { scope, value } => catalog.insert_brake(scope, value),
+            Record::BrakeOverride { scope, value } => catalog.insert_brake_override(scope, value),
             Record::Kept { key, part, value } => catalog.insert_kept(key, part, value),
             Record::HashMark { index, hash } => catalog.hash_marks.push_back((index, hash)),
             // These have ways of their own.
@@ -183,6 +197,12 @@ impl CatalogBuilder {
             Record::Kept { key, part, .. } => {
                 (catalog.kept.contains_key(&(key.clone(), *part)), true)
             }
+            Record::Brake { scope, .. } => {
+                (catalog.brakes.contains_key(scope), catalog.has_scope(scope))
+            }
+            Record::BrakeOverride { scope, .. } => {
+                (catalog.brake_overrides.contains_key(scope), catalog.has_scope(scope))
+            }
             Record::HashMark { index, .. } => {
                 (catalog.hash_marks.last().is_some_and(|(last, _)| index <= last), true)
             }
@@ -198,15 +218,15 @@ impl CatalogBuilder {
     pub fn finish(mut self) -> Catalog {
         self.settle();
         self.held.sort_unstable();
-        let (mut held, mut order) = (OrdSet::new(), Interleaved::default());
-        for entry in self.held {
-            if let Some(entry) = order.push(entry) {
-                held.insert(entry);
-            }
-        }
-        held.extend(order.rest());
+        let held = CompactMap::from_sorted(self.held);
         Catalog { held, hash: self.hash, ..self.catalog }
     }
+}
+
+/// Lets an instance have in common with the app's others what it can.
+fn share(app: &mut App, instance: &mut Arc<Instance>) {
+    // It was just decoded, and is nobody else's.
+    app.shapes.share(&mut Arc::make_mut(instance).profile);
 }
 
 fn out_of_order(record: &Record) -> Inconsistent {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use smol_str::SmolStr;
 
 use super::apps::check;
-use super::{Applied, At, Catalog, Instance, Session};
+use super::{Applied, At, Catalog, Instance, Session, State};
 use crate::command::{
     AppPolicy, BatchItem, Deregister, MetadataPatch, Patch, Refusal, Register, Registered, Reply,
 };
@@ -16,6 +16,7 @@ use crate::limits::{
     METADATA_BYTES_MAX, SESSION_THINGS_MAX, TTL_MS_DEFAULT, TTL_MS_MAX, TTL_MS_MIN,
 };
 use crate::names::{Incarnation, InstanceKey, SessionId};
+use crate::profile::PackedProfile;
 
 impl Catalog {
     pub(super) fn register(
@@ -72,18 +73,19 @@ impl Catalog {
         value.touched = at.revision;
         value.things += 1;
         let ttl_ms = value.ttl_ms;
-        self.touch(session, value, events);
-        let instance = Arc::new(Instance {
-            profile: c.profile.clone(),
+        self.touch(at, session, value, events);
+        let instance = Instance {
+            profile: PackedProfile::from(&c.profile),
             session,
             incarnation,
             revision: at.revision,
             registered_at_ms: self.clock.wall_ms,
-        });
-        events.push(self.store(at, &c.key, instance.clone(), ttl_ms, None));
-        events.push(shard_put(&c.key, &instance));
+        };
+        let shard = shard_put(&c.key, &instance);
+        self.store(at, &c.key, instance, ttl_ms, None, events);
+        events.push(shard);
         self.begins_in_shard_sets(&c.key);
-        Registered { created: true, incarnation, session, ttl_ms }
+        Registered { created: true, incarnation, session, ttl_ms: self.clock.pace.told(ttl_ms) }
     }
 
     /// The same life with a new profile. Only a private session takes a new TTL.
@@ -102,18 +104,15 @@ impl Catalog {
             }
             value.touched = at.revision;
             ttl_ms = value.ttl_ms;
-            self.touch(session, value, events);
+            self.touch(at, session, value, events);
         }
-        let instance = Arc::new(Instance {
-            profile: c.profile.clone(),
-            revision: at.revision,
-            ..Instance::clone(live)
-        });
-        events.push(self.store(at, &c.key, instance.clone(), ttl_ms, Some(live.clone())));
-        let address = |i: &Instance| (i.profile.ip.clone(), i.profile.port);
-        if address(live) != address(&instance) {
-            events.push(shard_put(&c.key, &instance));
-        }
+        let profile = PackedProfile::from(&c.profile);
+        let moves = (live.profile.ip(), live.profile.port()) != (profile.ip(), profile.port());
+        let instance = Instance { profile, revision: at.revision, ..Instance::clone(live) };
+        let shard = moves.then(|| shard_put(&c.key, &instance));
+        self.store(at, &c.key, instance, ttl_ms, Some(live.clone()), events);
+        events.extend(shard);
+        let ttl_ms = self.clock.pace.told(ttl_ms);
         Registered { created: false, incarnation: live.incarnation, session, ttl_ms }
     }
 
@@ -125,17 +124,19 @@ impl Catalog {
         })?;
         let before = live.clone();
         let mut instance = Instance::clone(live);
-        instance.profile.metadata = Arc::new(patched(&instance.profile.metadata, &c.metadata)?);
+        let mut profile = instance.profile.unpacked();
+        profile.metadata = Arc::new(patched(&profile.metadata, &c.metadata)?);
         if let Some(weight) = c.weight {
-            instance.profile.weight = weight;
+            profile.weight = weight;
         }
         if let Some(payload) = &c.payload {
-            instance.profile.payload = payload.to_vec();
+            profile.payload = payload.to_vec();
         }
+        instance.profile = profile.into();
         instance.revision = at.revision;
         let incarnation = instance.incarnation;
         let ttl_ms = self.session(instance.session).map_or(0, |session| session.ttl_ms);
-        events.push(self.store(at, &c.key, Arc::new(instance), ttl_ms, Some(before)));
+        self.store(at, &c.key, instance, ttl_ms, Some(before), events);
         Ok(Reply::Patched { incarnation })
     }
 
@@ -180,6 +181,7 @@ impl Catalog {
         reason: &Reason,
         events: &mut Vec<Event>,
     ) {
+        let state = self.state_of(key);
         let Some(gone) = self.remove_instance(key) else { return };
         self.member_on_ring(key);
         let held = self.ends_in_shard_sets(at, key);
@@ -194,7 +196,7 @@ impl Catalog {
         let incarnation = gone.incarnation;
         events.push(Event::InstanceDeleted {
             key: key.clone(),
-            last: Seen { instance: gone.clone(), state: self.state_of(key) },
+            last: Seen { instance: gone.clone(), state },
             reason: reason.clone(),
         });
         let (key, reason) = (key.clone(), reason.clone());
@@ -210,16 +212,17 @@ impl Catalog {
         }
     }
 
-    /// Puts an instance in its place; returns what is told of it.
+    /// Puts an instance in its place and tells of it. Its app must be there.
     fn store(
         &mut self,
         at: At,
         key: &InstanceKey,
-        instance: Arc<Instance>,
+        instance: Instance,
         ttl_ms: u64,
         before: Option<Arc<Instance>>,
-    ) -> Event {
-        self.insert_instance(key, instance.clone());
+        events: &mut Vec<Event>,
+    ) {
+        let Some(instance) = self.insert_instance(key, instance) else { return };
         self.change_app(&key.app, |record| {
             record.members_changed = at.revision;
             record.empty_since_ms = None;
@@ -230,13 +233,24 @@ impl Catalog {
         }
         let state = self.state_of(key);
         let before = before.map(|instance| Seen { instance, state });
-        Event::InstancePut { key: key.clone(), now: Seen { instance, state }, ttl_ms, before }
+        let now = Seen { instance, state };
+        events.push(Event::InstancePut { key: key.clone(), now, ttl_ms, before });
     }
 
     /// Something was made or changed that hangs off the session: a sign of life.
-    pub(super) fn touch(&mut self, session: SessionId, value: Session, events: &mut Vec<Event>) {
+    pub(super) fn touch(
+        &mut self,
+        at: At,
+        session: SessionId,
+        mut value: Session,
+        events: &mut Vec<Event>,
+    ) {
+        let was_suspect = std::mem::take(&mut value.suspect);
         self.insert_session(session, value.clone());
         events.push(Event::SessionPut { session, value });
+        if was_suspect {
+            self.tell_suspicion(at, session, State::Suspect, events);
+        }
     }
 
     /// The live instance, if it is of the incarnation that the caller means.
@@ -269,7 +283,7 @@ impl Catalog {
             return Err(Refusal::UnknownSession(id));
         };
         let limit = SESSION_THINGS_MAX as u64;
-        if left != Some(id) && named.things >= limit {
+        if left != Some(id) && u64::from(named.things) >= limit {
             return Err(Refusal::SessionFull { session: id, limit });
         }
         Ok(())
@@ -280,8 +294,8 @@ fn shard_put(key: &InstanceKey, instance: &Instance) -> Event {
     Event::ShardPut {
         key: key.clone(),
         incarnation: instance.incarnation,
-        ip: instance.profile.ip.clone(),
-        port: instance.profile.port,
+        ip: instance.profile.ip().into(),
+        port: instance.profile.port(),
     }
 }
 

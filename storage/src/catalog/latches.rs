@@ -33,8 +33,8 @@ impl Catalog {
         };
         if let Some(mut session) = self.sessions.get(&c.by.session).cloned() {
             session.touched = at.revision;
-            session.things += u64::from(known.is_none());
-            self.touch(c.by.session, session, events);
+            session.things += u32::from(known.is_none());
+            self.touch(at, c.by.session, session, events);
         }
         Ok(Reply::Claimed { token })
     }

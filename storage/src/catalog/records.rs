@@ -8,21 +8,24 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use twox_hash::XxHash64;
 
-use crate::command::{AppPolicy, Outcome, Overridden, Profile, ShardSetConfig};
+use crate::brake::{Brake, BrakeOverride, Pace, Scope};
+use crate::command::{AppPolicy, Outcome, Overridden, ShardSetConfig};
+use crate::compact_map::CompactMap;
 use crate::latch::Claim;
 use crate::names::{
     AppName, DocumentName, IdempotencyKey, Incarnation, InstanceId, InstanceKey, LatchKey,
     Revision, SessionId, ShardId, ShardSetName,
 };
+use crate::profile::{PackedProfile, Shapes};
 use crate::ring::Ring;
 use crate::shards::scaling::ScalingState;
 use crate::shards::{Group, Shard};
 
 /// An app with its live instances and its documents.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct App {
     pub record: AppRecord,
-    pub instances: OrdMap<InstanceId, Arc<Instance>>,
+    pub instances: CompactMap<InstanceId, Arc<Instance>>,
     pub documents: OrdMap<DocumentName, Arc<Document>>,
     /// Derived: what the documents count against `DOCUMENTS_BYTES_MAX`.
     pub document_bytes: u64,
@@ -30,6 +33,10 @@ pub struct App {
     pub ring: Option<Arc<Ring>>,
     /// Derived: shard sets whose workers its instances are.
     pub works_for: u32,
+    /// Derived: live instances on sessions that are suspect.
+    pub suspects: u64,
+    /// Derived: what its instances have in common and share.
+    pub(super) shapes: Shapes,
 }
 
 /// What is kept of an app besides its instances and documents.
@@ -56,7 +63,7 @@ fn is_none_yet(revision: &Revision) -> bool {
 /// one per live instance, made at `incarnation`, and never left behind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Instance {
-    pub profile: Profile,
+    pub profile: PackedProfile,
     pub session: SessionId,
     pub incarnation: Incarnation,
     /// Its own last change: its `ETag`.
@@ -70,13 +77,39 @@ pub struct Instance {
 pub struct Session {
     pub ttl_ms: u64,
     /// For people; empty if it is private.
-    pub name: SmolStr,
+    pub name: SessionName,
     /// Made by a registration that named no session; ends with its one instance.
     pub private: bool,
     /// The last registration or update on it; an expiry that saw an older one is dropped.
     pub touched: Revision,
-    /// Things that hang off it.
-    pub things: u64,
+    /// Things that hang off it, at most `SESSION_THINGS_MAX`.
+    pub things: u32,
+    /// The leader does not hear it, and the brake keeps it from being ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspect: bool,
+}
+
+/// Behind a pointer, and none if it is empty: most sessions are private and have no name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "SmolStr", into = "SmolStr")]
+pub struct SessionName(Option<Arc<SmolStr>>);
+
+impl SessionName {
+    pub fn as_str(&self) -> &str {
+        self.0.as_ref().map_or("", |name| name.as_str())
+    }
+}
+
+impl From<SmolStr> for SessionName {
+    fn from(name: SmolStr) -> Self {
+        Self((!name.is_empty()).then(|| Arc::new(name)))
+    }
+}
+
+impl From<SessionName> for SmolStr {
+    fn from(SessionName(name): SessionName) -> Self {
+        name.map_or_else(Self::default, Arc::unwrap_or_clone)
+    }
 }
 
 /// An operator's word about an instance id, kept whether the instance lives or not.
@@ -174,24 +207,35 @@ pub enum State {
     Up,
     Draining,
     Maintenance,
+    /// Not heard, and kept from being removed by the mass-loss brake. It keeps its place on rings, its
+    /// shards and its locks: nobody knows whether it is gone.
+    Suspect,
 }
 
 impl State {
+    /// Whether it takes part: an operator's word takes an instance off its ring, silence alone does not.
+    pub fn takes_part(self) -> bool {
+        match self {
+            Self::Up | Self::Suspect => true,
+            Self::Draining | Self::Maintenance => false,
+        }
+    }
+
     pub fn word(self) -> &'static str {
         match self {
             Self::Up => "up",
             Self::Draining => "draining",
             Self::Maintenance => "maintenance",
+            Self::Suspect => "suspect",
         }
     }
 }
 
-impl From<Option<&Override>> for State {
-    fn from(word: Option<&Override>) -> Self {
-        match word.map(|w| w.state) {
-            None => Self::Up,
-            Some(Overridden::Draining) => Self::Draining,
-            Some(Overridden::Maintenance) => Self::Maintenance,
+impl From<Overridden> for State {
+    fn from(word: Overridden) -> Self {
+        match word {
+            Overridden::Draining => Self::Draining,
+            Overridden::Maintenance => Self::Maintenance,
         }
     }
 }
@@ -256,6 +300,16 @@ pub enum Record {
         index: u64,
         hash: u64,
     },
+    /// After the apps.
+    Brake {
+        scope: Scope,
+        value: Brake,
+    },
+    /// After the apps.
+    BrakeOverride {
+        scope: Scope,
+        value: BrakeOverride,
+    },
 }
 
 /// The numbers that move with every command.
@@ -267,6 +321,9 @@ pub struct Clock {
     pub wall_ms: u64,
     /// The last session id given out.
     pub last_session: u64,
+    /// How much TTLs are lengthened.
+    #[serde(default, skip_serializing_if = "Pace::is_default")]
+    pub pace: Pace,
 }
 
 /// Raised with every change of what a record's bytes mean, so that nodes that run different
@@ -309,6 +366,8 @@ pub(super) mod kind {
     pub const SHARD: u8 = 10;
     pub const LATCH: u8 = 11;
     pub const CLAIM: u8 = 12;
+    pub const BRAKE: u8 = 13;
+    pub const BRAKE_OVERRIDE: u8 = 14;
 }
 
 fn hash_of<K: Serialize, V: Serialize>(kind: u8, key: &K, value: &V) -> u64 {
@@ -356,6 +415,10 @@ impl StateHash {
             Record::Shard { set, shard, value } => self.add(kind::SHARD, &(set, shard), value),
             Record::Latch { latch, revision } => self.add(kind::LATCH, latch, revision),
             Record::Claim { latch, value } => self.add(kind::CLAIM, latch, value),
+            Record::Brake { scope, value } => self.add(kind::BRAKE, scope, value),
+            Record::BrakeOverride { scope, value } => {
+                self.add(kind::BRAKE_OVERRIDE, scope, value);
+            }
             Record::Kept { key, part, value } => self.add(kind::KEPT, &(key, part), value),
             Record::Clock(_) | Record::HashMark { .. } => {}
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::apps::check;
-use super::{Applied, At, Catalog, State};
+use super::{Applied, At, Catalog};
 use crate::command::{CompactRing, DeleteRing, PutRing, Refusal, Reply};
 use crate::events::{Event, Reason};
 use crate::limits::{RING_SLOTS_MAX, WEIGHT_MAX};
@@ -59,8 +59,8 @@ impl Catalog {
     pub(super) fn member_on_ring(&mut self, key: &InstanceKey) {
         let Some(app) = self.apps.get(&key.app) else { return };
         let Some(ring) = &app.ring else { return };
-        let live = app.instances.get(&key.id).filter(|_| self.state_of(key) == State::Up);
-        let (old, wanted) = (ring.weight_of(&key.id), live.map(|instance| instance.profile.weight));
+        let live = app.instances.get(&key.id).filter(|_| self.state_of(key).takes_part());
+        let (old, wanted) = (ring.weight_of(&key.id), live.map(|live| live.profile.weight()));
         if old == wanted {
             return;
         }
@@ -79,8 +79,8 @@ impl Catalog {
         let Some(app) = self.apps.get(name).cloned() else { return };
         for (id, instance) in &app.instances {
             let key = InstanceKey::new(name.clone(), id.clone());
-            if self.state_of(&key) == State::Up {
-                let weight = instance.profile.weight;
+            if self.state_of(&key).takes_part() {
+                let weight = instance.profile.weight();
                 self.change_ring(name, |ring| ring.join(id, weight) == Joined::Changed);
             }
         }

@@ -18,14 +18,15 @@ impl Catalog {
         let ttl_ms = c.ttl_ms.unwrap_or(TTL_MS_DEFAULT);
         let value = Session {
             ttl_ms,
-            name: c.name.clone(),
+            name: c.name.clone().into(),
             private: false,
             touched: at.revision,
             things: 0,
+            suspect: false,
         };
         self.insert_session(session, value.clone());
         events.push(Event::SessionPut { session, value });
-        Reply::SessionOpened { session, ttl_ms }
+        Reply::SessionOpened { session, ttl_ms: self.clock.pace.told(ttl_ms) }
     }
 
     pub(super) fn close_session(

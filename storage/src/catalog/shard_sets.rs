@@ -320,7 +320,8 @@ impl Catalog {
 
 fn worker(instance: &Instance, state: State) -> Worker {
     let profile = &instance.profile;
-    Worker { weight: profile.weight, zone: profile.zone.clone(), available: state == State::Up }
+    let (weight, zone) = (profile.weight(), profile.zone().into());
+    Worker { weight, zone, available: state.takes_part() }
 }
 
 /// Only under the grant that the operator saw, so that nobody loses what was granted since.

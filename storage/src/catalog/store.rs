@@ -7,15 +7,18 @@ use imbl::OrdMap;
 
 use super::records::kind;
 use super::{
-    App, AppRecord, Catalog, Document, Due, Instance, Kept, Override, Record, Session, ShardSet,
-    ShardSetRecord, StateHash,
+    App, AppRecord, Catalog, Clock, Document, Due, Instance, Kept, Override, Record, Session,
+    ShardSet, ShardSetRecord, StateHash,
 };
+use crate::brake::{Brake, BrakeOverride, Pace, Scope};
 use crate::command::ShardSetConfig;
+use crate::compact_map::CompactMap;
 use crate::latch::{Claim, Latch};
 use crate::names::{
     AppName, DocumentName, IdempotencyKey, InstanceKey, LatchKey, Revision, SessionId, ShardId,
     ShardSetName,
 };
+use crate::profile::Shapes;
 use crate::ring::Ring;
 use crate::shards::scaling;
 use crate::shards::{Group, Shard};
@@ -28,8 +31,17 @@ pub struct Inconsistent(pub(super) String);
 impl Catalog {
     pub(super) fn insert_app(&mut self, name: AppName, record: AppRecord) {
         self.hash.add(kind::APP, &name, &record);
-        let (instances, documents) = (OrdMap::new(), OrdMap::new());
-        let app = App { record, instances, documents, document_bytes: 0, ring: None, works_for: 0 };
+        let (instances, documents) = (CompactMap::default(), OrdMap::new());
+        let app = App {
+            record,
+            instances,
+            documents,
+            document_bytes: 0,
+            ring: None,
+            works_for: 0,
+            suspects: 0,
+            shapes: Shapes::default(),
+        };
         if let Some(when) = empty_app_due(&app) {
             self.due.insert((when, Due::EmptyApp(name.clone())));
         }
@@ -74,28 +86,34 @@ impl Catalog {
         Some(changed)
     }
 
-    /// Puts an instance into its app, which must be there. `None` if the app is not.
+    /// Puts an instance into its app, which must be there, and returns it as it is kept. `None` if
+    /// the app is not.
     pub(super) fn insert_instance(
         &mut self,
         key: &InstanceKey,
-        instance: Arc<Instance>,
-    ) -> Option<()> {
+        mut instance: Instance,
+    ) -> Option<Arc<Instance>> {
         let app = Arc::make_mut(self.apps.get_mut(&key.app)?);
+        app.shapes.share(&mut instance.profile);
+        let instance = Arc::new(instance);
         self.hash.add(kind::INSTANCE, key, &*instance);
         self.instances += 1;
         let session = instance.session;
-        if let Some(old) = app.instances.insert(key.id.clone(), instance) {
+        app.suspects += u64::from(self.suspects.contains(&session));
+        if let Some(old) = app.instances.insert(key.id.clone(), instance.clone()) {
+            app.suspects -= u64::from(self.suspects.contains(&old.session));
             self.hash.subtract(kind::INSTANCE, key, &*old);
             self.instances -= 1;
             self.held.remove(&(old.session, key.clone()));
         }
-        self.held.insert((session, key.clone()));
-        Some(())
+        self.held.insert((session, key.clone()), ());
+        Some(instance)
     }
 
     pub(super) fn remove_instance(&mut self, key: &InstanceKey) -> Option<Arc<Instance>> {
         let app = Arc::make_mut(self.apps.get_mut(&key.app)?);
         let old = app.instances.remove(&key.id)?;
+        app.suspects -= u64::from(self.suspects.contains(&old.session));
         self.hash.subtract(kind::INSTANCE, key, &*old);
         self.held.remove(&(old.session, key.clone()));
         self.instances -= 1;
@@ -263,14 +281,37 @@ impl Catalog {
 
     pub(super) fn insert_session(&mut self, id: SessionId, session: Session) {
         self.hash.add(kind::SESSION, &id, &session);
-        if let Some(old) = self.sessions.insert(id, session) {
-            self.hash.subtract(kind::SESSION, &id, &old);
+        let suspect = session.suspect;
+        let old = self.sessions.insert(id, session);
+        if let Some(old) = &old {
+            self.hash.subtract(kind::SESSION, &id, old);
+        }
+        if suspect != old.is_some_and(|old| old.suspect) {
+            self.count_suspect(id, suspect);
+        }
+    }
+
+    fn count_suspect(&mut self, id: SessionId, suspect: bool) {
+        match suspect {
+            true => self.suspects.insert(id),
+            false => self.suspects.remove(&id),
+        };
+        let apps: Vec<_> = self.held_by(id).map(|key| key.app.clone()).collect();
+        for app in apps {
+            if let Some(app) = self.apps.get_mut(&app) {
+                let by = if suspect { 1 } else { -1 };
+                let app = Arc::make_mut(app);
+                app.suspects = app.suspects.saturating_add_signed(by);
+            }
         }
     }
 
     pub(super) fn remove_session(&mut self, id: SessionId) -> Option<Session> {
         let old = self.sessions.remove(&id)?;
         self.hash.subtract(kind::SESSION, &id, &old);
+        if old.suspect {
+            self.count_suspect(id, false);
+        }
         Some(old)
     }
 
@@ -330,6 +371,47 @@ impl Catalog {
         let Some(latch) = self.latches.remove(key) else { return };
         debug_assert!(latch.is_empty(), "claims end before their latch");
         self.hash.subtract(kind::LATCH, key, &latch.revision);
+    }
+
+    pub(super) fn insert_brake(&mut self, scope: Scope, brake: Brake) {
+        self.hash.add(kind::BRAKE, &scope, &brake);
+        if let Some(old) = self.brakes.insert(scope.clone(), brake) {
+            self.hash.subtract(kind::BRAKE, &scope, &old);
+        }
+    }
+
+    pub(super) fn remove_brake(&mut self, scope: &Scope) -> Option<Brake> {
+        let old = self.brakes.remove(scope)?;
+        self.hash.subtract(kind::BRAKE, scope, &old);
+        Some(old)
+    }
+
+    pub(super) fn insert_brake_override(&mut self, scope: Scope, word: BrakeOverride) {
+        self.remove_brake_override(&scope);
+        self.hash.add(kind::BRAKE_OVERRIDE, &scope, &word);
+        if let Some(when) = word.expires_at_ms {
+            self.due.insert((when, Due::BrakeOverride(scope.clone())));
+        }
+        self.brake_overrides.insert(scope, word);
+    }
+
+    pub(super) fn remove_brake_override(&mut self, scope: &Scope) {
+        let Some(old) = self.brake_overrides.remove(scope) else { return };
+        self.hash.subtract(kind::BRAKE_OVERRIDE, scope, &old);
+        if let Some(when) = old.expires_at_ms {
+            self.due.remove(&(when, Due::BrakeOverride(scope.clone())));
+        }
+    }
+
+    /// Lengthens TTLs by so much.
+    pub(super) fn insert_pace(&mut self, pace: Pace) {
+        if let Some(when) = pace_due(&self.clock) {
+            self.due.remove(&(when, Due::Pace));
+        }
+        self.clock.pace = pace;
+        if let Some(when) = pace_due(&self.clock) {
+            self.due.insert((when, Due::Pace));
+        }
     }
 
     pub(super) fn insert_kept(&mut self, key: IdempotencyKey, part: u32, kept: Kept) {
@@ -392,6 +474,14 @@ impl Catalog {
             part: *part,
             value: Kept::clone(kept),
         });
+        let brakes = self
+            .brakes
+            .iter()
+            .map(|(scope, brake)| Record::Brake { scope: scope.clone(), value: brake.clone() });
+        let words = self.brake_overrides.iter().map(|(scope, word)| Record::BrakeOverride {
+            scope: scope.clone(),
+            value: word.clone(),
+        });
         let marks = self.hash_marks.iter().map(|&(index, hash)| Record::HashMark { index, hash });
         clock
             .chain(sessions)
@@ -399,6 +489,8 @@ impl Catalog {
             .chain(overrides)
             .chain(sets)
             .chain(latches)
+            .chain(brakes)
+            .chain(words)
             .chain(kept)
             .chain(marks)
     }
@@ -415,6 +507,12 @@ pub(super) type Hashed = (Revision, u64);
 
 fn hashed(ring: &Ring) -> Hashed {
     (ring.epoch(), ring.fingerprint())
+}
+
+/// When deadlines are judged by what is told again.
+pub(super) fn pace_due(clock: &Clock) -> Option<u64> {
+    let Pace { told_percent, held_percent, held_until_ms } = clock.pace;
+    (told_percent != held_percent).then_some(held_until_ms)
 }
 
 /// When the number of workers that there should be is to be looked at though nothing changes.

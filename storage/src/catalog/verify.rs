@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use imbl::OrdSet;
 
 use super::rings::held;
-use super::store::{empty_app_due, scaling_due};
-use super::{App, Catalog, Due, Inconsistent, Session, ShardSet, State, recomputed_hash};
+use super::store::{empty_app_due, pace_due, scaling_due};
+use super::{App, Catalog, Due, Inconsistent, Session, ShardSet, recomputed_hash};
 use crate::limits::RING_SLOTS_MAX;
 use crate::names::{AppName, InstanceKey, SessionId, ShardId, ShardSetName};
 use crate::ring::Ring;
@@ -29,6 +29,7 @@ impl Catalog {
         self.verify_apps()?;
         self.shard_sets.iter().try_for_each(|(name, set)| self.verify_shard_set(name, set))?;
         self.verify_latches()?;
+        self.verify_brakes()?;
         let kept_bytes: u64 = self.kept.values().map(|kept| kept.bytes).sum();
         check(self.kept_bytes == kept_bytes, || format!("kept answers have {kept_bytes} bytes"))?;
         check(self.due == self.recomputed_due(), || "what ends by itself is misplaced".into())
@@ -36,7 +37,7 @@ impl Catalog {
 
     /// One walk over the sessions and what hangs off them, all in the order of sessions.
     fn verify_sessions(&self) -> Result<(), Inconsistent> {
-        let mut held = self.held.iter().map(|(session, _)| *session).peekable();
+        let mut held = self.held.keys().map(|(session, _)| *session).peekable();
         let mut claims = self.claims.keys().map(|(by, _)| by.session).peekable();
         for (id, session) in self.sessions() {
             let held = std::iter::from_fn(|| held.next_if_eq(&id)).count();
@@ -53,7 +54,7 @@ impl Catalog {
         session: &Session,
         held: u64,
     ) -> Result<(), Inconsistent> {
-        let whole = session.things == held && (!session.private || held == 1);
+        let whole = u64::from(session.things) == held && (!session.private || held == 1);
         check(whole, || format!("session {id} holds {held} things: {session:?}"))?;
         check(id.0 <= self.clock.last_session, || format!("session {id} was never counted"))
     }
@@ -75,7 +76,7 @@ impl Catalog {
             live += app.instances.len();
         }
         // Sessions hold as many things as they count, so equal sums leave no stray entry.
-        let things: u64 = self.sessions.values().map(|session| session.things).sum();
+        let things: u64 = self.sessions.values().map(|session| u64::from(session.things)).sum();
         let held = things.saturating_sub(self.claims.len() as u64);
         let counts = [self.instances, self.held.len() as u64, held];
         check(counts == [live as u64; 3], || format!("{live} instances counted as {counts:?}"))?;
@@ -87,7 +88,7 @@ impl Catalog {
         for (name, app) in &self.apps {
             for (id, instance) in &app.instances {
                 let key = InstanceKey::new(name.clone(), id.clone());
-                check(self.held.contains(&(instance.session, key)), || {
+                check(self.held.contains_key(&(instance.session, key)), || {
                     format!("{name}/{id} does not hang off its session {}", instance.session)
                 })?;
             }
@@ -101,13 +102,13 @@ impl Catalog {
             format!("the ring of {name} has the wrong fingerprint")
         })?;
         let up = app.instances.iter().filter(|(id, _)| {
-            self.state_of(&InstanceKey::new(name.clone(), (*id).clone())) == State::Up
+            self.state_of(&InstanceKey::new(name.clone(), (*id).clone())).takes_part()
         });
         let mut on_ring = 0;
         for (id, instance) in up {
             let weight = ring.weight_of(id);
             on_ring += usize::from(weight.is_some());
-            let wanted = instance.profile.weight;
+            let wanted = instance.profile.weight();
             let more = wanted.saturating_sub(weight.unwrap_or(0));
             let full = held(ring) + usize::from(more) > RING_SLOTS_MAX;
             check(weight == Some(wanted) || full, || {
@@ -170,6 +171,22 @@ impl Catalog {
         check(self.claims.len() == claims, || format!("{claims} claims are counted wrongly"))
     }
 
+    fn verify_brakes(&self) -> Result<(), Inconsistent> {
+        let suspects: OrdSet<_> =
+            self.sessions().filter(|(_, session)| session.suspect).map(|(id, _)| id).collect();
+        check(self.suspects == suspects, || format!("{} sessions are suspect", suspects.len()))?;
+        for (name, app) in &self.apps {
+            let count = app.instances.values().filter(|live| suspects.contains(&live.session));
+            let count = count.count() as u64;
+            check(app.suspects == count, || {
+                format!("app {name} has {count} suspects, not {}", app.suspects)
+            })?;
+        }
+        let scopes = self.brakes.keys().chain(self.brake_overrides.keys());
+        let stray = scopes.into_iter().find(|scope| !self.has_scope(scope));
+        check(stray.is_none(), || format!("a brake without its app: {stray:?}"))
+    }
+
     fn recomputed_due(&self) -> OrdSet<(u64, Due)> {
         let kept = self
             .kept
@@ -187,7 +204,11 @@ impl Catalog {
         let scaling = self.shard_sets.iter().filter_map(|(name, set)| {
             Some((scaling_due(&set.record)?, Due::Scaling(name.clone())))
         });
-        kept.chain(overrides).chain(apps).chain(scaling).collect()
+        let words = self.brake_overrides.iter().filter_map(|(scope, word)| {
+            Some((word.expires_at_ms?, Due::BrakeOverride(scope.clone())))
+        });
+        let pace = pace_due(&self.clock).map(|when| (when, Due::Pace));
+        kept.chain(overrides).chain(apps).chain(scaling).chain(words).chain(pace).collect()
     }
 }
 

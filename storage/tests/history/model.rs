@@ -40,7 +40,7 @@ fn seen(revision: u64) -> Seen {
         ..Profile::default()
     };
     let instance = Instance {
-        profile,
+        profile: profile.into(),
         session: SessionId(revision),
         incarnation: Incarnation(revision),
         revision: Revision(revision),

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
+use roster_storage::brake::{BrakeMode, Scope};
 use roster_storage::catalog::{At, Catalog};
 use roster_storage::command::{
-    AppPolicy, Batch, BatchItem, BreakLatch, ClaimLatch, ClearOverride, CloseSession, Command,
-    CompactRing, Condition, Covered, DeleteApp, DeleteDocument, DeleteRing, DeleteShardSet,
-    Deregister, EncodedCommand, Expire, Expiry, MetadataPatch, OpenSession, Overridden, Patch,
-    Profile, PutApp, PutDocument, PutOverride, PutRing, PutShardSet, Rebalance, Register, Release,
-    ReleaseLatch, ReleasedBy, Request, ShardSetConfig, Stamp, WithdrawClaim,
+    AppPolicy, Batch, BatchItem, BrakeChange, BrakeEnd, BreakLatch, ClaimLatch, ClearBrakeOverride,
+    ClearOverride, CloseSession, Command, CompactRing, Condition, Covered, DeleteApp,
+    DeleteDocument, DeleteRing, DeleteShardSet, Deregister, EncodedCommand, Expire, Expiry,
+    MetadataPatch, OpenSession, Overridden, OverrideBrake, Patch, Profile, PutApp, PutDocument,
+    PutOverride, PutRing, PutShardSet, Rebalance, Register, Release, ReleaseLatch, ReleasedBy,
+    Request, SetBrake, SetPace, ShardSetConfig, Stamp, Suspect, Suspicion, WithdrawClaim,
 };
 use roster_storage::latch::{Claim, Claimant, Mode};
 use roster_storage::limits::IDEMPOTENCY_MS;
@@ -152,6 +154,27 @@ enum Kind {
         term_moved: bool,
     },
     Tick,
+    Suspect {
+        sessions: Vec<(Pick, bool)>,
+        suspect: bool,
+        term_moved: bool,
+    },
+    Brake {
+        scope: Scope,
+        change: BrakeChange,
+        term_moved: bool,
+    },
+    OverrideBrake {
+        scope: Scope,
+        expires_in_ms: Option<u64>,
+    },
+    ClearBrakeOverride {
+        scope: Scope,
+    },
+    Pace {
+        percent: u32,
+        term_moved: bool,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -309,6 +332,30 @@ impl World {
                 sessions: sessions.into_iter().map(|(s, late)| self.expiry(s, late)).collect(),
             }),
             Kind::Tick => Command::Tick,
+            Kind::Suspect { sessions, suspect, term_moved } => Command::Suspect(Suspect {
+                term: self.at.term - u64::from(term_moved),
+                sessions: sessions
+                    .into_iter()
+                    .map(|(session, late)| self.expiry(session, late))
+                    .map(|e| Suspicion { session: e.session, touched: e.touched, suspect })
+                    .collect(),
+            }),
+            Kind::Brake { scope, change, term_moved } => {
+                let term = self.at.term - u64::from(term_moved);
+                Command::Brake(SetBrake { term, scope, change })
+            }
+            Kind::OverrideBrake { scope, expires_in_ms } => Command::OverrideBrake(OverrideBrake {
+                scope,
+                mode: BrakeMode::Hold,
+                reason: "works on the network".into(),
+                expires_in_ms,
+            }),
+            Kind::ClearBrakeOverride { scope } => {
+                Command::ClearBrakeOverride(ClearBrakeOverride { scope })
+            }
+            Kind::Pace { percent, term_moved } => {
+                Command::Pace(SetPace { term: self.at.term - u64::from(term_moved), percent })
+            }
         }
     }
 
@@ -586,6 +633,7 @@ fn kind() -> impl Strategy<Value = Kind> {
         2 => (vec((pick(), prop::bool::weighted(0.3)), 0..4), prop::bool::weighted(0.2))
             .prop_map(|(sessions, term_moved)| Kind::Expire { sessions, term_moved }),
         6 => kind_of_latches(),
+        6 => kind_of_brakes(),
         1 => Just(Kind::Tick),
     ]
 }
@@ -625,6 +673,32 @@ fn kind_at_work() -> impl Strategy<Value = Kind> {
             |(set, worker, waiting, shards)| Kind::Release { set, worker, waiting, shards }
         ),
         8 => vec(set(), 1..3).prop_map(|sets| Kind::Rebalance { sets }),
+    ]
+}
+
+/// What the leader and operators say of who is silent.
+fn kind_of_brakes() -> impl Strategy<Value = Kind> {
+    let scope = || {
+        prop_oneof![Just(Scope::All), app().prop_map(Scope::App), (1..3_u64).prop_map(Scope::Node)]
+    };
+    let change = prop_oneof![
+        2 => (0..4_u64, 1..4_u64).prop_map(|(missing, of)| BrakeChange::On { missing, of }),
+        1 => select(vec![BrakeEnd::Recovered, BrakeEnd::Removed, BrakeEnd::Released])
+            .prop_map(|because| BrakeChange::Off { because }),
+    ];
+    let sessions = vec((pick(), prop::bool::weighted(0.2)), 0..4);
+    let moved = || prop::bool::weighted(0.1);
+    prop_oneof![
+        4 => (sessions, prop::bool::weighted(0.7), moved()).prop_map(
+            |(sessions, suspect, term_moved)| Kind::Suspect { sessions, suspect, term_moved }
+        ),
+        2 => (scope(), change, moved())
+            .prop_map(|(scope, change, term_moved)| Kind::Brake { scope, change, term_moved }),
+        1 => (scope(), prop::option::of(0..10_000_u64))
+            .prop_map(|(scope, expires_in_ms)| Kind::OverrideBrake { scope, expires_in_ms }),
+        1 => scope().prop_map(|scope| Kind::ClearBrakeOverride { scope }),
+        2 => (select(vec![100, 200, 400, 900]), moved())
+            .prop_map(|(percent, term_moved)| Kind::Pace { percent, term_moved }),
     ]
 }
 

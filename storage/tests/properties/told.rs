@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use roster_storage::catalog::{At, Catalog, Document};
+use roster_storage::brake::{Brake, Scope};
+use roster_storage::catalog::{At, Catalog, Document, State};
 use roster_storage::events::Event;
 use roster_storage::latch::{Claim, Latch, Mode};
 use roster_storage::names::{
@@ -55,7 +56,9 @@ pub fn follow_documents(told: &mut Documents, events: &[Event]) {
             | Event::WorkPut { .. }
             | Event::WorkEnded { .. }
             | Event::ClaimPut { .. }
-            | Event::ClaimEnded { .. } => {}
+            | Event::ClaimEnded { .. }
+            | Event::AlarmPut { .. }
+            | Event::AlarmEnded { .. } => {}
         }
     }
 }
@@ -64,6 +67,8 @@ pub fn follow_documents(told: &mut Documents, events: &[Event]) {
 #[derive(Default)]
 pub struct Lives {
     living: BTreeMap<InstanceKey, Incarnation>,
+    states: BTreeMap<InstanceKey, State>,
+    alarms: BTreeMap<Scope, Brake>,
     begun: BTreeSet<(InstanceKey, Incarnation)>,
 }
 
@@ -77,6 +82,7 @@ impl Lives {
                     let instance = &now.instance;
                     let life = *self.living.entry(key.clone()).or_insert(instance.incarnation);
                     assert_eq!(life, instance.incarnation, "{key} was replaced without an end");
+                    self.states.insert(key.clone(), now.state);
                 }
                 Event::ShardPut { key, incarnation, .. } => {
                     assert_eq!(self.living.get(key), Some(incarnation), "a shard of nobody");
@@ -86,7 +92,15 @@ impl Lives {
                 Event::InstanceDeleted { key, last, .. } => {
                     let incarnation = &last.instance.incarnation;
                     assert_eq!(self.living.remove(key), Some(*incarnation), "{key} ended twice");
+                    assert_eq!(self.states.remove(key), Some(last.state), "{key} was last told");
                     gone.push((key, incarnation));
+                }
+                Event::AlarmPut { scope, brake } => {
+                    let known = self.alarms.insert(scope.clone(), brake.clone());
+                    assert_ne!(known.as_ref(), Some(brake), "{scope:?} was told twice");
+                }
+                Event::AlarmEnded { scope, brake, .. } => {
+                    assert_eq!(self.alarms.remove(scope).as_ref(), Some(brake));
                 }
                 Event::ShardDeleted { key, incarnation, .. } => {
                     shards_gone.push((key, incarnation));
@@ -115,11 +129,15 @@ impl Lives {
             for (id, instance) in &app.instances {
                 let key = InstanceKey::new(name.clone(), id.clone());
                 assert_eq!(self.living.get(&key), Some(&instance.incarnation), "{key}");
+                assert_eq!(self.states.get(&key), Some(&catalog.state_of(&key)), "{key}");
                 assert!(self.begun.contains(&(key, instance.incarnation)), "a life without begin");
                 count += 1;
             }
         }
         assert_eq!(self.living.len(), count, "a life that nobody ended");
+        let on: BTreeMap<_, _> =
+            catalog.brakes().map(|(scope, brake)| (scope.clone(), brake.clone())).collect();
+        assert_eq!(self.alarms, on);
     }
 }
 
@@ -160,7 +178,9 @@ impl Rings {
                 | Event::WorkPut { .. }
                 | Event::WorkEnded { .. }
                 | Event::ClaimPut { .. }
-                | Event::ClaimEnded { .. } => {}
+                | Event::ClaimEnded { .. }
+                | Event::AlarmPut { .. }
+                | Event::AlarmEnded { .. } => {}
             }
         }
     }
@@ -227,7 +247,9 @@ impl Work {
                 | Event::RingPut { .. }
                 | Event::RingDeleted { .. }
                 | Event::ClaimPut { .. }
-                | Event::ClaimEnded { .. } => {}
+                | Event::ClaimEnded { .. }
+                | Event::AlarmPut { .. }
+                | Event::AlarmEnded { .. } => {}
             }
         }
     }
@@ -306,7 +328,9 @@ impl Latches {
                 | Event::RingPut { .. }
                 | Event::RingDeleted { .. }
                 | Event::WorkPut { .. }
-                | Event::WorkEnded { .. } => {}
+                | Event::WorkEnded { .. }
+                | Event::AlarmPut { .. }
+                | Event::AlarmEnded { .. } => {}
             }
         }
     }

@@ -25,10 +25,16 @@
 //! break LATCH [token=r3]
 //! batch [REQUEST]                  its items follow, indented: register and deregister
 //! expire session=1 touched=1 [silent=15s] [session=2 touched=2 …] term=1
+//! suspect session=1 touched=1 [heard] [session=2 touched=2 …] term=1
+//! brake SCOPE missing=3 of=4 | because=recovered|removed|released  term=1
+//! override-brake SCOPE release|hold [expires=5s] [reason=]
+//! clear-brake-override SCOPE
+//! pace 300 term=1
 //! tick [+10s]                      cluster time passes (or tries to go back: -10s)
 //! term 2                           later entries are of term 2
 //! show [shard-sets | latches]      the state, or only what it has of shard sets or of latches
 //!
+//! SCOPE:     all, app=NAME or node=1
 //! LATCH:     lock NAME or election NAME
 //! PROFILE:   version= zone= weight= meta.KEY=VALUE
 //! CONDITION: absent (If-None-Match: *) or if=r3 (If-Match)
@@ -40,12 +46,14 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use roster_storage::brake::{BrakeMode, Scope};
 use roster_storage::command::{
-    AppPolicy, Batch, BatchItem, BreakLatch, ClaimLatch, ClearOverride, CloseSession, Command,
-    CompactRing, Condition, Covered, DeleteApp, DeleteDocument, DeleteRing, DeleteShardSet,
-    Deregister, Expire, Expiry, MetadataPatch, OpenSession, Overridden, Patch, Profile, PutApp,
-    PutDocument, PutOverride, PutRing, PutShardSet, Rebalance, Register, Release, ReleaseLatch,
-    ReleasedBy, Request, ShardSetConfig, WithdrawClaim,
+    AppPolicy, Batch, BatchItem, BrakeChange, BrakeEnd, BreakLatch, ClaimLatch, ClearBrakeOverride,
+    ClearOverride, CloseSession, Command, CompactRing, Condition, Covered, DeleteApp,
+    DeleteDocument, DeleteRing, DeleteShardSet, Deregister, Expire, Expiry, MetadataPatch,
+    OpenSession, Overridden, OverrideBrake, Patch, Profile, PutApp, PutDocument, PutOverride,
+    PutRing, PutShardSet, Rebalance, Register, Release, ReleaseLatch, ReleasedBy, Request,
+    SetBrake, SetPace, ShardSetConfig, Suspect, Suspicion, WithdrawClaim,
 };
 use roster_storage::latch::{Claimant, Mode};
 use roster_storage::names::{AppName, DocumentName, InstanceKey, LatchKey, LatchKind, Revision};
@@ -187,6 +195,28 @@ impl<'a> Words<'a> {
             }),
             "batch" => Command::Batch(Batch { items: Vec::new(), request: self.request()? }),
             "expire" => Command::Expire(self.expire()?),
+            "suspect" => Command::Suspect(self.suspect()?),
+            "brake" => Command::Brake(SetBrake {
+                term: self.term()?,
+                scope: self.scope()?,
+                change: self.brake_change()?,
+            }),
+            "override-brake" => Command::OverrideBrake(OverrideBrake {
+                scope: self.scope()?,
+                mode: match (self.has("release"), self.has("hold")) {
+                    (true, false) => BrakeMode::Release,
+                    (false, true) => BrakeMode::Hold,
+                    _ => return Err("release or hold?".into()),
+                },
+                reason: self.value("reason").unwrap_or_default().into(),
+                expires_in_ms: self.ms("expires")?,
+            }),
+            "clear-brake-override" => {
+                Command::ClearBrakeOverride(ClearBrakeOverride { scope: self.scope()? })
+            }
+            "pace" => {
+                Command::Pace(SetPace { term: self.term()?, percent: parsed(self.first()?)? })
+            }
             verb => return Err(format!("no such act: {verb}")),
         })
     }
@@ -360,6 +390,42 @@ impl<'a> Words<'a> {
         }
         let term = self.number("term")?.ok_or("an expiry needs its term")?;
         Ok(Expire { term, sessions })
+    }
+
+    /// With `heard`, none of them is suspect any more.
+    fn suspect(&self) -> Result<Suspect, String> {
+        let Expire { term, sessions } = self.expire()?;
+        let suspect = !self.has("heard");
+        let suspicion = |e: Expiry| Suspicion { session: e.session, touched: e.touched, suspect };
+        Ok(Suspect { term, sessions: sessions.into_iter().map(suspicion).collect() })
+    }
+
+    fn term(&self) -> Result<u64, String> {
+        self.number("term")?.ok_or("term= is missing".into())
+    }
+
+    fn scope(&self) -> Result<Scope, String> {
+        match (self.value("app"), self.number("node")?) {
+            (Some(app), None) => Ok(Scope::App(parsed(app)?)),
+            (None, Some(node)) => Ok(Scope::Node(node)),
+            (None, None) if self.has("all") => Ok(Scope::All),
+            _ => Err("all, app=NAME or node=NUMBER?".into()),
+        }
+    }
+
+    fn brake_change(&self) -> Result<BrakeChange, String> {
+        let because = match self.value("because") {
+            Some("recovered") => BrakeEnd::Recovered,
+            Some("removed") => BrakeEnd::Removed,
+            Some("released") => BrakeEnd::Released,
+            Some(other) => return Err(format!("no reason to end a brake: {other}")),
+            None => {
+                let missing = self.number("missing")?.ok_or("missing= is missing")?;
+                let of = self.number("of")?.ok_or("of= is missing")?;
+                return Ok(BrakeChange::On { missing, of });
+            }
+        };
+        Ok(BrakeChange::Off { because })
     }
 
     fn request(&self) -> Result<Option<Request>, String> {

@@ -3,11 +3,13 @@
 
 use std::fmt::Write;
 
+use roster_storage::brake::{Brake, Pace};
 use roster_storage::catalog::{Catalog, Document, Instance, ShardSet, State};
-use roster_storage::command::{Covered, Outcome, Profile, Refusal, Reply, Withdrawn};
+use roster_storage::command::{Covered, Outcome, Refusal, Reply, Withdrawn};
 use roster_storage::events::{Event, Held, Reason};
 use roster_storage::latch::{Claim, Latch};
 use roster_storage::names::{InstanceKey, LatchKey, LatchKind, Revision, ShardSetName};
+use roster_storage::profile::PackedProfile;
 use roster_storage::ring::Ring;
 use roster_storage::shards::Shard;
 
@@ -81,6 +83,13 @@ fn answer(result: &Result<Reply, Refusal>) -> String {
         }
         Ok(Reply::Batch(items)) => format!("batch of {}", items.len()),
         Ok(Reply::Expired { ended, dropped }) => format!("expired ended={ended} dropped={dropped}"),
+        Ok(Reply::Suspected { changed, dropped }) => {
+            format!("suspected changed={changed} dropped={dropped}")
+        }
+        Ok(Reply::BrakeSet) => "brake set".into(),
+        Ok(Reply::BrakeOverridePut) => "brake override put".into(),
+        Ok(Reply::BrakeOverrideCleared) => "brake override cleared".into(),
+        Ok(Reply::PaceSet) => "pace set".into(),
     }
 }
 
@@ -135,7 +144,15 @@ fn happened(event: &Event) -> String {
         Event::ClaimEnded { latch, claim, reason } => {
             format!("{latch} given up by {}: {}", claimed(claim), why(reason))
         }
+        Event::AlarmPut { scope, brake } => format!("brake of {scope:?} on {}", missing(brake)),
+        Event::AlarmEnded { scope, brake, reason } => {
+            format!("brake of {scope:?} off, was {}: {}", missing(brake), why(reason))
+        }
     }
+}
+
+fn missing(brake: &Brake) -> String {
+    format!("since={} missing={} of={}", brake.since, brake.missing, brake.of)
 }
 
 /// A claim: whose, and whether it holds.
@@ -186,17 +203,17 @@ fn written(document: &Document) -> String {
 }
 
 /// What a profile says, where it is not what it is without words.
-fn said(profile: &Profile) -> String {
+fn said(profile: &PackedProfile) -> String {
     let mut text = String::new();
-    for (name, value) in [("version", &profile.version), ("zone", &profile.zone)] {
+    for (name, value) in [("version", profile.version()), ("zone", profile.zone())] {
         if !value.is_empty() {
             let _ = write!(text, " {name}={value}");
         }
     }
-    if profile.weight != 1 {
-        let _ = write!(text, " weight={}", profile.weight);
+    if profile.weight() != 1 {
+        let _ = write!(text, " weight={}", profile.weight());
     }
-    for (key, value) in profile.metadata.iter() {
+    for (key, value) in profile.metadata() {
         let _ = write!(text, " meta.{key}={value}");
     }
     text
@@ -209,8 +226,11 @@ pub fn shown(catalog: &Catalog) -> String {
         let kind = if session.private { "private" } else { "shared" };
         let (ttl, touched) = (session.ttl_ms, session.touched);
         let things = session.things;
-        let _ =
-            writeln!(text, "= session {id} {kind} ttl={ttl}ms touched={touched} things={things}");
+        let suspect = if session.suspect { " suspect" } else { "" };
+        let _ = writeln!(
+            text,
+            "= session {id} {kind} ttl={ttl}ms touched={touched} things={things}{suspect}"
+        );
     }
     for (name, app) in catalog.apps_after(None) {
         let (revision, members) = (app.record.revision, app.record.members_changed);
@@ -237,6 +257,7 @@ pub fn shown(catalog: &Catalog) -> String {
     }
     text.push_str(&shown_sets(catalog));
     text.push_str(&shown_latches(catalog));
+    text.push_str(&shown_brakes(catalog));
     if text.is_empty() { "= nothing\n".into() } else { text }
 }
 
@@ -293,6 +314,26 @@ pub fn shown_latches(catalog: &Catalog) -> String {
         })
         .map(|(kind, name, latch)| shown_latch(&LatchKey::new(kind, name.clone()), latch))
         .collect()
+}
+
+/// Brakes that are on, what operators say about them, and the pace.
+fn shown_brakes(catalog: &Catalog) -> String {
+    let mut text = String::new();
+    for (scope, brake) in catalog.brakes() {
+        let _ = writeln!(text, "= brake of {scope:?} {}", missing(brake));
+    }
+    for (scope, word) in catalog.brake_overrides() {
+        let until = word.expires_at_ms.map_or("".into(), |ms| format!(" until={ms}ms"));
+        let _ = writeln!(text, "= brake of {scope:?} to {}{until}", word.mode.word());
+    }
+    if catalog.pace() != Pace::default() {
+        let Pace { told_percent, held_percent, held_until_ms } = catalog.pace();
+        let _ = writeln!(
+            text,
+            "= pace told={told_percent} held={held_percent} until={held_until_ms}ms"
+        );
+    }
+    text
 }
 
 fn shown_latch(key: &LatchKey, latch: &Latch) -> String {

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import threading
 import time
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, TypeVar, Union
@@ -42,6 +43,9 @@ _SHARE_SECONDS_MIN = 0.5
 
 # Of a heartbeat's interval: tooz's heart beats at half of what it is told.
 _BEATS_PER_INTERVAL = 2
+
+# A heartbeat comes at most so much sooner or later than the cluster asks for.
+_JITTER = 0.1
 
 # What is left for the end of the session of a stop that had to wait for the heart.
 _CLOSE_SECONDS_MIN = 0.3
@@ -207,7 +211,9 @@ class RosterDriver(
             return self._settings.timeout
         with translated():
             session = self._here().heartbeat()
-        return session.heartbeat_every * _BEATS_PER_INTERVAL
+        # Agents that began together, or lost the cluster together, drift apart.
+        jitter = random.uniform(1.0 - _JITTER, 1.0 + _JITTER)
+        return session.heartbeat_every * _BEATS_PER_INTERVAL * jitter
 
     def reopened(self, lost: Session) -> Session:
         """The session that follows a lost one; see :meth:`Presence.reopened`."""
@@ -241,7 +247,7 @@ class RosterDriver(
                     pause = self.heartbeat() / _BEATS_PER_INTERVAL
                 except tooz.ToozError as error:
                     LOG.warning("A heartbeat during a wait failed: %s", error)
-                    pause = 1.0
+                    pause = random.uniform(0.5, 1.5)
 
         beating = threading.Thread(target=beat, name="roster-wait", daemon=True)
         beating.start()

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Mapping, NamedTuple, Optional
 
 from .clock import lease_now
 from .errors import InvalidRequest, Outcome, RosterError
+from .rhythm import EVERY_SECONDS_MIN, Rhythm
 from .shapes import Registered, Registration
 
 if TYPE_CHECKING:
     from .client import Client
-
-# Heartbeats are not sent more often than this, whatever a node says.
-_HEARTBEAT_SECONDS_MIN = 0.01
 
 # While an adopted epoch is not settled, heartbeats are sent so often: each answer may be the one that
 # says that it is. But not for longer than somebody who died may be waited for: who lives and adopts
@@ -36,6 +34,10 @@ _MARGIN = 0.2
 # meanwhile; and after this many seconds, for a new leader must be found first.
 _TTLS_UNTIL_GONE = 2
 _GONE_LATE_SECONDS_MAX = 10.0
+
+# An instance that the cluster does not know any more is registered again within so many seconds, and
+# within the time between two heartbeats: those who were lost together do not come back at one moment.
+_AGAIN_SECONDS_MAX = 1.0
 
 # The cluster does not know the instance.
 _GONE = ("unknown-instance", "unknown-app", "unknown-session")
@@ -110,6 +112,9 @@ class KeepAlive:
         sent_at = lease_now()
         registered = client.register(app, instance, registration, takeover=takeover)
         self._registered = registered
+        self._rhythm = Rhythm(registered.heartbeat_every)
+        # The cluster said that it does not know it.
+        self._gone = False
         self._lease = self._lease_of(registered, sent_at)
         self._thread = threading.Thread(
             target=self._run, name=f"roster-keep-alive-{app}/{instance}", daemon=True
@@ -217,10 +222,8 @@ class KeepAlive:
     def _beat_until_the_end(self) -> Ended:
         begun_at = lease_now()
         while True:
-            # A little earlier than asked for, so that many that began together spread out.
-            due_at = begun_at + self._every() * random.uniform(0.9, 1.0)
             # At least a moment, also where the last one took all of its time.
-            self._wake.wait(max(due_at - lease_now(), _HEARTBEAT_SECONDS_MIN))
+            self._wake.wait(max(self._pause(begun_at), EVERY_SECONDS_MIN))
             # Before it is looked at what there is to do: who sets it later wakes the next wait.
             self._wake.clear()
             if self._stop.is_set():
@@ -230,10 +233,16 @@ class KeepAlive:
             if ended is not None:
                 return ended
 
-    def _every(self) -> float:
-        """After how many seconds the next heartbeat follows."""
+    def _pause(self, begun_at: float) -> float:
+        """How many seconds from now the next heartbeat, or registration, is sent; the last one was at
+        ``begun_at``."""
+        rhythm, chance = self._rhythm, random.random()
+        if rhythm.is_failing:
+            return rhythm.pause(self.safe_for(), chance)
+        if self._gone:
+            return min(rhythm.every, _AGAIN_SECONDS_MAX) * chance
         most = _UNSETTLED_SECONDS if self._waits_for_others() else math.inf
-        return max(min(self._registered.heartbeat_every, most), _HEARTBEAT_SECONDS_MIN)
+        return begun_at + min(rhythm.pause(self.safe_for(), chance), most) - lease_now()
 
     def _waits_for_others(self) -> bool:
         """Whether an adopted epoch may yet be settled."""
@@ -245,10 +254,9 @@ class KeepAlive:
     def _beat(self, sent_at: float) -> Optional[Ended]:
         """One heartbeat, and what follows from its answer. Tries on several nodes count as sent when
         the first one was."""
-        if self._unclear_until is not None:
+        if self._gone or self._unclear_until is not None:
             return self._register_again()
-        known = self._registered
-        every = max(known.heartbeat_every, _HEARTBEAT_SECONDS_MIN)
+        known, every = self._registered, self._rhythm.every
         # Half of the time for one node leaves time for another one before the TTL is over.
         share = max(min(every / 2, _ANSWER_SECONDS_MAX), _ANSWER_SECONDS_MIN)
         adopted = self._adopted
@@ -267,9 +275,11 @@ class KeepAlive:
             # What it held is somebody else's from here on.
             self._error = error
             self._set_lease(_Lease(known.incarnation, 0.0))
-            return self._register_again()
+            self._gone = True
+            return None
         self._set_lease(_Lease(known.incarnation, self._safe_until(sent_at, renewed.ttl)))
         self._registered = replace(known, ttl=renewed.ttl, heartbeat_every=renewed.heartbeat_every)
+        self._rhythm.answered(renewed.heartbeat_every, lease_now() - sent_at)
         self._settle(renewed.settled)
         self._error = None
         return None
@@ -301,7 +311,9 @@ class KeepAlive:
                 self._unclear_until = sent_at + gone_after
             return self._not_renewed(error)
         self._unclear_until = None
+        self._gone = False
         self._registered = registered
+        self._rhythm = Rhythm(registered.heartbeat_every)
         self._set_lease(self._lease_of(registered, sent_at))
         self._error = None
         # What was adopted stays: it may have been told while the answer was on its way, of the ring
@@ -313,6 +325,7 @@ class KeepAlive:
         """Unless it may be a life of our own that nobody knows of: that goes by itself."""
         self._error = error
         if self._unclear_until is not None and lease_now() < self._unclear_until:
+            self._rhythm.failed(error.retry_after)
             return None
         return Ended.REPLACED
 
@@ -321,5 +334,6 @@ class KeepAlive:
         if error.code == "stale-incarnation":
             return Ended.REPLACED
         if error.retryable or error.outcome is Outcome.UNKNOWN:
+            self._rhythm.failed(error.retry_after)
             return None
         return Ended.REFUSED

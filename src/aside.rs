@@ -1,0 +1,185 @@
+//! What takes long, done where it holds nobody up: on the background threads, a few at once. What
+//! waits for its turn is bounded in number and in time; beyond, it is refused before it began.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use roster_api::registry::{IfBusy, Unavailable};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+/// Works under way per background thread: one may wait for the leader while another computes.
+const AT_ONCE_PER_THREAD: usize = 2;
+
+/// Works that wait for their turn and may be refused. A page of a search over a million instances
+/// takes about half a second of a thread: more would only wait until nobody wants their answer.
+const WAITING_MAX: usize = 64;
+
+/// The background threads and their turns.
+#[derive(Debug)]
+pub struct Aside {
+    threads: Handle,
+    turns: Semaphore,
+    waiting: Semaphore,
+    /// How long one that may be refused waits for its turn.
+    patience: Duration,
+}
+
+impl Aside {
+    /// `threads` are `count` in number.
+    pub fn new(threads: Handle, count: usize, patience: Duration) -> Self {
+        Self {
+            threads,
+            turns: Semaphore::new(count * AT_ONCE_PER_THREAD),
+            waiting: Semaphore::new(WAITING_MAX),
+            patience,
+        }
+    }
+
+    /// Returns when `work` is done. It ends at its next pause when this is dropped. `Overloaded`: it
+    /// was not begun.
+    pub async fn run(
+        &self,
+        work: BoxFuture<'static, ()>,
+        if_busy: IfBusy,
+    ) -> Result<(), Unavailable> {
+        let _turn = match if_busy {
+            IfBusy::Refuse => self.turn_soon().await?,
+            IfBusy::Wait => self.turn().await?,
+        };
+        let ended = AbortOnDropHandle::new(self.threads.spawn(work)).await;
+        ended.map_err(|e| Unavailable::Unknown(format!("this node failed at it: {e}")))
+    }
+
+    async fn turn_soon(&self) -> Result<SemaphorePermit<'_>, Unavailable> {
+        if let Ok(turn) = self.turns.try_acquire() {
+            return Ok(turn);
+        }
+        let overloaded = |why: String| {
+            Unavailable::Overloaded(format!("{why}; ask for less, another node, or later"))
+        };
+        let _place = self.waiting.try_acquire().map_err(|_| {
+            overloaded(format!("{WAITING_MAX} searches and long lists wait on this node"))
+        })?;
+        timeout(self.patience, self.turn()).await.unwrap_or_else(|_| {
+            let waited = self.patience;
+            Err(overloaded(format!("searches and long lists of others took this node {waited:?}")))
+        })
+    }
+
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Unavailable> {
+        // It is never closed.
+        let turn = self.turns.acquire().await;
+        turn.map_err(|_| Unavailable::NotReady("this node is stopping".into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::sync::Notify;
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn aside(patience: Duration) -> Arc<Aside> {
+        Arc::new(Aside::new(Handle::current(), 1, patience))
+    }
+
+    /// Starts works until all turns are taken; they end when told.
+    async fn occupy(aside: &Arc<Aside>) -> Arc<Notify> {
+        let end = Arc::new(Notify::new());
+        for _ in 0..AT_ONCE_PER_THREAD {
+            let (aside, end) = (aside.clone(), end.clone());
+            let work = Box::pin(async move { end.notified().await });
+            tokio::spawn(async move { aside.run(work, IfBusy::Refuse).await });
+        }
+        while aside.turns.available_permits() > 0 {
+            yield_now().await;
+        }
+        end
+    }
+
+    fn nothing() -> BoxFuture<'static, ()> {
+        Box::pin(async {})
+    }
+
+    #[tokio::test]
+    async fn only_so_many_wait_and_the_next_one_is_refused_at_once() {
+        let aside = aside(LONG);
+        let end = occupy(&aside).await;
+        let waiting: Vec<_> = (0..WAITING_MAX)
+            .map(|_| {
+                let aside = aside.clone();
+                tokio::spawn(async move { aside.run(nothing(), IfBusy::Refuse).await })
+            })
+            .collect();
+        while aside.waiting.available_permits() > 0 {
+            yield_now().await;
+        }
+        let refused = aside.run(nothing(), IfBusy::Refuse).await;
+        assert!(matches!(refused, Err(Unavailable::Overloaded(_))), "{refused:?}");
+        end.notify_waiters();
+        for one in waiting {
+            assert_eq!(one.await.expect("it ran"), Ok(()));
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_may_be_refused_waits_only_so_long_for_its_turn() {
+        let aside = aside(Duration::from_millis(1));
+        let end = occupy(&aside).await;
+        let patient = tokio::spawn({
+            let aside = aside.clone();
+            async move { aside.run(nothing(), IfBusy::Wait).await }
+        });
+        let refused = aside.run(nothing(), IfBusy::Refuse).await;
+        assert!(matches!(refused, Err(Unavailable::Overloaded(_))), "{refused:?}");
+        assert!(!patient.is_finished());
+        end.notify_waiters();
+        assert_eq!(patient.await.expect("it ran"), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_work_ends_when_nobody_waits_for_it_and_gives_its_turn_back() {
+        struct Ended(Arc<AtomicBool>);
+        impl Drop for Ended {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let aside = aside(LONG);
+        let ended = Arc::new(AtomicBool::new(false));
+        let witness = Ended(ended.clone());
+        let endless = Box::pin(async move {
+            let _witness = witness;
+            std::future::pending::<()>().await;
+        });
+        let client = tokio::spawn({
+            let aside = aside.clone();
+            async move { aside.run(endless, IfBusy::Refuse).await }
+        });
+        while aside.turns.available_permits() == AT_ONCE_PER_THREAD {
+            yield_now().await;
+        }
+        client.abort();
+        while !ended.load(Ordering::Relaxed) {
+            yield_now().await;
+        }
+        assert_eq!(aside.turns.available_permits(), AT_ONCE_PER_THREAD);
+    }
+
+    #[tokio::test]
+    async fn a_work_that_panics_takes_no_turn_with_it() {
+        let aside = aside(LONG);
+        let failed = aside.run(Box::pin(async { panic!("on purpose") }), IfBusy::Refuse).await;
+        assert!(matches!(failed, Err(Unavailable::Unknown(_))), "{failed:?}");
+        assert_eq!(aside.turns.available_permits(), AT_ONCE_PER_THREAD);
+    }
+}

@@ -1,0 +1,269 @@
+//! How long a checkpoint holds up writes and heartbeats: small steady requests beside it, and the
+//! longest time in which none of a kind was answered.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::outage::Probe;
+use super::roster::Roster;
+use super::servers::Servers;
+use super::system::{NODES, System};
+use crate::bench::http::Connection;
+
+/// Log entries between two checkpoints while this is measured, so that the probes' writes bring
+/// some about.
+const CHECKPOINT_EVERY: &str = "1000";
+
+/// Between two requests of one kind at one node.
+const PERIOD: Duration = Duration::from_millis(10);
+
+/// Each node must have written one within this.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// How often the folders are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// The longest that answers were late, in seconds beyond the period of the requests.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Longest {
+    pub beside: f64,
+    /// In all of the rest of the time, for comparison.
+    pub without: f64,
+}
+
+#[derive(Debug)]
+pub struct Pauses {
+    pub writes: Longest,
+    pub heartbeats: Longest,
+    pub checkpoints: usize,
+    /// The time during which one of the nodes wrote a checkpoint.
+    pub writing: Duration,
+}
+
+/// Restarts the nodes with frequent checkpoints, and asks them until each has written one.
+pub async fn pauses(servers: &mut Servers<Roster>, quiet: Duration) -> Result<Pauses, String> {
+    servers.restart_with(&["--checkpoint-every", CHECKPOINT_EVERY]).await?;
+    let stop = Stop::default();
+    let watchers: Vec<_> =
+        (0..NODES).map(|node| watch_folder(servers.data(node).to_owned(), &stop)).collect();
+    let (writer, beater) = (servers.system.clone(), servers.system.clone());
+    let writes = Asking::start(servers, Arc::new(move |n| writer.write(n)), &stop).await?;
+    let beats = Asking::start(servers, Arc::new(move |n| beater.heartbeat(n)), &stop).await?;
+    let begun = Instant::now();
+    loop {
+        sleep(LOOK_EVERY).await;
+        let all = watchers.iter().all(|watcher| watcher.seen.load(Ordering::Relaxed));
+        if all && begun.elapsed() >= quiet {
+            break;
+        }
+        if begun.elapsed() > PATIENCE {
+            return Err(format!("not every node wrote a checkpoint in {} s", PATIENCE.as_secs()));
+        }
+    }
+    stop.now();
+    let mut spans = Vec::new();
+    for watcher in watchers {
+        spans.extend(watcher.task.await.map_err(|e| e.to_string())?);
+    }
+    let (writes, heartbeats) = (writes.end(&spans).await?, beats.end(&spans).await?);
+    let writing = spans.iter().map(|span| span.to - span.from).sum();
+    Ok(Pauses { writes, heartbeats, checkpoints: spans.len(), writing })
+}
+
+/// Tells all tasks that it is over.
+#[derive(Clone, Default)]
+struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    fn now(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_told(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Span {
+    from: Instant,
+    to: Instant,
+}
+
+struct FolderWatcher {
+    /// It has seen a whole checkpoint.
+    seen: Arc<AtomicBool>,
+    task: tokio::task::JoinHandle<Vec<Span>>,
+}
+
+/// Notes when a node writes checkpoints: then there is a file that is not whole, or a new one.
+fn watch_folder(folder: PathBuf, stop: &Stop) -> FolderWatcher {
+    let (seen, stop) = (Arc::new(AtomicBool::new(false)), stop.clone());
+    let task = tokio::spawn({
+        let seen = seen.clone();
+        async move {
+            let mut spans: Vec<Span> = Vec::new();
+            let mut before = look(&folder);
+            let mut looked = Instant::now();
+            let mut goes_on = before.unfinished;
+            while !stop.is_told() {
+                sleep(LOOK_EVERY).await;
+                let (now, at) = (look(&folder), Instant::now());
+                let finished = now.newest != before.newest;
+                if now.unfinished || finished {
+                    match spans.last_mut().filter(|_| goes_on) {
+                        Some(span) => span.to = at,
+                        None => spans.push(Span { from: looked, to: at }),
+                    }
+                }
+                if finished {
+                    seen.store(true, Ordering::Relaxed);
+                }
+                (goes_on, before, looked) = (now.unfinished, now, at);
+            }
+            spans
+        }
+    });
+    FolderWatcher { seen, task }
+}
+
+#[derive(Default, PartialEq)]
+struct Look {
+    unfinished: bool,
+    newest: Option<String>,
+}
+
+fn look(folder: &Path) -> Look {
+    let names = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let top = names(folder);
+    let below = top.iter().filter(|path| path.is_dir()).flat_map(|path| names(path));
+    let files = top.iter().cloned().chain(below);
+    let names = files.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()));
+    let mut look = Look::default();
+    for name in names {
+        if name.ends_with(".tmp") {
+            look.unfinished = true;
+        } else if name.starts_with("checkpoint-") {
+            look.newest = look.newest.max(Some(name));
+        }
+    }
+    look
+}
+
+/// Requests of one kind, to each node one per period.
+struct Asking(JoinSet<Result<Answers, String>>);
+
+/// When one node answered, from the first request until the end.
+struct Answers {
+    begun: Instant,
+    at: Vec<Instant>,
+    ended: Instant,
+    /// Answers that said no, and the first of them.
+    failed: usize,
+    failure: String,
+}
+
+impl Answers {
+    /// The times without an answer. One that was still awaited at the end counts too.
+    fn gaps(&self) -> impl Iterator<Item = Span> {
+        let starts = std::iter::once(self.begun).chain(self.at.iter().copied());
+        let ends = self.at.iter().copied().chain([self.ended]);
+        starts.zip(ends).map(|(from, to)| Span { from, to })
+    }
+}
+
+impl Asking {
+    async fn start(servers: &Servers<Roster>, probe: Probe, stop: &Stop) -> Result<Self, String> {
+        let mut tasks = JoinSet::new();
+        for (node, address) in servers.addresses().into_iter().enumerate() {
+            let connection = Connection::open(&address).await?;
+            tasks.spawn(ask(connection, node, probe.clone(), stop.clone()));
+        }
+        Ok(Self(tasks))
+    }
+
+    /// Ends them, and divides what they saw by whether somebody wrote a checkpoint at that time.
+    async fn end(mut self, spans: &[Span]) -> Result<Longest, String> {
+        let mut longest = Longest::default();
+        while let Some(task) = self.0.join_next().await {
+            let answers = task.map_err(|e| e.to_string())??;
+            if answers.at.is_empty() {
+                let lasted = (answers.ended - answers.begun).as_secs_f64();
+                let Answers { failed, failure, .. } = answers;
+                return Err(format!(
+                    "a node answered nothing well in {lasted:.1} s; {failed} calls failed, such as \
+                     {failure}"
+                ));
+            }
+            for gap in answers.gaps() {
+                let late = (gap.to - gap.from).saturating_sub(PERIOD).as_secs_f64();
+                let beside = spans.iter().any(|span| span.from < gap.to && gap.from < span.to);
+                let longest = if beside { &mut longest.beside } else { &mut longest.without };
+                *longest = longest.max(late);
+            }
+        }
+        Ok(longest)
+    }
+}
+
+async fn ask(
+    mut connection: Connection,
+    node: usize,
+    probe: Probe,
+    stop: Stop,
+) -> Result<Answers, String> {
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let begun = Instant::now();
+    let mut answers =
+        Answers { begun, at: Vec::new(), ended: begun, failed: 0, failure: String::new() };
+    for call in (node..).step_by(NODES) {
+        ticks.tick().await;
+        if stop.is_told() {
+            break;
+        }
+        let request = probe(call);
+        let answer = connection
+            .send(request.method, &request.path, request.content_type, request.body)
+            .await?;
+        if answer.status.is_success() {
+            answers.at.push(Instant::now());
+        } else {
+            if answers.failed == 0 {
+                answers.failure = answer.to_string();
+            }
+            answers.failed += 1;
+        }
+    }
+    answers.ended = Instant::now();
+    Ok(answers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers(at: &[u64], ended: u64) -> Answers {
+        let begun = Instant::now();
+        let after = |ms: u64| begun + Duration::from_millis(ms);
+        let at = at.iter().map(|ms| after(*ms)).collect();
+        Answers { begun, at, ended: after(ended), failed: 0, failure: String::new() }
+    }
+
+    #[test]
+    fn a_pause_counts_also_before_the_first_answer_and_after_the_last_one() {
+        let longest = |answers: &Answers| answers.gaps().map(|gap| gap.to - gap.from).max();
+        for (at, ended) in [(&[300, 310][..], 320), (&[10, 310], 320), (&[10, 20], 320), (&[], 300)]
+        {
+            assert_eq!(longest(&answers(at, ended)), Some(Duration::from_millis(300)), "{at:?}");
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! How far clients are asked to slow down: by how much every TTL, and with it the time between two
+//! heartbeats, is lengthened. Pure: it is told once a second what came in, and says what it wants.
+//!
+//! Two things say that heartbeats are too many: more calls than the cluster is set up for, and
+//! heartbeats that wait for their confirmation for too long, second after second. The first says by
+//! how much, since a client that is told to come half as often does; the second asks for one step at a
+//! time and waits to see what it does.
+//!
+//! A client hears of a change with its next heartbeat only. Until all have heard of it the calls that
+//! come in tell of the demand under what was told *before*. So an estimate that may lengthen takes the
+//! smallest stretch that was told lately, and one that may shorten the largest: constant demand is never
+//! estimated too high on the way up nor too low on the way down, and so the stretch does not swing.
+
+use std::collections::VecDeque;
+
+/// The stretches that there are, in percent of what clients asked for.
+pub const STRETCHES: [u32; 7] = [UNSTRETCHED, 150, 200, 300, 400, 600, 800];
+
+/// Nothing is lengthened.
+pub const UNSTRETCHED: u32 = 100;
+
+/// A heartbeat that waited for longer than this, from its reception on any node until the leader
+/// confirmed it, was late, milliseconds.
+pub const LATE_MS: u64 = 500;
+
+/// So many seconds in a row with late heartbeats ask for a step.
+const LATE_SECONDS: u32 = 2;
+
+/// More than one in so many must be late for a second to count as late.
+const LATE_PARTS: u64 = 100;
+
+/// Below this part of the rate that the cluster is set up for, load is not why heartbeats are late.
+const IDLE_PARTS: u64 = 100;
+
+/// How long a step that was taken for late heartbeats is given to show what it does, seconds.
+const REACTION_SECONDS: u64 = 10;
+
+/// Calls are counted as the mean of so many seconds before the stretch grows...
+const RISING_SECONDS: usize = 3;
+
+/// ...and of so many before it falls.
+const FALLING_SECONDS: usize = 10;
+
+/// The stretch falls only if the calls would stay below this part of the rate, in percent.
+const HEADROOM_PERCENT: u64 = 80;
+
+/// How often the time of calm is doubled when heartbeats turn late again each time the stretch falls.
+const DOUBLINGS_MAX: u32 = 4;
+
+/// How the stretch is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacingLimits {
+    /// Heartbeat calls per second over all nodes that the cluster is to serve.
+    pub calls_per_second: u64,
+    /// How long there must be less to do before the stretch falls by a step, seconds.
+    pub calm_seconds: u64,
+    /// How long it takes at most until every client has heard of a change, seconds.
+    pub heard_by_all_seconds: usize,
+}
+
+/// What came in within one second, over all nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Heartbeat calls, refused ones too. A call may carry many heartbeats.
+    pub calls: u64,
+    /// Those of them that waited for longer than [`LATE_MS`], or were refused.
+    pub late: u64,
+}
+
+/// Finds the stretch, for as long as one node leads.
+#[derive(Debug)]
+pub struct Pacing {
+    limits: PacingLimits,
+    /// Calls of the last seconds, the newest last.
+    calls: VecDeque<u64>,
+    /// What clients were told in the last seconds, the newest last.
+    told: VecDeque<u32>,
+    /// Seconds in a row with late heartbeats.
+    late_for: u32,
+    /// Seconds in a row in which a smaller stretch would have done.
+    calm_for: u64,
+    /// Seconds since what clients are told has changed.
+    unchanged_for: u64,
+    /// How often in a row heartbeats were late again once the stretch had fallen.
+    relapses: u32,
+    /// The last change was a fall.
+    fell: bool,
+}
+
+impl Pacing {
+    /// `told` is what clients were told before this node led.
+    pub fn new(limits: PacingLimits, told: u32) -> Self {
+        Self {
+            limits,
+            calls: VecDeque::with_capacity(FALLING_SECONDS),
+            told: VecDeque::from([told]),
+            late_for: 0,
+            calm_for: 0,
+            unchanged_for: REACTION_SECONDS,
+            relapses: 0,
+            fell: false,
+        }
+    }
+
+    /// A second has passed in which clients were told `told`, percent. Returns what they should be
+    /// told from now on: the same, or another one of [`STRETCHES`].
+    pub fn second(&mut self, load: Load, told: u32) -> u32 {
+        self.note(load, told);
+        let wanted = self.wanted(told);
+        if wanted != told {
+            self.fell = wanted < told;
+            self.calm_for = 0;
+            self.late_for = 0;
+        }
+        wanted
+    }
+
+    fn note(&mut self, load: Load, told: u32) {
+        let changed = self.told.back().is_some_and(|before| *before != told);
+        self.unchanged_for = if changed { 0 } else { self.unchanged_for + 1 };
+        push(&mut self.calls, load.calls, FALLING_SECONDS);
+        push(&mut self.told, told, self.limits.heard_by_all_seconds.max(1));
+        let is_busy = load.calls > self.limits.calls_per_second / IDLE_PARTS;
+        let is_late = is_busy && load.late > load.calls / LATE_PARTS;
+        self.late_for = if is_late { self.late_for + 1 } else { 0 };
+        let is_calm = !is_late && self.needed_to_fall() < told;
+        self.calm_for =
+            if is_calm || told == UNSTRETCHED && !is_late { self.calm_for + 1 } else { 0 };
+    }
+
+    fn wanted(&mut self, told: u32) -> u32 {
+        let needed = self.needed_to_rise();
+        if needed > told {
+            return needed;
+        }
+        if self.late_for >= LATE_SECONDS && self.unchanged_for >= REACTION_SECONDS {
+            self.relapses = (self.relapses + u32::from(self.fell)).min(DOUBLINGS_MAX);
+            return above(told);
+        }
+        if self.calm_for >= self.limits.calm_seconds << self.relapses {
+            self.relapses = if told == UNSTRETCHED { 0 } else { self.relapses };
+            return below(told);
+        }
+        told
+    }
+
+    /// The stretch that the demand needs if it is as low as it can be.
+    fn needed_to_rise(&self) -> u32 {
+        let told = self.told.iter().min().copied().unwrap_or(UNSTRETCHED);
+        needed(self.mean_calls(RISING_SECONDS), told, self.limits.calls_per_second)
+    }
+
+    /// The stretch that the demand needs if it is as high as it can be.
+    fn needed_to_fall(&self) -> u32 {
+        let told = self.told.iter().max().copied().unwrap_or(UNSTRETCHED);
+        let rate = self.limits.calls_per_second * HEADROOM_PERCENT / 100;
+        needed(self.mean_calls(FALLING_SECONDS), told, rate)
+    }
+
+    fn mean_calls(&self, seconds: usize) -> u64 {
+        let recent = self.calls.iter().rev().take(seconds);
+        recent.sum::<u64>() / seconds as u64
+    }
+}
+
+/// Keeps the last `count`.
+fn push<T>(kept: &mut VecDeque<T>, value: T, count: usize) {
+    kept.push_back(value);
+    while kept.len() > count {
+        kept.pop_front();
+    }
+}
+
+/// The smallest stretch under which so many `calls`, from clients that were told `told`, become no
+/// more than `rate`; the largest one if none does.
+fn needed(calls: u64, told: u32, rate: u64) -> u32 {
+    let demand = u128::from(calls) * u128::from(told);
+    let fits = |stretch: &&u32| demand <= u128::from(rate) * u128::from(**stretch);
+    STRETCHES.iter().find(fits).copied().unwrap_or(STRETCHES[STRETCHES.len() - 1])
+}
+
+/// The next larger stretch.
+fn above(told: u32) -> u32 {
+    STRETCHES.iter().find(|stretch| **stretch > told).copied().unwrap_or(told)
+}
+
+/// The next smaller stretch.
+fn below(told: u32) -> u32 {
+    STRETCHES.iter().rev().find(|stretch| **stretch < told).copied().unwrap_or(told)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RATE: u64 = 1_000;
+    const LIMITS: PacingLimits =
+        PacingLimits { calls_per_second: RATE, calm_seconds: 60, heard_by_all_seconds: 45 };
+
+    /// Parts of a second in which the clients of the model beat.
+    const PARTS: u64 = 10;
+
+    /// Clients that all want to beat as often, and do as they were told with their last answer. Times
+    /// are in parts of a second.
+    struct Fleet {
+        /// How often each wants to beat.
+        every: u64,
+        /// How many beat at a time to come.
+        due: BTreeMap<u64, u64>,
+    }
+
+    impl Fleet {
+        fn new(per_second: u64, every_seconds: u64) -> Self {
+            let every = every_seconds * PARTS;
+            Self { every, due: (0..every).map(|at| (at, per_second / PARTS)).collect() }
+        }
+
+        /// How many beat in this second, under this stretch.
+        fn beat(&mut self, second: u64, told: u32) -> u64 {
+            (second * PARTS..(second + 1) * PARTS).map(|at| self.beat_at(at, told)).sum()
+        }
+
+        fn beat_at(&mut self, now: u64, told: u32) -> u64 {
+            let calls = self.due.remove(&now).unwrap_or(0);
+            let stretched = self.every * u64::from(told) / 100;
+            // As a client does that is told to come more seldom: not all leave out the same turn.
+            let turns = stretched.div_ceil(self.every);
+            for turn in 1..=turns {
+                let pause = (self.every * turn).min(stretched);
+                let share = calls / turns + u64::from(turn <= calls % turns);
+                // And none is exact: a tenth sooner or later.
+                for percent in 90..=110 {
+                    let one_of = 21;
+                    let drifting = share / one_of + u64::from(percent - 90 < share % one_of);
+                    *self.due.entry(now + (pause * percent / 100).max(1)).or_default() += drifting;
+                }
+            }
+            calls
+        }
+    }
+
+    /// Runs for so many seconds; returns what was told in each of them.
+    fn run(
+        pacing: &mut Pacing,
+        seconds: std::ops::Range<u64>,
+        mut load: impl FnMut(u64, u32) -> Load,
+    ) -> Vec<u32> {
+        let mut told = pacing.told.back().copied().unwrap_or(UNSTRETCHED);
+        seconds
+            .map(|now| {
+                told = pacing.second(load(now, told), told);
+                told
+            })
+            .collect()
+    }
+
+    fn calls(calls: u64) -> Load {
+        Load { calls, late: 0 }
+    }
+
+    #[test]
+    fn too_many_calls_lengthen_within_seconds_and_by_what_is_needed() {
+        let mut pacing = Pacing::new(LIMITS, UNSTRETCHED);
+        let told = run(&mut pacing, 0..4, |_, _| calls(RATE * 5 / 2));
+        assert_eq!(told.last(), Some(&300), "{told:?}");
+    }
+
+    #[test]
+    fn no_more_calls_than_the_cluster_is_set_up_for_never_lengthen() {
+        let mut pacing = Pacing::new(LIMITS, UNSTRETCHED);
+        let told = run(&mut pacing, 0..600, |_, _| calls(RATE));
+        assert!(told.iter().all(|told| *told == UNSTRETCHED), "{told:?}");
+    }
+
+    #[test]
+    fn a_single_second_of_many_calls_is_no_reason() {
+        let mut pacing = Pacing::new(LIMITS, UNSTRETCHED);
+        let peak = |now, _| calls(if now == 5 { RATE * 2 } else { RATE / 2 });
+        let told = run(&mut pacing, 0..60, peak);
+        assert!(told.iter().all(|told| *told == UNSTRETCHED), "{told:?}");
+    }
+
+    #[test]
+    fn heartbeats_that_wait_lengthen_step_by_step_and_each_step_gets_its_time() {
+        let mut pacing = Pacing::new(LIMITS, UNSTRETCHED);
+        let late = |_, _| Load { calls: RATE / 2, late: RATE / 10 };
+        let told = run(&mut pacing, 0..12, late);
+        assert_eq!(told[0], UNSTRETCHED, "one second may be an election's");
+        assert_eq!(told[1], 150);
+        assert_eq!(told[10], 150, "the step has had no time to help yet");
+        assert!(run(&mut pacing, 12..14, late).contains(&200));
+    }
+
+    #[test]
+    fn heartbeats_that_wait_without_load_are_not_the_clients_to_help() {
+        let mut pacing = Pacing::new(LIMITS, UNSTRETCHED);
+        let told = run(&mut pacing, 0..60, |_, _| Load { calls: RATE / 100, late: RATE / 100 });
+        assert!(told.iter().all(|told| *told == UNSTRETCHED), "{told:?}");
+    }
+
+    #[test]
+    fn without_load_it_comes_back_step_by_step_after_a_time_of_calm_each() {
+        let mut pacing = Pacing::new(LIMITS, 800);
+        let told = run(&mut pacing, 0..LIMITS.calm_seconds - 1, |_, _| calls(0));
+        assert!(told.iter().all(|told| *told == 800), "{told:?}");
+        let steps = STRETCHES.len() as u64 - 1;
+        let told = run(&mut pacing, 59..LIMITS.calm_seconds * steps, |_, _| calls(0));
+        assert_eq!(told.last(), Some(&UNSTRETCHED), "{told:?}");
+        let mut seen = told;
+        seen.dedup();
+        assert!(seen.iter().rev().eq(&STRETCHES[..STRETCHES.len() - 1]), "{seen:?}");
+    }
+
+    #[test]
+    fn a_stretch_that_is_needed_again_each_time_it_falls_falls_more_and_more_seldom() {
+        // The machine serves less than what it was set up for: it says so by being late.
+        let mut pacing = Pacing::new(LIMITS, UNSTRETCHED);
+        let late_at_full_rate = |_, told| match told {
+            UNSTRETCHED => Load { calls: RATE * 7 / 10, late: RATE / 10 },
+            _ => calls(RATE * 7 / 20),
+        };
+        let told = run(&mut pacing, 0..7_200, late_at_full_rate);
+        let falls = told.windows(2).filter(|pair| pair[1] < pair[0]).count();
+        assert!((3..=13).contains(&falls), "{falls} falls in two hours");
+    }
+
+    proptest! {
+        /// Whatever the clients' intervals: it settles at the smallest stretch that does, or one step
+        /// of hysteresis above, and stays there.
+        #[test]
+        fn constant_demand_comes_to_rest(
+            every in 1..=40u64,
+            percent_of_rate in 1..=700u64,
+            begin in 0..STRETCHES.len(),
+        ) {
+            let mut fleet = Fleet::new(RATE * percent_of_rate / 100, every);
+            let limits = PacingLimits { heard_by_all_seconds: 400, calm_seconds: 450, ..LIMITS };
+            let mut pacing = Pacing::new(limits, STRETCHES[begin]);
+            let told = run(&mut pacing, 0..6_000, |now, told| calls(fleet.beat(now, told)));
+            let (_, rest) = told.split_at(4_500);
+            prop_assert!(rest.iter().all(|told| *told == rest[0]), "it swings: {:?}", rest);
+            let smallest = needed(percent_of_rate, UNSTRETCHED, 100);
+            prop_assert!(rest[0] >= smallest, "{} does not do", rest[0]);
+            if begin == 0 {
+                let most = *told.iter().max().expect("some");
+                prop_assert!(most <= above(smallest), "{} for {}", most, smallest);
+            }
+        }
+
+        /// What does not get less however long the intervals are told to be: Sentinel's transports.
+        #[test]
+        fn clients_that_do_not_listen_bring_it_to_its_end_and_their_going_back(
+            percent_of_rate in 101..=2_000u64,
+        ) {
+            let mut pacing = Pacing::new(LIMITS, UNSTRETCHED);
+            let told = run(&mut pacing, 0..600, |_, _| calls(RATE * percent_of_rate / 100));
+            prop_assert_eq!(told.last(), Some(&800));
+            let rising = told.windows(2).all(|pair| pair[0] <= pair[1]);
+            prop_assert!(rising, "{:?}", told);
+            let told = run(&mut pacing, 600..1_200, |_, _| calls(0));
+            prop_assert_eq!(told.last(), Some(&UNSTRETCHED));
+        }
+
+        /// Whatever comes in, what is wanted is one of the stretches, and less than the rate with
+        /// nobody late asks for none.
+        #[test]
+        fn nothing_is_lengthened_without_load(
+            seconds in proptest::collection::vec((0..=RATE, 0..=RATE / 100), 1..300),
+        ) {
+            let mut pacing = Pacing::new(LIMITS, UNSTRETCHED);
+            for (came, late) in seconds {
+                let load = Load { calls: came, late: late.min(came / LATE_PARTS) };
+                prop_assert_eq!(pacing.second(load, UNSTRETCHED), UNSTRETCHED);
+            }
+        }
+    }
+}
