@@ -313,7 +313,7 @@ mod tests {
             let at = At { revision: Revision(revision), term: 1, stamp: Stamp::default() };
             catalog.apply(at, &Command::Pace(SetPace { term: 1, percent }));
             let version = Version { catalog: catalog.clone(), ..Version::default() };
-            leases.applied(&Arc::new(version), &[]);
+            Observer::applied(&leases, &Arc::new(version), &[]);
         };
         assert_eq!(leases.told(ttl_ms), ttl_ms);
         for (revision, percent) in [(11, 300), (12, 100)] {
