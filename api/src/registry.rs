@@ -335,6 +335,8 @@ pub struct NodeStatus {
     pub cpu_seconds: f64,
     /// Resident memory of this process, bytes.
     pub memory_bytes: u64,
+    /// How far it came with its state, for people, while it loads that after a start.
+    pub loading: Option<String>,
 }
 
 impl NodeStatus {

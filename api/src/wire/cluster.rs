@@ -22,6 +22,9 @@ pub(crate) struct NodeView {
     version: &'static str,
     cpu_seconds: f64,
     memory_bytes: u64,
+    /// How far it came with its state, while it loads that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loading: Option<String>,
 }
 
 impl From<NodeStatus> for NodeView {
@@ -39,6 +42,7 @@ impl From<NodeStatus> for NodeView {
             version: node.version,
             cpu_seconds: node.cpu_seconds,
             memory_bytes: node.memory_bytes,
+            loading: node.loading,
         }
     }
 }

@@ -10,6 +10,7 @@ mod full_disks;
 mod heartbeats;
 mod latches;
 mod leader_death;
+mod loading;
 mod minorities;
 mod pauses;
 mod priorities;
