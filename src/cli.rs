@@ -1,8 +1,9 @@
 //! The command line: `roster serve`, `roster dev`, `roster bench`, `roster demo`; and what asks a
 //! running cluster: `roster watch`, `roster events`, `roster ring`, `roster shards`, `roster lock`,
-//! `roster election`, `roster service`.
+//! `roster election`, `roster cluster`, `roster service`.
 
 pub(crate) mod asking;
+mod cluster;
 mod election;
 mod events;
 pub(crate) mod grid;
@@ -54,6 +55,8 @@ enum Sub {
     Lock(lock::Lock),
     /// Stand for election, run a command while leading; show and watch who leads
     Election(election::Election),
+    /// Show and change what concerns the cluster as a whole: the mass-loss brake
+    Cluster(cluster::Cluster),
     /// Show what services of OpenStack are here
     Service(service::Service),
     /// Become a command that is killed when its parent ends
@@ -103,6 +106,7 @@ pub fn main() -> ExitCode {
         Sub::Shards(shards) => on_runtime(None, async { asking::exit(shards.run().await) }),
         Sub::Lock(lock) => on_runtime(None, async { asking::exit(lock.run().await) }),
         Sub::Election(election) => on_runtime(None, async { asking::exit(election.run().await) }),
+        Sub::Cluster(cluster) => on_runtime(None, async { asking::exit(cluster.run().await) }),
         Sub::Service(service) => on_runtime(None, async { asking::exit(service.run().await) }),
         Sub::RunFor(run) => run.run(),
         Sub::GuardGroup(guard) => on_runtime(Some(1), async { asking::exit(guard.run().await) }),

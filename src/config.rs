@@ -14,9 +14,16 @@ use roster_storage::limits::{SENTINEL_TTL_MS, TTL_MS_MAX, TTL_MS_MIN};
 use roster_storage::names::NodeId;
 use serde::{Deserialize, Serialize};
 
+use crate::leases::brake::BrakeSettings;
 use crate::rebalance::{AFTER_GAIN, AFTER_LOSS, Delays};
 use crate::threads::ThreadCounts;
 use crate::watch::WatchLimits;
+
+/// The longest window of the mass-loss brake, and the slowest pace, milliseconds.
+const BRAKE_MS_MAX: u64 = 24 * 3_600 * 1_000;
+
+/// More instances than any cluster has: higher numbers mean the same.
+const INSTANCES_MANY: u64 = 1_000_000_000;
 
 /// Bytes of changes that wait for one watcher.
 const WATCH_QUEUE_BYTES_MAX: u64 = 4 << 20;
@@ -139,6 +146,26 @@ pub struct Settings {
     /// The same for new workers and shards [default: 1s]
     #[arg(long, env = "ROSTER_REBALANCE_AFTER_GAIN", value_name = "DURATION")]
     pub rebalance_after_gain: Option<Span>,
+    /// Mass loss: removals slow down when more of all instances than this would expire within a
+    /// window, percent [default: 25]
+    #[arg(long, env = "ROSTER_BRAKE_SHARE", value_name = "PERCENT")]
+    pub brake_share: Option<u64>,
+    /// The same for the instances of one app [default: 50]
+    #[arg(long, env = "ROSTER_BRAKE_APP_SHARE", value_name = "PERCENT")]
+    pub brake_app_share: Option<u64>,
+    /// Losses within so long count together [default: 60s]
+    #[arg(long, env = "ROSTER_BRAKE_WINDOW", value_name = "DURATION")]
+    pub brake_window: Option<Span>,
+    /// Losses of an app never slow down up to so many instances; three times as many of all
+    /// [default: 10]
+    #[arg(long, env = "ROSTER_BRAKE_EXEMPT", value_name = "INSTANCES")]
+    pub brake_exempt: Option<u64>,
+    /// Slowed down, all that fell silent is removed within so long [default: 15m]
+    #[arg(long, env = "ROSTER_BRAKE_PACE", value_name = "DURATION")]
+    pub brake_pace: Option<Span>,
+    /// Most instances removed in a second while nothing is slowed down [default: 10000]
+    #[arg(long, env = "ROSTER_EXPIRY_RATE", value_name = "INSTANCES")]
+    pub expiry_rate: Option<u64>,
     /// How long a request may take before it is answered 503 or 504 [default: 5s]
     #[arg(long, env = "ROSTER_REQUEST_TIMEOUT", value_name = "DURATION")]
     pub request_timeout: Option<Span>,
@@ -212,6 +239,7 @@ pub struct Config {
     pub replace_disk: bool,
     pub timings: Timings,
     pub rebalance: Delays,
+    pub brake: BrakeSettings,
     pub lease_reads: bool,
     /// Calls per second, over all nodes.
     pub heartbeat_rate: u64,
@@ -352,6 +380,12 @@ impl Settings {
             disk_reserve_mib,
             rebalance_after_loss,
             rebalance_after_gain,
+            brake_share,
+            brake_app_share,
+            brake_window,
+            brake_exempt,
+            brake_pace,
+            expiry_rate,
             request_timeout,
             body_limit_kib,
             log,
@@ -407,6 +441,14 @@ impl Settings {
                 self.election_timeout_max,
             )?,
             rebalance: rebalance(self.rebalance_after_loss, self.rebalance_after_gain)?,
+            brake: BrakeSettings {
+                share_percent: percent("--brake-share", self.brake_share, 25)?,
+                app_share_percent: percent("--brake-app-share", self.brake_app_share, 50)?,
+                window_ms: brake_span("--brake-window", self.brake_window, 60)?,
+                exempt: self.brake_exempt.unwrap_or(10).min(INSTANCES_MANY),
+                pace_ms: brake_span("--brake-pace", self.brake_pace, 15 * 60)?,
+                rate: at_least("--expiry-rate", self.expiry_rate, 10_000, 1)?.min(INSTANCES_MANY),
+            },
             lease_reads: self.lease_reads.unwrap_or(true),
             heartbeat_rate: at_least("--heartbeat-rate", self.heartbeat_rate, 100_000, 1)?,
             pace_calm: pace_calm(self.pace_calm)?,
@@ -514,6 +556,23 @@ fn rebalance(loss: Option<Span>, gain: Option<Span>) -> Result<Delays, ConfigErr
         return Err(wrong("--rebalance-after-loss", "must not be above --rebalance-after-gain"));
     }
     Ok(Delays { after_loss, after_gain })
+}
+
+/// 100 never brakes: no more than all can be lost.
+fn percent(setting: &str, given: Option<u64>, default: u64) -> Result<u64, ConfigError> {
+    let value = at_least(setting, given, default, 1)?;
+    if value > 100 {
+        return Err(wrong(setting, format!("{value} is too high; a share is at most 100 percent")));
+    }
+    Ok(value)
+}
+
+fn brake_span(setting: &str, given: Option<Span>, seconds: u64) -> Result<u64, ConfigError> {
+    let span = given.map_or(Duration::from_secs(seconds), |span| span.0);
+    match u64::try_from(span.as_millis()) {
+        Ok(ms) if (1_000..=BRAKE_MS_MAX).contains(&ms) => Ok(ms),
+        Ok(_) | Err(_) => Err(wrong(setting, "must be between 1s and 24h")),
+    }
 }
 
 fn pace_calm(given: Option<Span>) -> Result<Duration, ConfigError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use roster_api::beats::{BeatsBody, BodyAnswer};
+use roster_api::beats::BodyAnswer;
 use roster_api::registry::{Beat, BeatAnswers, BeatRefused, Heard, Renewed, Unavailable};
 use roster_storage::command::{EncodedCommand, Outcome};
 use roster_storage::names::{NodeId, Revision, SessionId};
@@ -34,14 +34,14 @@ const WRITES: Rounds =
 /// Heartbeats: one round at a time, since what a round costs hardly depends on how many it carries.
 /// More calls than these cannot be answered before their clients give up and ask again, which makes
 /// them more: so they are refused at once, which costs little.
-const HEARTBEATS: Rounds =
+pub const HEARTBEATS: Rounds =
     Rounds { at_once: 1, bytes: 1 << 20, pause: Duration::ZERO, waiting_max: 8_192 };
 
 /// Read indexes: all that wait share one.
 const READS: Rounds =
     Rounds { at_once: 2, bytes: 8 << 20, pause: Duration::ZERO, waiting_max: usize::MAX };
 
-/// What a heartbeat weighs on the way to the leader, about, in bytes.
+/// What a heartbeat weighs.
 const BEAT_BYTES: usize = 128;
 
 /// Between two tries to find a leader that takes a request.
@@ -52,13 +52,41 @@ const RETRY: Duration = Duration::from_millis(10);
 const OLD_LEADER_GRACE: Duration = Duration::from_millis(200);
 
 /// A Sentinel transport gives up after 3 s; it should see the answer before.
-const HEARTBEAT_TIMEOUT_MAX: Duration = Duration::from_millis(2_500);
+pub const HEARTBEAT_TIMEOUT_MAX: Duration = Duration::from_millis(2_500);
+
+/// What the leader answered to heartbeats, and of which revision.
+pub type Beaten = Result<(Revision, BeatsTold), Unavailable>;
+
+/// The question for beats that were read.
+pub fn asking(mut beats: Vec<Beat>) -> BeatsAsked {
+    let alone = if beats.len() == 1 { beats.pop() } else { None };
+    alone.map_or_else(|| BeatsAsked::Many(beats), BeatsAsked::One)
+}
+
+/// The answer to [`asking`].
+pub fn each_told((revision, told): (Revision, BeatsTold)) -> Result<BeatAnswers, Unavailable> {
+    match told {
+        BeatsTold::One(answer) => Ok(BeatAnswers { revision, each: vec![answer] }),
+        BeatsTold::Many(each) => Ok(BeatAnswers { revision, each }),
+        BeatsTold::Body(_) => Err(another_answer()),
+    }
+}
+
+/// The answer to a body that was not read.
+pub fn body_told(
+    (revision, told): (Revision, BeatsTold),
+) -> Result<(Revision, BodyAnswer), Unavailable> {
+    match told {
+        BeatsTold::Body(answer) => Ok((revision, answer)),
+        BeatsTold::One(_) | BeatsTold::Many(_) => Err(another_answer()),
+    }
+}
 
 /// The way to the leader.
 pub struct Forward {
     way: Arc<Way>,
     writes: Gatherer<EncodedCommand, Result<Outcome, Unavailable>>,
-    heartbeats: Gatherer<BeatsAsked, Result<(Revision, BeatsTold), Unavailable>>,
+    heartbeats: Gatherer<BeatsAsked, Beaten>,
     read_indexes: Gatherer<(), Result<u64, Unavailable>>,
     heartbeat_calls: Calls,
 }
@@ -89,7 +117,7 @@ impl Forward {
             }),
             heartbeats: Gatherer::start(HEARTBEATS, move |asked, deadline| {
                 let way = for_beats.clone();
-                async move { way.beats(asked, deadline).await }
+                async move { each_of(asked.len(), way.renew(&asked, deadline).await) }
             }),
             read_indexes: Gatherer::start(READS, move |asked: Vec<()>, deadline| {
                 let way = for_reads.clone();
@@ -109,30 +137,9 @@ impl Forward {
         self.read_indexes.ask((), 0, self.way.deadline()).await.map_err(not_gathered)?
     }
 
-    pub async fn heartbeat(&self, mut beats: Vec<Beat>) -> Result<BeatAnswers, Unavailable> {
-        let bytes = beats.len() * BEAT_BYTES;
-        let alone = if beats.len() == 1 { beats.pop() } else { None };
-        let asked = alone.map_or_else(|| BeatsAsked::Many(beats), BeatsAsked::One);
-        match self.beats(asked, bytes).await? {
-            (revision, BeatsTold::One(answer)) => Ok(BeatAnswers { revision, each: vec![answer] }),
-            (revision, BeatsTold::Many(each)) => Ok(BeatAnswers { revision, each }),
-            (_, BeatsTold::Body(_)) => Err(another_answer()),
-        }
-    }
-
-    pub async fn heartbeats(&self, body: BeatsBody) -> Result<(Revision, BodyAnswer), Unavailable> {
-        let bytes = body.bytes.len();
-        match self.beats(BeatsAsked::Body(body), bytes).await? {
-            (revision, BeatsTold::Body(answer)) => Ok((revision, answer)),
-            (_, BeatsTold::One(_) | BeatsTold::Many(_)) => Err(another_answer()),
-        }
-    }
-
-    async fn beats(
-        &self,
-        asked: BeatsAsked,
-        bytes: usize,
-    ) -> Result<(Revision, BeatsTold), Unavailable> {
+    /// Takes heartbeats to the leader, together with others.
+    pub async fn beats(&self, asked: BeatsAsked) -> Beaten {
+        let bytes = weight(&asked);
         let taken = self.heartbeat_calls.take();
         let deadline = taken.since() + self.way.timeout.min(HEARTBEAT_TIMEOUT_MAX);
         let told = self.heartbeats.ask(asked, bytes, deadline).await.map_err(not_gathered)??;
@@ -153,7 +160,26 @@ impl Forward {
     }
 }
 
-fn not_gathered(why: NotGathered) -> Unavailable {
+/// What heartbeats weigh on the way to the leader, about, in bytes.
+pub fn weight(asked: &BeatsAsked) -> usize {
+    match asked {
+        BeatsAsked::Body(body) => body.bytes.len(),
+        BeatsAsked::One(_) | BeatsAsked::Many(_) => read_already(asked).len() * BEAT_BYTES,
+    }
+}
+
+/// Answers all that were asked together.
+pub fn each_of(
+    asked: usize,
+    answered: Result<(Revision, Vec<BeatsTold>), Unavailable>,
+) -> Vec<Beaten> {
+    match answered {
+        Ok((revision, told)) => told.into_iter().map(|told| Ok((revision, told))).collect(),
+        Err(e) => vec![Err(e); asked],
+    }
+}
+
+pub fn not_gathered(why: NotGathered) -> Unavailable {
     match why {
         NotGathered::Full => Unavailable::Overloaded("requests wait for the leader".into()),
         NotGathered::Late => Unavailable::NoLeader("no leader took it in time".into()),
@@ -335,32 +361,20 @@ impl Way {
         Err(tries.given_up())
     }
 
-    async fn beats(
-        &self,
-        asked: Vec<BeatsAsked>,
-        deadline: Instant,
-    ) -> Vec<Result<(Revision, BeatsTold), Unavailable>> {
-        let count = asked.len();
-        match self.renew(asked, deadline).await {
-            Ok((revision, told)) => told.into_iter().map(|told| Ok((revision, told))).collect(),
-            Err(e) => vec![Err(e); count],
-        }
-    }
-
     /// Renewing twice is harmless, so a broken call is simply made again.
     async fn renew(
         &self,
-        asked: Vec<BeatsAsked>,
+        asked: &[BeatsAsked],
         deadline: Instant,
     ) -> Result<(Revision, Vec<BeatsTold>), Unavailable> {
         let mut encoded = None;
         let mut tries = self.tries(deadline);
         while let Some((leader, left)) = tries.next().await {
             let answer = if leader == self.id {
-                Ok(self.leading.beats(&asked, self.id).await)
+                Ok(self.leading.beats(asked, self.id).await)
             } else {
-                let question = encoded.get_or_insert_with(|| encode(&asked)).clone();
-                self.beats_at(leader, question, &asked, left / 2).await
+                let question = encoded.get_or_insert_with(|| encode(asked)).clone();
+                self.beats_at(leader, question, asked, left / 2).await
             };
             match answer {
                 Ok(BeatsAnswer::Confirmed(revision, told)) => return Ok((revision, told)),
@@ -442,7 +456,7 @@ fn another_answer() -> Unavailable {
 }
 
 /// Without field names; see [`BeatsAsked`].
-fn encode(asked: &[BeatsAsked]) -> Bytes {
+pub fn encode(asked: &[BeatsAsked]) -> Bytes {
     // Numbers, text and bytes in memory always encode.
     rmp_serde::to_vec(asked).unwrap_or_default().into()
 }

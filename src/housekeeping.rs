@@ -29,6 +29,11 @@ const MEMBERS_EVERY: std::time::Duration = std::time::Duration::from_millis(250)
 /// A learner that lacks fewer entries has caught up: a busy leader writes as many in under a second.
 const CAUGHT_UP_WITHIN: u64 = 2_000;
 
+/// A log that grows by less from look to look, for so many looks, is not worth its memory: whoever
+/// lags then reads it from the disk, and holds nobody up.
+const QUIET_BYTES: u64 = 64 << 10;
+const QUIET_LOOKS: u32 = 40;
+
 /// Of the room that is left to a node that takes no writes, so much is not for a checkpoint: votes
 /// are written too.
 const VOTES_ROOM: u64 = 16 << 20;
@@ -43,6 +48,9 @@ pub async fn keep_house(running: Arc<Running>) {
         looks.tick().await;
         running.disk.look();
         growth.look(running.log.bytes());
+        if growth.quiet_looks == QUIET_LOOKS {
+            running.log.forget_cached();
+        }
         let writable = running.disk.writable().is_ok();
         let done = if writable {
             checkpoint_if_due(&running, &mut growth).await
@@ -64,12 +72,16 @@ pub async fn keep_house(running: Arc<Running>) {
 struct Growth {
     bytes: u64,
     seen: u64,
+    /// Looks in a row that found little new.
+    quiet_looks: u32,
 }
 
 impl Growth {
     fn look(&mut self, log_bytes: u64) {
-        self.bytes += log_bytes.saturating_sub(self.seen);
+        let new = log_bytes.saturating_sub(self.seen);
+        self.bytes += new;
         self.seen = log_bytes;
+        self.quiet_looks = if new < QUIET_BYTES { self.quiet_looks.saturating_add(1) } else { 0 };
     }
 }
 
@@ -217,7 +229,7 @@ fn voters_to_add(running: &Running) -> Option<BTreeSet<NodeId>> {
 
 #[cfg(test)]
 mod tests {
-    use super::Growth;
+    use super::{Growth, QUIET_BYTES, QUIET_LOOKS};
 
     #[test]
     fn a_purge_takes_nothing_off_what_was_written_since() {
@@ -230,5 +242,14 @@ mod tests {
         growth.look(50);
         growth.look(70);
         assert_eq!(growth.bytes, 70);
+    }
+
+    #[test]
+    fn a_log_is_quiet_when_little_came_for_many_looks_in_a_row() {
+        let mut growth = Growth::default();
+        (0..QUIET_LOOKS).for_each(|_| growth.look(100));
+        assert_eq!(growth.quiet_looks, QUIET_LOOKS);
+        growth.look(100 + QUIET_BYTES);
+        assert_eq!(growth.quiet_looks, 0);
     }
 }

@@ -12,11 +12,13 @@
 //! 5. The node's own delay is left out of the clock.
 
 pub mod adoption;
+pub mod brake;
 pub mod clock;
 pub mod keeper;
 mod lease;
 pub mod pacer;
 pub mod pacing;
+mod removals;
 mod sync;
 mod table;
 

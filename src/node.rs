@@ -14,9 +14,9 @@ use openraft::async_runtime::WatchReceiver;
 use parking_lot::{Mutex, RwLock};
 use roster_api::beats::{BeatsBody, BodyAnswer};
 use roster_api::registry::{
-    Alarm, Beat, BeatAnswers, Check, ClusterNode, ClusterNodeAnswer, ClusterStatus, Consistency,
-    Feed, Glance, Heard, IfBusy, NodeStatus, NotFollowed, Past, PastChanges, Registry, Role,
-    Unavailable,
+    Alarm, Beat, BeatAnswers, BrakeSettings, Check, ClusterNode, ClusterNodeAnswer, ClusterStatus,
+    Consistency, Feed, Glance, Heard, IfBusy, NodeStatus, NotFollowed, Past, PastChanges, Registry,
+    Role, Unavailable,
 };
 use roster_storage::command::{Command, EncodedCommand, Outcome};
 use roster_storage::disk::{Checkpoints, LogStore};
@@ -30,18 +30,20 @@ use tokio::time::{Instant, timeout};
 
 use crate::aside::Aside;
 use crate::config::Config;
+use crate::detour::Detour;
 use crate::disk_guard::DiskGuard;
-use crate::forward::Forward;
+use crate::forward::{Beaten, Forward, asking, body_told, each_told};
 use crate::identity::{ClusterIdentity, DataDir, Identity};
 use crate::leading::{Leading, known_leader, leading_term};
 use crate::leases::Leases;
+use crate::loading::Loading;
 use crate::peers::{Peers, Purpose};
 use crate::process;
 use crate::raft::Raft;
 use crate::raft::link::Badge;
 use crate::raft::refusals::Refusals;
 use crate::raft::routes::Caller;
-use crate::raft::rpc::{Form, Hello, HelloAnswer, Replace, StatusAnswer, path};
+use crate::raft::rpc::{BeatsAsked, Form, Hello, HelloAnswer, Replace, StatusAnswer, path};
 use crate::watch::Watches;
 
 /// How long another node may take to tell its status.
@@ -63,6 +65,10 @@ pub struct Node {
     running: OnceLock<Arc<Running>>,
     /// Why it does not run yet, or has no members yet.
     waiting: Mutex<String>,
+    /// How far it came with its state before it runs.
+    loading: Arc<Loading>,
+    /// The way of heartbeats before it runs.
+    detour: OnceLock<Detour>,
     /// A question with another list, from before there was a cluster.
     other_list: Mutex<Option<Hello>>,
     refusals: Arc<Refusals>,
@@ -104,6 +110,8 @@ impl Node {
             changing_identity: Mutex::default(),
             running: OnceLock::new(),
             waiting: Mutex::new("the node is starting".into()),
+            loading: Arc::default(),
+            detour: OnceLock::new(),
             other_list: Mutex::default(),
             refusals: Arc::default(),
         }
@@ -130,6 +138,16 @@ impl Node {
         &self.refusals
     }
 
+    pub fn loading(&self) -> &Arc<Loading> {
+        &self.loading
+    }
+
+    /// From now on heartbeats are taken to the leader of the cluster that this disk belongs to.
+    /// Called once, on the threads of the core.
+    pub fn begin_detour(&self) {
+        drop(self.detour.set(Detour::new(&self.config, self.identity(), self.badge())));
+    }
+
     /// This node as a member of a cluster.
     pub fn member(&self) -> PeerNode {
         PeerNode {
@@ -141,7 +159,8 @@ impl Node {
 
     /// `Err` says what it waits for.
     pub fn running(&self) -> Result<&Arc<Running>, String> {
-        self.running.get().ok_or_else(|| self.waiting.lock().clone())
+        let waits_for = || self.loading.told().unwrap_or_else(|| self.waiting.lock().clone());
+        self.running.get().ok_or_else(waits_for)
     }
 
     pub fn set_running(&self, running: Arc<Running>) {
@@ -208,7 +227,8 @@ impl Node {
 
     /// Says who this node is. Before there is a cluster both nodes check the other's list.
     pub fn answer_hello(&self, question: Hello) -> HelloAnswer {
-        if self.identity.borrow().cluster.is_none() && question.list != self.config.cluster {
+        let both_are_new = self.identity.borrow().cluster.is_none() && !question.member;
+        if both_are_new && question.list != self.config.cluster {
             *self.other_list.lock() = Some(question);
         }
         let members = match self.running.get() {
@@ -452,6 +472,15 @@ impl Node {
     fn serving(&self) -> Result<&Arc<Running>, Unavailable> {
         self.running().map_err(Unavailable::NotReady)
     }
+
+    async fn beats(&self, asked: BeatsAsked) -> Beaten {
+        match (self.running(), self.detour.get()) {
+            (Ok(running), _) => running.forward.beats(asked).await,
+            (Err(_), Some(detour)) => detour.beats(asked).await,
+            // A disk that belongs to no cluster yet knows nobody to take a heartbeat to.
+            (Err(why), None) => Err(Unavailable::NotReady(why)),
+        }
+    }
 }
 
 #[async_trait]
@@ -519,11 +548,11 @@ impl Registry for Node {
     }
 
     async fn heartbeat(&self, beats: Vec<Beat>) -> Result<BeatAnswers, Unavailable> {
-        self.serving()?.forward.heartbeat(beats).await
+        each_told(self.beats(asking(beats)).await?)
     }
 
     async fn heartbeats(&self, body: BeatsBody) -> Result<(Revision, BodyAnswer), Unavailable> {
-        self.serving()?.forward.heartbeats(body).await
+        body_told(self.beats(BeatsAsked::Body(body)).await?)
     }
 
     async fn last_heard(
@@ -576,6 +605,7 @@ impl Registry for Node {
             checks: Vec::new(),
             cpu_seconds: usage.cpu_seconds,
             memory_bytes: usage.memory_bytes,
+            loading: None,
         };
         match self.running() {
             Ok(running) => {
@@ -589,9 +619,16 @@ impl Registry for Node {
                 status.state_hashes = version.catalog.hash_marks().collect();
                 status.checks = running.checks(self.waiting.lock().clone());
             }
-            Err(why) => status.checks = vec![Check { name: "cluster", result: Err(why) }],
+            Err(why) => {
+                status.checks = vec![Check { name: "cluster", result: Err(why) }];
+                status.loading = self.loading.told();
+            }
         }
         status
+    }
+
+    fn brake_settings(&self) -> BrakeSettings {
+        self.config.brake
     }
 
     async fn cluster(&self) -> ClusterStatus {

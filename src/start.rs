@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 use roster_storage::disk::{Disk, DiskError, LOG_DIR, LogOptions};
 use roster_storage::events::Change;
 use roster_storage::names::Revision;
-use roster_storage::version::{Observer, Version};
+use roster_storage::version::{Loaded, Observer, Version};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -27,6 +27,7 @@ use crate::housekeeping::{hand_over, keep_house, keep_members, watch_service};
 use crate::identity::{DataDir, IdentityError};
 use crate::leading::Leading;
 use crate::leases::{Leases, keeper, pacer};
+use crate::loading::Loading;
 use crate::node::{Node, Running};
 use crate::nudge::watch_leader;
 use crate::peers::Peers;
@@ -145,6 +146,7 @@ async fn take_part(
     stop: &CancellationToken,
 ) -> Result<std::convert::Infallible, StartError> {
     find_cluster(node).await?;
+    node.begin_detour();
     let opened = open_disk(node, places, stop).await?;
     let running = start_raft(node, opened).await?;
     // Outlives the other tasks, which end with the node.
@@ -205,10 +207,16 @@ struct Watching {
     leases: Arc<Leases>,
     departures: Arc<Departures>,
     watches: Arc<Watches>,
+    loading: Arc<Loading>,
 }
 
 impl Observer for Watching {
+    fn loading(&self, loaded: Loaded) {
+        self.loading.checkpoint(loaded);
+    }
+
     fn applied(&self, version: &Arc<Version>, changes: &[Arc<Change>]) {
+        self.loading.applied(version.revision());
         // The log first: who is told by the leases that an index was applied finds it there.
         self.watches.applied(version, changes);
         Observer::applied(&*self.leases, version, changes);
@@ -250,6 +258,7 @@ async fn open_disk(
         leases: leases.clone(),
         departures: departures.clone(),
         watches: watches.clone(),
+        loading: node.loading().clone(),
     });
     let opened =
         tokio::task::spawn_blocking(move || Disk::open(&folder, LogOptions::default(), observer));
@@ -258,7 +267,8 @@ async fn open_disk(
     // of this leaves a folder that starts again.
     node.log_begins()?;
     let end = disk.log.get_log_state().await?.last_log_id;
-    departures.replayed_to(Revision(end.map_or(0, |id| id.index)));
+    let end = Revision(end.map_or(0, |id| id.index));
+    departures.replayed_to(end);
     for repair in &disk.repairs {
         tracing::warn!(
             file = %repair.file.display(),
@@ -269,6 +279,7 @@ async fn open_disk(
         );
     }
     let begins_at = disk.state_machine.published().load().revision();
+    node.loading().log(begins_at, end);
     leases.begin(begins_at);
     watches.begin(begins_at);
     if let Some(limits) = node.config().history {

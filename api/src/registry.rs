@@ -74,6 +74,9 @@ pub trait Registry: Send + Sync + 'static {
     /// This node alone; works without a leader too.
     fn node(&self) -> NodeStatus;
 
+    /// By what this node, as leader, slows removals down.
+    fn brake_settings(&self) -> BrakeSettings;
+
     /// All nodes as this one sees them; asks the others, briefly.
     async fn cluster(&self) -> ClusterStatus;
 }
@@ -332,6 +335,8 @@ pub struct NodeStatus {
     pub cpu_seconds: f64,
     /// Resident memory of this process, bytes.
     pub memory_bytes: u64,
+    /// How far it came with its state, for people, while it loads that after a start.
+    pub loading: Option<String>,
 }
 
 impl NodeStatus {
@@ -367,6 +372,42 @@ pub struct ClusterNodeAnswer {
     pub applied: u64,
     pub state_hash: u64,
     pub version: String,
+}
+
+/// When removals slow down since much falls silent at once, and how much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrakeSettings {
+    /// More than this share of all instances lost within a window slows all removals down.
+    pub share_percent: u64,
+    /// The same for the instances of one app.
+    pub app_share_percent: u64,
+    pub window_ms: u64,
+    /// Instances of one app that may be lost within a window without being too much.
+    pub exempt: u64,
+    /// After so long the last one that was slowed down is gone.
+    pub pace_ms: u64,
+    /// Instances removed in a second while nothing is slowed down, at most.
+    pub rate: u64,
+}
+
+impl BrakeSettings {
+    /// Instances of all apps together that may be lost within a window.
+    pub fn exempt_of_all(&self) -> u64 {
+        self.exempt * 3
+    }
+}
+
+impl Default for BrakeSettings {
+    fn default() -> Self {
+        Self {
+            share_percent: 25,
+            app_share_percent: 50,
+            window_ms: 60_000,
+            exempt: 10,
+            pace_ms: 15 * 60_000,
+            rate: 10_000,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

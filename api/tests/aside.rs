@@ -80,7 +80,8 @@ async fn a_node_with_too_many_searches_refuses_another_one_and_does_all_that_is_
         let reply = server.get(long).await;
         assert_eq!(reply.problem(), (503, "overloaded".into()), "{long}");
         assert_eq!(reply.json()["outcome"], "none");
-        assert_eq!(reply.header("retry-after"), "1");
+        let seconds: u32 = reply.header("retry-after").parse().expect("seconds");
+        assert!(seconds > 0);
     }
     assert_eq!(server.get("/v1/apps/few/instances").await.status, StatusCode::OK);
     let beat = server.call("PUT /v1/apps/many/instances/i0001/heartbeat", "").await;

@@ -275,6 +275,18 @@ impl Lease {
         (self.word().heard(), (mark != NO_MARK).then_some(mark))
     }
 
+    /// The node that took its last heartbeat.
+    pub fn via(&self) -> Via {
+        self.word().via()
+    }
+
+    /// By whom it was heard last, if that is longer ago than a client waits that beats in time.
+    pub fn late(&self, now: u64) -> Option<Via> {
+        let word = self.word();
+        let silent_ms = now.saturating_sub(word.heard());
+        (silent_ms > self.ttl_ms.load(Ordering::Relaxed) / 2).then(|| word.via())
+    }
+
     /// Has the wheel look at it in `slot`, unless it does so earlier. Returns whether it must be
     /// put there.
     pub fn file(&self, slot: u64) -> bool {

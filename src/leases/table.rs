@@ -45,7 +45,6 @@ const REFILED_AT_ONCE: usize = 8_192;
 /// [`LeaseTable::end`], [`LeaseTable::look`] or [`LeaseTable::keep`] give it back, or a touch does: it
 /// may then come a second time while whoever took it still has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), allow(dead_code, reason = "for what holds sessions back"))]
 pub struct Overdue {
     pub session: SessionId,
     /// The last registration or update that this leader saw on it.
@@ -69,7 +68,6 @@ pub enum Ended {
 
 /// What a look at an overdue session shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), allow(dead_code, reason = "for what holds sessions back"))]
 pub enum Looked {
     /// It still is.
     Overdue(Overdue),
@@ -91,6 +89,32 @@ pub enum NotRenewed {
 pub struct LastHeard {
     pub ago_ms: u64,
     pub mark: Option<i64>,
+}
+
+/// Sessions that have missed a beat, by the node that took their last one.
+#[derive(Debug, Default)]
+pub struct LateCount {
+    /// Parts of the table that are counted.
+    parts: usize,
+    by_node: BTreeMap<NodeId, u64>,
+    /// Found when the table opened, and not heard since.
+    by_nobody: u64,
+}
+
+impl LateCount {
+    /// Those that a node may have kept from being heard.
+    pub fn by(&self, node: NodeId) -> u64 {
+        self.by_node.get(&node).copied().unwrap_or(0) + self.by_nobody
+    }
+
+    /// Nothing is less than what another count has found so far.
+    pub fn raise_to(&mut self, other: &Self) {
+        for (node, late) in &other.by_node {
+            let known = self.by_node.entry(*node).or_default();
+            *known = (*known).max(*late);
+        }
+        self.by_nobody = self.by_nobody.max(other.by_nobody);
+    }
 }
 
 /// All leases of one leadership.
@@ -433,7 +457,6 @@ impl LeaseTable {
     }
 
     /// A look at a session that was taken as overdue; one that lives is filed again.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for what holds sessions back"))]
     pub fn look(&self, session: SessionId, now: u64) -> Looked {
         let part = self.part(session).read();
         let Some((number, lease)) = part.find(session) else { return Looked::Gone };
@@ -461,6 +484,45 @@ impl LeaseTable {
             }
             Marked::Before => Ended::Gone,
         }
+    }
+
+    /// Whether a session that was found when the table opened was heard since. `None`: it is gone.
+    pub fn was_heard(&self, session: SessionId) -> Option<bool> {
+        let part = self.part(session).read();
+        let (_, lease) = part.find(session)?;
+        let (heard, _) = lease.last_heard();
+        Some(lease.via() != Via::NONE || !self.is_as_found(heard))
+    }
+
+    /// Whether this is when a session counts as heard that was found when the table opened.
+    pub fn is_as_found(&self, heard: u64) -> bool {
+        heard == self.heard_at_least && heard > 0
+    }
+
+    /// Counts sessions that have missed a beat, at least `limit` more of all that there are. Returns
+    /// whether all were counted; else the next call goes on.
+    pub fn count_late(&self, count: &mut LateCount, now: u64, limit: usize) -> bool {
+        let mut looked_at = 0;
+        while let Some(part) = self.parts.get(count.parts) {
+            let part = part.read();
+            for number in &part.index {
+                let lease = &part.leases[*number as usize];
+                if let Some(via) = lease.late(now) {
+                    let (heard, _) = lease.last_heard();
+                    match self.vias.node(via) {
+                        Some(node) => *count.by_node.entry(node).or_default() += 1,
+                        None if self.is_as_found(heard) => count.by_nobody += 1,
+                        None => {}
+                    }
+                }
+            }
+            count.parts += 1;
+            looked_at += part.index.len();
+            if looked_at >= limit {
+                break;
+            }
+        }
+        count.parts == self.parts.len()
     }
 
     /// Gives a session back that was taken as overdue: it is looked at again in the next slot.
@@ -492,7 +554,7 @@ impl LeaseTable {
 mod tests {
     use std::sync::atomic::{AtomicBool, AtomicU64};
     use std::sync::mpsc;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use proptest::prelude::*;
 
@@ -1010,36 +1072,42 @@ mod tests {
         }
     }
 
+    /// Of this thread, so that it does not matter who else is at work.
+    fn cpu() -> Duration {
+        let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::new(spent.tv_sec as u64, spent.tv_nsec as u32)
+    }
+
     #[test]
     #[ignore = "measures; run with --release --nocapture"]
     fn a_million_sessions_are_filled_in_and_renewed() {
         const SESSIONS: u64 = 1_000_000;
-        let each = |begun: Instant| begun.elapsed().as_secs_f64() * 1e9 / SESSIONS as f64;
+        let mut last = cpu();
+        let mut tell = |what: &str| {
+            let spent = cpu() - std::mem::replace(&mut last, cpu());
+            println!("{what}: {} ns of CPU each", spent.as_nanos() / u128::from(SESSIONS));
+        };
         let table = LeaseTable::opening(1, 500);
-        let begun = Instant::now();
         (0..SESSIONS).for_each(|s| assert!(table.fill(SessionId(s), 15_000, Revision(s))));
         table.opened();
-        println!("filled in: {:.0} ns each, {:?} altogether", each(begun), begun.elapsed());
-        let begun = Instant::now();
+        tell("filled in");
         (0..SESSIONS).for_each(|s| assert!(table.renew(SessionId(s), None, VIA, s / 100).is_ok()));
-        println!("renewed in order: {:.0} ns each", each(begun));
-        let begun = Instant::now();
+        tell("renewed in order");
         for s in (0..SESSIONS).map(|n| SessionId(n * 611_953 % SESSIONS)) {
             assert!(table.renew(s, None, VIA, 10_000).is_ok());
         }
-        println!("renewed in any order: {:.0} ns each", each(begun));
+        tell("renewed in any order");
         println!("memory: {} bytes each", table.bytes() as u64 / SESSIONS);
-        let (begun, mut longest, mut pieces) = (Instant::now(), Duration::ZERO, 0);
+        let mut longest = Duration::ZERO;
         for now in (0..20_000).step_by(20) {
-            loop {
-                let piece = Instant::now();
-                if table.take_due(now, 1_024).is_none() {
-                    break;
-                }
-                (longest, pieces) = (longest.max(piece.elapsed()), pieces + 1);
+            let mut begun = cpu();
+            while table.take_due(now, 1_024).is_some() {
+                longest = longest.max(cpu() - begun);
+                begun = cpu();
             }
         }
-        println!("judged: {:.0} ns each, {pieces} pieces, at most {longest:?}", each(begun));
+        tell("judged");
+        println!("longest piece of judging: {longest:?} of CPU");
     }
 
     impl LeaseTable {

@@ -89,6 +89,7 @@ async fn ask_all(node: &Arc<Node>) -> Result<Answers, BootstrapError> {
         node: config.node_id,
         disk_id: node.identity().disk_id,
         list: config.cluster.clone(),
+        member: false,
     };
     let others = config.cluster.0.iter().filter(|(id, _)| **id != config.node_id);
     let asked = others.map(async |(id, address)| {

@@ -46,12 +46,15 @@ pub mod header {
     pub const TO_DISK: &str = "roster-to-disk";
 }
 
-/// Asked before there is a cluster: who are you?
+/// Asked before there is a cluster, and by a member whose Raft does not run yet: who are you?
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Hello {
     pub node: NodeId,
     pub disk_id: String,
     pub list: ClusterList,
+    /// Whether the asking node belongs to a cluster: its list is of the past then, and need not agree.
+    #[serde(default)]
+    pub member: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -6,6 +6,7 @@
 
 mod apps;
 mod brakes;
+mod builder;
 mod documents;
 mod instances;
 mod latches;
@@ -22,11 +23,12 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet, Vector};
 
+pub use builder::{CatalogBuilder, Counted};
 pub use records::{
     App, AppRecord, Clock, Document, Instance, Kept, Override, Record, Rules, Session, SessionName,
     ShardSet, ShardSetRecord, State, StateHash, recomputed_hash,
 };
-pub use store::{CatalogBuilder, Inconsistent};
+pub use store::Inconsistent;
 
 use crate::brake::{Brake, BrakeOverride, Pace, Scope};
 use crate::command::{Command, Outcome, Overridden, Refusal, Reply, Stamp};

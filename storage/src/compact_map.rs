@@ -131,6 +131,18 @@ impl<K, V> CompactMap<K, V> {
 }
 
 impl<K: Ord + Clone, V: Clone> CompactMap<K, V> {
+    /// Of entries in the order of their keys, each key once. Nothing is searched, and every node but
+    /// the last of each height is full.
+    pub fn from_sorted(entries: Vec<(K, V)>) -> Self {
+        debug_assert!(entries.is_sorted_by(|a, b| a.0 < b.0), "each key once, in order");
+        let len = entries.len();
+        let mut level: Vec<(K, Node<K, V>)> = nodes_of(entries, Node::Leaf);
+        while level.len() > 1 {
+            level = nodes_of(level, Node::Branch);
+        }
+        level.pop().map(|(_, root)| Self { root, len }).unwrap_or_default()
+    }
+
     /// Returns what was there.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.root.insert(key, value) {
@@ -249,6 +261,21 @@ impl<K: Ord + Clone, V: Clone> Node<K, V> {
             }
         }
     }
+}
+
+/// Items in full nodes, each node with its lowest key.
+fn nodes_of<K: Clone, T, V>(
+    items: Vec<(K, T)>,
+    node: impl Fn(Arc<Vec<(K, T)>>) -> Node<K, V>,
+) -> Vec<(K, Node<K, V>)> {
+    let mut nodes = Vec::with_capacity(items.len().div_ceil(NODE_MAX));
+    let mut items = items.into_iter();
+    while items.len() > 0 {
+        let mut part = Vec::with_capacity(items.len().min(NODE_MAX));
+        part.extend(items.by_ref().take(NODE_MAX));
+        nodes.push((part[0].0.clone(), node(Arc::new(part))));
+    }
+    nodes
 }
 
 fn position<K: Borrow<Q>, V, Q: Ord + ?Sized>(entries: &[(K, V)], key: &Q) -> Result<usize, usize> {

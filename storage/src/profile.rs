@@ -282,3 +282,99 @@ impl<'a> Reader<'a> {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Texts of all lengths of a length: 0, one character, two, three.
+    fn text() -> impl Strategy<Value = SmolStr> {
+        let lengths = prop_oneof![8 => 0..40_usize, 1 => 60..70_usize, 1 => 4_090..4_100_usize];
+        (lengths, prop_oneof![Just('x'), Just('应'), Just('\u{7f}'), Just('@')])
+            .prop_map(|(length, character)| std::iter::repeat_n(character, length).collect())
+    }
+
+    fn profile() -> impl Strategy<Value = Profile> {
+        let texts = (text(), text(), text(), text());
+        let metadata = proptest::collection::btree_map(text(), text(), 0..6);
+        let payload = proptest::collection::vec(any::<u8>(), 0..9);
+        (texts, any::<u32>(), any::<u16>(), metadata, payload).prop_map(
+            |((ip, hostname, version, zone), port, weight, metadata, payload)| Profile {
+                ip,
+                port,
+                hostname,
+                version,
+                zone,
+                weight,
+                metadata: Arc::new(metadata),
+                payload,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn packed_it_says_the_same_and_has_the_same_bytes(profile in profile()) {
+            let packed = PackedProfile::from(&profile);
+            prop_assert_eq!(&packed.unpacked(), &profile);
+            for (key, value) in profile.metadata.iter() {
+                prop_assert_eq!(packed.metadata().get(key), Some(value.as_str()));
+            }
+            let named = rmp_serde::to_vec_named(&packed).expect("encodes");
+            prop_assert_eq!(&named, &rmp_serde::to_vec_named(&profile).expect("encodes"));
+            prop_assert_eq!(
+                rmp_serde::to_vec(&packed).expect("encodes"),
+                rmp_serde::to_vec(&profile).expect("encodes"),
+                "the state hash is made of these"
+            );
+            prop_assert_eq!(
+                serde_json::to_string(&packed.metadata()).expect("encodes"),
+                serde_json::to_string(&profile.metadata).expect("encodes")
+            );
+            let read: PackedProfile = rmp_serde::from_slice(&named).expect("decodes");
+            prop_assert_eq!(read, packed);
+        }
+    }
+
+    fn of_version(version: usize, build: usize) -> PackedProfile {
+        let metadata = BTreeMap::from([("build".into(), format!("{build}").into())]);
+        let version = format!("{version}").into();
+        Profile { version, metadata: Arc::new(metadata), ..Profile::default() }.into()
+    }
+
+    #[test]
+    fn what_instances_have_in_common_is_kept_once() {
+        let mut shapes = Shapes::default();
+        let mut packed: Vec<_> = (0..10).map(|build| of_version(1, build)).collect();
+        packed.iter_mut().for_each(|profile| shapes.share(profile));
+        let first = &packed[0].shape;
+        assert!(packed.iter().all(|profile| Arc::ptr_eq(&profile.shape, first)));
+        assert!(packed.iter().enumerate().all(|(build, profile)| {
+            profile.metadata().get("build") == Some(build.to_string().as_str())
+        }));
+    }
+
+    #[test]
+    fn an_app_with_more_shapes_than_are_remembered_keeps_each_as_it_is() {
+        let mut shapes = Shapes::default();
+        for build in 0..2 {
+            for version in 0..SHAPES_MAX + 5 {
+                let mut profile = of_version(version, build);
+                shapes.share(&mut profile);
+                assert_eq!(profile, of_version(version, build));
+                assert!(shapes.0.len() <= SHAPES_MAX);
+            }
+        }
+    }
+
+    #[test]
+    fn what_there_is_a_million_of_stays_small() {
+        use crate::catalog::{Instance, Session};
+        assert!(size_of::<Instance>() <= 64, "{} bytes", size_of::<Instance>());
+        assert!(size_of::<Session>() <= 32, "{} bytes", size_of::<Session>());
+    }
+}

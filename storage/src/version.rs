@@ -38,6 +38,20 @@ impl Published {
     pub(crate) fn store(&self, version: Arc<Version>) {
         self.0.store(version);
     }
+
+    /// Gives the version before, which may be the last that holds all of its records.
+    pub(crate) fn swap(&self, version: Arc<Version>) -> Arc<Version> {
+        self.0.swap(version)
+    }
+}
+
+/// How far the reading of a checkpoint came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Records that are in their places.
+    pub records: u64,
+    /// All that the checkpoint says it has.
+    pub of: u64,
 }
 
 /// Is told of changes inside apply, after their version was published and before any of their
@@ -47,6 +61,11 @@ pub trait Observer: Send + Sync + 'static {
 
     /// The state jumped to a leader's checkpoint; what changed in between is not known.
     fn replaced(&self, version: &Arc<Version>);
+
+    /// Called now and then while the state is read at a start, from one thread.
+    fn loading(&self, loaded: Loaded) {
+        let _ = loaded;
+    }
 
     /// Called before a checkpoint is written, where waiting does no harm. A start replays the log
     /// from the newest checkpoint, so what is derived of the entries up to `upto` must be kept when

@@ -9,7 +9,7 @@ use openraft::Membership;
 use openraft::storage::RaftLogStorage;
 use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
 use parking_lot::Mutex;
-use roster_storage::catalog::recomputed_hash;
+use roster_storage::catalog::{Record, recomputed_hash};
 use roster_storage::command::{
     Command, Condition, Covered, Deregister, EncodedCommand, Profile, Proposal, PutRing,
     PutShardSet, Rebalance, Register, ShardSetConfig, Stamp,
@@ -20,6 +20,7 @@ use roster_storage::names::{AppName, InstanceId, InstanceKey, ShardSetName};
 use roster_storage::raft_types::{Entry, EntryPayload, LogId, PeerNode};
 use roster_storage::shards::scaling::ScalingPolicy;
 use roster_storage::version::{Observer, Published, Version};
+use twox_hash::XxHash64;
 
 fn entry(index: u64, payload: EntryPayload) -> Entry {
     Entry { log_id: LogId::new_term_index(3, index), payload }
@@ -142,6 +143,7 @@ fn assert_same(a: &Version, b: &Version) {
     assert_eq!(a.catalog.state_hash(), b.catalog.state_hash());
     assert_eq!(a.catalog.state_hash(), recomputed_hash(b.catalog.records()));
     assert!(a.catalog.hash_marks().eq(b.catalog.hash_marks()));
+    assert_eq!((a.catalog.verify(), b.catalog.verify()), (Ok(()), Ok(())));
 }
 
 #[tokio::test]
@@ -217,6 +219,92 @@ async fn damage_at_any_place_of_a_checkpoint_is_refused() {
     assert_refused(folder.path(), &path, &longer, "one byte more");
     fs::write(&path, &whole).expect("it is written");
     StateMachine::open(folder.path(), Arc::new(())).expect("the whole one opens");
+}
+
+/// Blocks are decoded beside each other, so what each holds, and its place, is checked for itself.
+#[tokio::test]
+async fn damage_in_any_block_of_a_large_checkpoint_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = checkpoint(&mut filled(folder.path(), 3000).await).await.path;
+    let whole = fs::read(&path).expect("a file");
+    for at in (0..whole.len()).step_by(100_003) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        assert_refused(folder.path(), &path, &bytes, &format!("byte {at} flipped"));
+        assert_refused(folder.path(), &path, &whole[..at], &format!("cut to {at}"));
+    }
+    let (head, blocks) = parted(&whole);
+    assert!(blocks.len() > 5, "several blocks");
+    let records = u64::from_be_bytes(whole[whole.len() - 16..][..8].try_into().expect("eight"));
+    assert_eq!(joined(&head, &blocks, records), whole, "it is parted as it was written");
+    let wrong = |change: fn(&mut Vec<Vec<u8>>)| {
+        let mut blocks = blocks.clone();
+        change(&mut blocks);
+        blocks
+    };
+    let less = wrong(|blocks| drop(blocks.remove(2)));
+    let twice = wrong(|blocks| blocks.insert(2, blocks[2].clone()));
+    let swapped = wrong(|blocks| blocks.swap(2, 3));
+    let shortened = wrong(|blocks| {
+        blocks[2].pop();
+    });
+    for (blocks, what) in [
+        (&less, "a block is missing"),
+        (&twice, "a block is there twice"),
+        (&swapped, "two blocks are swapped"),
+        (&shortened, "a record ends too early"),
+    ] {
+        assert_refused(folder.path(), &path, &joined(&head, blocks, records), what);
+    }
+    // One that miscounts, too: the state has another hash.
+    let bytes = joined(&head, &less, records - records_missing(&blocks, &less));
+    assert_refused(folder.path(), &path, &bytes, "a block is missing and not counted");
+    fs::write(&path, joined(&head, &blocks, records)).expect("it is written");
+    StateMachine::open(folder.path(), Arc::new(())).expect("the whole one opens");
+}
+
+/// How many records the block has that is missing.
+fn records_missing(all: &[Vec<u8>], less: &[Vec<u8>]) -> u64 {
+    let missing = all.iter().find(|block| !less.contains(block)).expect("one is missing");
+    let mut rest = missing.as_slice();
+    let mut count = 0;
+    while !rest.is_empty() {
+        let _: Record = rmp_serde::from_read(&mut rest).expect("a record");
+        count += 1;
+    }
+    count
+}
+
+/// What comes before the blocks of records, and those.
+fn parted(file: &[u8]) -> (Vec<u8>, Vec<Vec<u8>>) {
+    let block_at = |at: usize| {
+        let length = u32::from_be_bytes(file[at..at + 4].try_into().expect("four")) as usize;
+        at + 12..at + 12 + length
+    };
+    let header = block_at(12);
+    let mut blocks = Vec::new();
+    let mut at = header.end;
+    while file[at..at + 4] != [0; 4] {
+        let block = block_at(at);
+        at = block.end;
+        blocks.push(file[block].to_vec());
+    }
+    (file[..header.end].to_vec(), blocks)
+}
+
+/// A file with these blocks, all checksums right.
+fn joined(head: &[u8], blocks: &[Vec<u8>], records: u64) -> Vec<u8> {
+    let mut file = head.to_vec();
+    for block in blocks {
+        file.extend((block.len() as u32).to_be_bytes());
+        file.extend(XxHash64::oneshot(0, block).to_be_bytes());
+        file.extend(block);
+    }
+    file.extend([0; 4]);
+    file.extend(records.to_be_bytes());
+    let checksum = XxHash64::oneshot(0, &file);
+    file.extend(checksum.to_be_bytes());
+    file
 }
 
 fn assert_refused(folder: &Path, path: &PathBuf, bytes: &[u8], what: &str) {

@@ -81,6 +81,18 @@ fn leave(path: &Path, tail: &[u8]) -> u64 {
     before
 }
 
+#[tokio::test]
+async fn what_was_forgotten_in_memory_is_read_from_the_disk() {
+    let folder = TempDir::new().expect("a folder");
+    let options = LogOptions { cache_bytes: 1 << 20, ..SMALL };
+    let (mut log, _) = open(folder.path(), options).expect("it opens");
+    append(&mut log, (0..=200).map(|index| entry(index, 100)).collect::<Vec<_>>()).await;
+    log.wait_until_written().expect("it is written");
+    log.forget_cached();
+    let all = log.try_get_log_entries(0..=200).await.expect("they can be read");
+    assert_eq!(all, (0..=200).map(|index| entry(index, 100)).collect::<Vec<_>>());
+}
+
 /// The bytes of entries as the log writes them.
 async fn encoded(indexes: std::ops::RangeInclusive<u64>, text_bytes: usize) -> Vec<u8> {
     let folder = written(indexes.start() - 1, LogOptions::default()).await;

@@ -4,25 +4,21 @@ use std::fmt::Write as _;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use roster_storage::brake::Pace;
 
 use crate::Shared;
 use crate::answer::{Answer, Answered};
 use crate::error::ApiError;
 use crate::extract::Params;
 use crate::registry::{Check, Consistency};
-use crate::wire::app::CountsView;
 use crate::wire::cluster::{ClusterView, NodeView};
 
 pub(super) async fn cluster(State(api): Shared, params: Params) -> Answered {
     params.end()?;
     let status = api.registry.cluster().await;
-    // Counts of a node that does not serve yet are zero; the rest is worth showing all the same.
-    let (counts, pace) = match api.registry.read(Consistency::Stale, None).await {
-        Ok(version) => (version.catalog.total_counts().into(), version.catalog.pace()),
-        Err(_) => (CountsView::default(), Pace::default()),
-    };
-    Ok(Answer::json(&ClusterView::new(status, counts, pace)).read(Consistency::Stale))
+    let version = api.registry.read(Consistency::Stale, None).await.ok();
+    let catalog = version.as_ref().map(|version| &version.catalog);
+    let view = ClusterView::new(status, catalog, api.registry.brake_settings());
+    Ok(Answer::json(&view).read(Consistency::Stale))
 }
 
 pub(super) async fn node(State(api): Shared, params: Params) -> Answered {

@@ -2,6 +2,7 @@
 
 mod apps;
 mod batch;
+mod brake;
 mod changes;
 mod cluster;
 mod documents;
@@ -85,6 +86,7 @@ pub(crate) fn all(api: Arc<Api>) -> Router<Arc<Api>> {
         .route("/v1/changes", get(changes::changes))
         .route("/v1/watch", get(watch::watch))
         .route("/v1/cluster", get(cluster::cluster))
+        .route("/v1/cluster/brake", get(brake::read).put(brake::put).delete(brake::clear))
         .route("/v1/node", get(cluster::node))
         .route("/livez", get(cluster::livez))
         .route("/readyz", get(cluster::readyz))

@@ -22,7 +22,7 @@ use crate::answer::Answer;
 use crate::conventions::unix_ms;
 use crate::error::{ApiError, decided, sentinel_bad_request};
 use crate::extract::{App, Content, Reading, form_pairs};
-use crate::registry::{Beat, BeatRefused, BeatTarget, Consistency, Heard, Renewed};
+use crate::registry::{Beat, BeatRefused, BeatTarget, Consistency, Heard, Renewed, Unavailable};
 use crate::wire::sentinel::{APP_TYPE, AppInfo, Envelope, MachineInfo};
 use crate::{Api, Shared};
 
@@ -150,16 +150,18 @@ async fn take_beat(api: &Api, fields: &Fields) -> Result<Answer, Refused> {
     let machine = checked(fields)?;
     let (beaten, answer) = send(api, &machine).await?;
     let revision = match answer {
-        // What this node has may be old; it is enough to see that something is new.
-        Ok(_) => {
-            let version = api.registry.read(Consistency::Stale, None).await?;
-            match version.catalog.instance(&machine.key) {
+        // What this node has may be old; it is enough to see that something is new. A node that still
+        // loads has nothing, and the session is renewed all the same.
+        Ok(_) => match api.registry.read(Consistency::Stale, None).await {
+            Ok(version) => match version.catalog.instance(&machine.key) {
                 Some(live) if !machine.is_described_by(live) => {
                     register(api, &machine, Some(live)).await?
                 }
                 Some(_) | None => beaten,
-            }
-        }
+            },
+            Err(Unavailable::NotReady(_)) => beaten,
+            Err(why) => return Err(ApiError::from(why).at(beaten).into()),
+        },
         Err(BeatRefused::UnknownApp(_) | BeatRefused::UnknownInstance) => {
             let registered = register(api, &machine, None).await?;
             // The registration was the sign of life; this only leaves the client's mark.

@@ -1,9 +1,17 @@
 //! The mass-loss brake as clients see it.
 
-use roster_storage::brake::{Brake, Scope};
-use serde::Serialize;
+use roster_storage::brake::{Brake, BrakeMode, BrakeOverride, Scope};
+use roster_storage::catalog::Catalog;
+use roster_storage::command::OverrideBrake;
+use roster_storage::limits::REASON_BYTES_MAX;
+use roster_storage::names::AppName;
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
-use super::scalar::Moment;
+use super::instance::expires_in;
+use super::scalar::{Millis, Moment};
+use crate::error::Invalid;
+use crate::registry::{Alarm, BrakeSettings};
 
 /// A brake that is on.
 #[derive(Serialize)]
@@ -28,5 +36,227 @@ impl AlarmView {
             missing: brake.missing,
             of: brake.of,
         }
+    }
+}
+
+/// One of the brakes that are on, with its app.
+#[derive(Serialize)]
+struct BrakeView<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app: Option<&'a str>,
+    #[serde(flatten)]
+    alarm: AlarmView,
+    /// Instances that are removed in a minute while it is on; 0 while an operator holds them.
+    removed_per_minute: f64,
+    revision: u64,
+}
+
+/// What an operator decided, as it is told.
+#[derive(Serialize)]
+pub(crate) struct BrakeOverrideView<'a> {
+    scope: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app: Option<&'a str>,
+    mode: &'static str,
+    reason: &'a str,
+    expires: Option<Moment>,
+    revision: u64,
+}
+
+/// What is slowed down, and what operators say about it.
+#[derive(Serialize)]
+pub(crate) struct BrakesView<'a> {
+    brakes: Vec<BrakeView<'a>>,
+    overrides: Vec<BrakeOverrideView<'a>>,
+}
+
+impl<'a> BrakesView<'a> {
+    pub fn new(catalog: &'a Catalog, settings: BrakeSettings) -> Self {
+        let brakes = catalog.brakes().map(|(scope, brake)| BrakeView {
+            app: scope.app().map(AppName::as_str),
+            alarm: AlarmView::new(scope, brake),
+            removed_per_minute: per_minute(catalog, settings, scope, brake),
+            revision: brake.since.0,
+        });
+        let overrides = catalog.brake_overrides().map(|(scope, word)| BrakeOverrideView {
+            scope: scope.word(),
+            app: scope.app().map(AppName::as_str),
+            mode: word.mode.word(),
+            reason: &word.reason,
+            expires: word.expires_wall_ms.map(Moment),
+            revision: word.revision.0,
+        });
+        Self { brakes: brakes.collect(), overrides: overrides.collect() }
+    }
+
+    /// `None` while nothing is slowed down and nobody has said anything about it.
+    pub fn unless_idle(self) -> Option<Self> {
+        (!self.brakes.is_empty() || !self.overrides.is_empty()).then_some(self)
+    }
+}
+
+fn per_minute(catalog: &Catalog, settings: BrakeSettings, scope: &Scope, brake: &Brake) -> f64 {
+    let mut words = catalog.brake_overrides();
+    let is_held = |(about, word): (&Scope, &BrakeOverride)| {
+        (about == scope || *about == Scope::All) && word.mode == BrakeMode::Hold
+    };
+    match words.any(is_held) {
+        true => 0.0,
+        false => {
+            let per_minute = brake.missing as f64 * 60_000.0 / settings.pace_ms as f64;
+            (per_minute * 10.0).round() / 10.0
+        }
+    }
+}
+
+/// The brake as a whole.
+#[derive(Serialize)]
+pub(crate) struct BrakeStatus<'a> {
+    settings: SettingsView,
+    #[serde(flatten)]
+    brakes: BrakesView<'a>,
+    /// Instances that are silent and held.
+    suspect: u64,
+    revision: u64,
+}
+
+impl<'a> BrakeStatus<'a> {
+    pub fn new(catalog: &'a Catalog, settings: BrakeSettings, revision: u64) -> Self {
+        Self {
+            settings: SettingsView::from(settings),
+            brakes: BrakesView::new(catalog, settings),
+            suspect: catalog.total_counts().suspect,
+            revision,
+        }
+    }
+}
+
+/// The settings of the node that answers.
+#[derive(Serialize)]
+struct SettingsView {
+    share_percent: u64,
+    app_share_percent: u64,
+    window: Millis,
+    exempt: u64,
+    exempt_of_all: u64,
+    pace: Millis,
+    rate: u64,
+}
+
+impl From<BrakeSettings> for SettingsView {
+    fn from(settings: BrakeSettings) -> Self {
+        Self {
+            share_percent: settings.share_percent,
+            app_share_percent: settings.app_share_percent,
+            window: Millis(settings.window_ms),
+            exempt: settings.exempt,
+            exempt_of_all: settings.exempt_of_all(),
+            pace: Millis(settings.pace_ms),
+            rate: settings.rate,
+        }
+    }
+}
+
+/// A brake as an alarm of the cluster.
+pub(crate) fn alarm(scope: &Scope, brake: &Brake) -> Alarm {
+    let Brake { missing, of, .. } = brake;
+    let whose = match scope {
+        Scope::All => String::new(),
+        Scope::App(app) => format!(" of app {app}"),
+        Scope::Node(node) => format!(", last heard by node {node},"),
+    };
+    let detail = format!(
+        "{missing} of {of} instances{whose} fell silent; they are suspect and are removed slowly, \
+         until they are heard again or an operator decides (PUT /v1/cluster/brake)"
+    );
+    Alarm { code: "mass-loss", since_ms: brake.since_ms, detail }
+}
+
+/// What `PUT` takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BrakeOverrideBody {
+    scope: ScopeWord,
+    app: Option<SmolStr>,
+    mode: ModeWord,
+    #[serde(default)]
+    reason: SmolStr,
+    /// A span (`"2h"`) or a moment, as `GET` writes it.
+    expires: Option<SmolStr>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ScopeWord {
+    All,
+    App,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ModeWord {
+    Release,
+    Hold,
+}
+
+impl BrakeOverrideBody {
+    pub fn into_override(self) -> Result<OverrideBrake, Invalid> {
+        if self.reason.len() > REASON_BYTES_MAX {
+            let why = format!("is over the limit of {REASON_BYTES_MAX} bytes");
+            return Err(Invalid::new("reason", why));
+        }
+        Ok(OverrideBrake {
+            scope: scope_of(self.scope, self.app)?,
+            mode: match self.mode {
+                ModeWord::Release => BrakeMode::Release,
+                ModeWord::Hold => BrakeMode::Hold,
+            },
+            reason: self.reason,
+            expires_in_ms: self.expires.as_deref().map(expires_in).transpose()?,
+        })
+    }
+}
+
+/// The scope that a query names: one app, or all without one.
+pub(crate) fn scope_named(scope: Option<&str>, app: Option<String>) -> Result<Scope, Invalid> {
+    let word = match scope {
+        Some("all") => ScopeWord::All,
+        Some("app") => ScopeWord::App,
+        Some(_) => return Err(Invalid::new("scope", "must be all or app")),
+        None if app.is_some() => ScopeWord::App,
+        None => ScopeWord::All,
+    };
+    scope_of(word, app.map(SmolStr::from))
+}
+
+fn scope_of(word: ScopeWord, app: Option<SmolStr>) -> Result<Scope, Invalid> {
+    match (word, app) {
+        (ScopeWord::All, None) => Ok(Scope::All),
+        (ScopeWord::All, Some(_)) => {
+            Err(Invalid::new("app", "is only for scope app; all apps are meant"))
+        }
+        (ScopeWord::App, Some(app)) => {
+            let app = AppName::new(app).map_err(|e| Invalid::new("app", e.to_string()))?;
+            Ok(Scope::App(app))
+        }
+        (ScopeWord::App, None) => Err(Invalid::new("app", "is missing; scope app needs one")),
+    }
+}
+
+/// The answer to a change of an operator's word.
+#[derive(Serialize)]
+pub(crate) struct BrakeOverrideChanged<'a> {
+    scope: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<&'static str>,
+    revision: u64,
+}
+
+impl<'a> BrakeOverrideChanged<'a> {
+    pub fn new(scope: &'a Scope, mode: Option<BrakeMode>, revision: u64) -> Self {
+        let app = scope.app().map(AppName::as_str);
+        Self { scope: scope.word(), app, mode: mode.map(BrakeMode::word), revision }
     }
 }

@@ -1,11 +1,12 @@
 //! The cluster and its nodes.
 
-use roster_storage::brake::Pace;
+use roster_storage::catalog::Catalog;
 use serde::Serialize;
 
 use super::app::CountsView;
+use super::brake::{self, BrakesView};
 use super::scalar::{Hex, Moment};
-use crate::registry::{Alarm, ClusterNode, ClusterStatus, NodeStatus, Role};
+use crate::registry::{Alarm, BrakeSettings, ClusterNode, ClusterStatus, NodeStatus, Role};
 
 #[derive(Serialize)]
 pub(crate) struct NodeView {
@@ -21,6 +22,9 @@ pub(crate) struct NodeView {
     version: &'static str,
     cpu_seconds: f64,
     memory_bytes: u64,
+    /// How far it came with its state, while it loads that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loading: Option<String>,
 }
 
 impl From<NodeStatus> for NodeView {
@@ -38,26 +42,36 @@ impl From<NodeStatus> for NodeView {
             version: node.version,
             cpu_seconds: node.cpu_seconds,
             memory_bytes: node.memory_bytes,
+            loading: node.loading,
         }
     }
 }
 
 #[derive(Serialize)]
-pub(crate) struct ClusterView {
+pub(crate) struct ClusterView<'a> {
     cluster_id: Option<String>,
     leader: Option<String>,
     term: u64,
     nodes: Vec<MemberView>,
     alarms: Vec<AlarmView>,
-    /// Whether removals are slowed down because too much falls silent at once; not built yet.
-    brake: Option<()>,
+    /// What is slowed down because much falls silent at once; null while nothing is.
+    brake: Option<BrakesView<'a>>,
     counts: CountsView,
     heartbeats_per_second: Option<u64>,
     pace: PaceView,
 }
 
-impl ClusterView {
-    pub fn new(cluster: ClusterStatus, counts: CountsView, pace: Pace) -> Self {
+impl<'a> ClusterView<'a> {
+    /// `catalog`: of a node that serves; counts of another one are zero, and the rest is worth showing
+    /// all the same.
+    pub fn new(
+        cluster: ClusterStatus,
+        catalog: Option<&'a Catalog>,
+        settings: BrakeSettings,
+    ) -> Self {
+        let brakes = catalog.into_iter().flat_map(Catalog::brakes);
+        let mass_losses = brakes.map(|(scope, on)| brake::alarm(scope, on));
+        let pace = catalog.map(Catalog::pace).unwrap_or_default();
         let answers = cluster.nodes.iter().filter_map(|node| node.answer.as_ref());
         let commit = answers.map(|answer| answer.commit).max().unwrap_or(0);
         Self {
@@ -65,9 +79,9 @@ impl ClusterView {
             leader: cluster.leader.map(|id| id.to_string()),
             term: cluster.term,
             nodes: cluster.nodes.into_iter().map(|n| MemberView::new(n, commit)).collect(),
-            alarms: cluster.alarms.into_iter().map(AlarmView::from).collect(),
-            brake: None,
-            counts,
+            alarms: cluster.alarms.into_iter().chain(mass_losses).map(AlarmView::from).collect(),
+            brake: catalog.and_then(|catalog| BrakesView::new(catalog, settings).unless_idle()),
+            counts: catalog.map(|catalog| catalog.total_counts().into()).unwrap_or_default(),
             heartbeats_per_second: cluster.heartbeats_per_second,
             pace: PaceView { told: pace.told_percent, held: pace.held_percent },
         }

@@ -307,7 +307,7 @@ impl OverrideBody {
     }
 }
 
-fn expires_in(text: &str) -> Result<u64, Invalid> {
+pub(crate) fn expires_in(text: &str) -> Result<u64, Invalid> {
     let wrong = || Invalid::new("expires", "must be a duration (\"2h\") or a time to come");
     let ms = match humantime::parse_rfc3339(text) {
         Ok(at) => {

@@ -344,7 +344,12 @@ impl Registry for Alone {
             checks: vec![Check { name: "disk", result: Ok(()) }, Check { name: "leader", result }],
             cpu_seconds: 1.5,
             memory_bytes: 4096,
+            loading: None,
         }
+    }
+
+    fn brake_settings(&self) -> BrakeSettings {
+        BrakeSettings::default()
     }
 
     async fn cluster(&self) -> ClusterStatus {

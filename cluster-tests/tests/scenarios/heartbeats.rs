@@ -37,11 +37,11 @@ async fn bodies_are_answered_alike_by_every_node_and_in_either_encoding() {
     let client = cluster.client();
     let (leader, _) = cluster.leader_and_followers().await;
     let registered = client.at(leader).register("pay", "a", "30s").await.expect("registers");
-    client.at(leader).register("pay/\"eu\"", "b", "10m").await.expect("registers");
+    client.at(leader).register("pay \"eu\"", "b", "10m").await.expect("registers");
     let (incarnation, session) = (registered.incarnation, registered.session);
     let body = json!({"sessions": [session, "77"], "instances": [
         {"app": "pay", "id": "a"},
-        {"app": "pay/\"eu\"", "id": "b", "incarnation": null},
+        {"app": "pay \"eu\"", "id": "b", "incarnation": null},
         {"app": "pay", "id": "a", "incarnation": incarnation + 1},
         {"app": "pay", "id": "z"},
         {"app": "none", "id": "z"},

@@ -1,6 +1,7 @@
 //! Scenarios over three real processes. Each test starts a cluster of its own, so they run beside
 //! each other. A failed test prints the ends of its nodes' logs.
 
+mod brake;
 mod checkpoints;
 mod departures;
 mod documents;
@@ -9,6 +10,7 @@ mod full_disks;
 mod heartbeats;
 mod latches;
 mod leader_death;
+mod loading;
 mod minorities;
 mod pauses;
 mod priorities;

@@ -387,31 +387,45 @@ pub fn recomputed_hash(records: impl Iterator<Item = Record>) -> u64 {
     let mut hash = StateHash::default();
     let mut clock = Clock::default();
     for record in records {
-        match record {
-            Record::Clock(c) => clock = c,
-            Record::Session { id, value } => hash.add(kind::SESSION, &id, &value),
-            Record::App { app, value } => hash.add(kind::APP, &app, &value),
-            Record::Instance { key, value } => hash.add(kind::INSTANCE, &key, &value),
-            Record::Document { app, name, value } => {
-                hash.add(kind::DOCUMENT, &(app, name), &value);
-            }
-            Record::Override { key, value } => hash.add(kind::OVERRIDE, &key, &value),
-            Record::Ring { app, value } => {
-                hash.add(kind::RING, &app, &(value.epoch(), value.recomputed_fingerprint()));
-            }
-            Record::ShardSet { set, value } => {
-                value.count(&set, |kind, set, part| hash.add(kind, set, &part));
-            }
-            Record::Shard { set, shard, value } => hash.add(kind::SHARD, &(set, shard), &value),
-            Record::Latch { latch, revision } => hash.add(kind::LATCH, &latch, &revision),
-            Record::Claim { latch, value } => hash.add(kind::CLAIM, &latch, &value),
-            Record::Brake { scope, value } => hash.add(kind::BRAKE, &scope, &value),
-            Record::BrakeOverride { scope, value } => {
-                hash.add(kind::BRAKE_OVERRIDE, &scope, &value);
-            }
-            Record::Kept { key, part, value } => hash.add(kind::KEPT, &(key, part), &value),
-            Record::HashMark { .. } => {}
+        hash.add_record(&record);
+        if let Record::Clock(found) = record {
+            clock = found;
         }
     }
     hash.with_clock(&clock)
+}
+
+impl StateHash {
+    /// Counts a record; the clock is added by who asks for the hash.
+    pub(super) fn add_record(&mut self, record: &Record) {
+        match record {
+            Record::Session { id, value } => self.add(kind::SESSION, id, value),
+            Record::App { app, value } => self.add(kind::APP, app, value),
+            Record::Instance { key, value } => self.add(kind::INSTANCE, key, value),
+            Record::Document { app, name, value } => {
+                self.add(kind::DOCUMENT, &(app, name), value);
+            }
+            Record::Override { key, value } => self.add(kind::OVERRIDE, key, value),
+            Record::Ring { app, value } => {
+                self.add(kind::RING, app, &(value.epoch(), value.recomputed_fingerprint()));
+            }
+            Record::ShardSet { set, value } => {
+                value.count(set, |kind, set, part| self.add(kind, set, &part));
+            }
+            Record::Shard { set, shard, value } => self.add(kind::SHARD, &(set, shard), value),
+            Record::Latch { latch, revision } => self.add(kind::LATCH, latch, revision),
+            Record::Claim { latch, value } => self.add(kind::CLAIM, latch, value),
+            Record::Brake { scope, value } => self.add(kind::BRAKE, scope, value),
+            Record::BrakeOverride { scope, value } => {
+                self.add(kind::BRAKE_OVERRIDE, scope, value);
+            }
+            Record::Kept { key, part, value } => self.add(kind::KEPT, &(key, part), value),
+            Record::Clock(_) | Record::HashMark { .. } => {}
+        }
+    }
+
+    /// Counts what another one counted.
+    pub(super) fn add_hash(&mut self, other: Self) {
+        self.0 = self.0.wrapping_add(other.0);
+    }
 }

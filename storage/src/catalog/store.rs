@@ -354,7 +354,7 @@ impl Catalog {
         self.claims.remove(&(old.by.clone(), key.clone()));
     }
 
-    fn insert_latch(&mut self, key: LatchKey, latch: Latch) {
+    pub(super) fn insert_latch(&mut self, key: LatchKey, latch: Latch) {
         self.hash.add(kind::LATCH, &key, &latch.revision);
         self.latches.insert(key, Arc::new(latch));
     }
@@ -528,114 +528,6 @@ pub(super) fn empty_app_due(app: &App) -> Option<u64> {
     }
     let AppRecord { empty_since_ms, policy, .. } = &app.record;
     Some(empty_since_ms.as_ref()?.saturating_add(policy.remove_when_empty_after_ms?))
-}
-
-/// Makes a catalogue from the records of a checkpoint.
-#[derive(Debug, Default)]
-pub struct CatalogBuilder {
-    catalog: Catalog,
-}
-
-impl CatalogBuilder {
-    /// Takes the next record. What it hangs off must have come before, and it only once.
-    pub fn add(&mut self, record: Record) -> Result<(), Inconsistent> {
-        self.fits(&record)?;
-        let catalog = &mut self.catalog;
-        match record {
-            Record::Clock(clock) => {
-                catalog.clock = clock;
-                catalog.insert_pace(clock.pace);
-            }
-            Record::Session { id, value } => catalog.insert_session(id, value),
-            Record::App { app, value } => catalog.insert_app(app, value),
-            Record::Instance { key, value } => {
-                catalog.insert_instance(&key, Arc::unwrap_or_clone(value));
-            }
-            Record::Document { app, name, value } => {
-                catalog.insert_document(&app, name, value);
-            }
-            Record::Override { key, value } => catalog.insert_override(key, value),
-            Record::Ring { app, value } => catalog.set_ring(&app, Some(value)),
-            Record::ShardSet { set, value } => {
-                let group = catalog.group_of(&value);
-                catalog.insert_shard_set(set, value, group);
-            }
-            Record::Shard { set, shard, value } => catalog.restore_shard(&set, shard, value),
-            Record::Latch { latch, revision } => {
-                catalog.insert_latch(latch.clone(), Latch::default());
-                catalog.set_latch_revision(&latch, revision);
-            }
-            Record::Claim { latch, value } => catalog.insert_claim(&latch, value),
-            Record::Brake { scope, value } => catalog.insert_brake(scope, value),
-            Record::BrakeOverride { scope, value } => catalog.insert_brake_override(scope, value),
-            Record::Kept { key, part, value } => catalog.insert_kept(key, part, value),
-            Record::HashMark { index, hash } => catalog.hash_marks.push_back((index, hash)),
-        }
-        Ok(())
-    }
-
-    fn fits(&self, record: &Record) -> Result<(), Inconsistent> {
-        let catalog = &self.catalog;
-        let (twice, whole) = match record {
-            Record::Clock(_) => (catalog.clock != Clock::default(), true),
-            Record::Session { id, .. } => (catalog.sessions.contains_key(id), true),
-            Record::App { app, .. } => (catalog.apps.contains_key(app), true),
-            Record::Instance { key, value } => (
-                catalog.instance(key).is_some(),
-                catalog.apps.contains_key(&key.app)
-                    && catalog.sessions.contains_key(&value.session),
-            ),
-            Record::Document { app, name, .. } => {
-                (catalog.document(app, name).is_some(), catalog.apps.contains_key(app))
-            }
-            Record::Override { key, .. } => {
-                (catalog.overrides.contains_key(key), catalog.apps.contains_key(&key.app))
-            }
-            Record::Ring { app, .. } => {
-                let known = catalog.apps.get(app);
-                (known.is_some_and(|app| app.ring.is_some()), known.is_some())
-            }
-            Record::ShardSet { set, value } => (
-                catalog.shard_sets.contains_key(set),
-                catalog.apps.contains_key(&value.config.workers),
-            ),
-            Record::Shard { set, shard, .. } => {
-                let known = catalog.shard_sets.get(set);
-                (known.is_some_and(|set| set.group.shard(shard).is_some()), known.is_some())
-            }
-            Record::Latch { latch, .. } => (catalog.latches.contains_key(latch), true),
-            Record::Claim { latch, value } => {
-                let known = catalog.latches.get(latch);
-                let claimed = catalog.claims.contains_key(&(value.by.clone(), latch.clone()));
-                (
-                    claimed || known.is_some_and(|known| known.claim(value.since).is_some()),
-                    known.is_some() && catalog.sessions.contains_key(&value.by.session),
-                )
-            }
-            Record::Kept { key, part, .. } => {
-                (catalog.kept.contains_key(&(key.clone(), *part)), true)
-            }
-            Record::Brake { scope, .. } => {
-                (catalog.brakes.contains_key(scope), catalog.has_scope(scope))
-            }
-            Record::BrakeOverride { scope, .. } => {
-                (catalog.brake_overrides.contains_key(scope), catalog.has_scope(scope))
-            }
-            Record::HashMark { index, .. } => {
-                (catalog.hash_marks.last().is_some_and(|(last, _)| index <= last), true)
-            }
-        };
-        match (twice, whole) {
-            (true, _) => Err(Inconsistent(format!("this came before: {record:?}"))),
-            (_, false) => Err(Inconsistent(format!("what this hangs off is missing: {record:?}"))),
-            (false, true) => Ok(()),
-        }
-    }
-
-    /// The catalogue as it stands. [`Catalog::verify`] says whether all records came.
-    pub fn finish(self) -> Catalog {
-        self.catalog
-    }
 }
 
 impl PartialEq for Catalog {

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::checkpoint_format::{self as format, Header, Sum, Summed};
 use super::{DiskError, fsync_dir};
 use crate::raft_types::SnapshotMeta;
-use crate::version::Version;
+use crate::version::{Loaded, Version};
 
 const PREFIX: &str = "checkpoint-";
 const SUFFIX: &str = ".roster";
@@ -21,6 +21,10 @@ const UNFINISHED: &str = ".tmp";
 
 /// Bytes that are copied at once from one file to another.
 const COPY_BYTES: usize = 1024 * 1024;
+
+/// Bytes of a checkpoint that are written before they are synced: a disk takes them in a few
+/// milliseconds.
+const PIECE_BYTES: usize = 2 * 1024 * 1024;
 
 /// The file name of the checkpoint at an index. Names sort like indexes.
 pub(super) fn file_name(index: u64) -> String {
@@ -45,7 +49,8 @@ impl Checkpoint {
     /// Writes a version to the folder and removes the older checkpoints there.
     pub fn write(folder: &Path, version: &Version) -> Result<Self, DiskError> {
         let aside = Unfinished::create(folder)?;
-        let sum = format::write(&*aside.file, version).map_err(aside.failed("write"))?;
+        let sum = format::write(SyncedPieces::new(aside.file.clone()), version)
+            .map_err(aside.failed("write"))?;
         aside.file.sync_all().map_err(aside.failed("sync"))?;
         let header = Header {
             applied: version.applied,
@@ -57,7 +62,11 @@ impl Checkpoint {
 
     /// The newest checkpoint of the folder with its state, all of it checked. Removes what a crash
     /// left unfinished, and older ones.
-    pub fn open_newest(folder: &Path) -> Result<Option<(Self, Version)>, DiskError> {
+    /// `tell` hears how far reading came.
+    pub fn open_newest(
+        folder: &Path,
+        tell: impl Fn(Loaded),
+    ) -> Result<Option<(Self, Version)>, DiskError> {
         let names = list(folder)?;
         for name in names.iter().filter(|name| name.ends_with(UNFINISHED)) {
             remove(&folder.join(name))?;
@@ -66,7 +75,7 @@ impl Checkpoint {
         let Some(name) = newest else { return Ok(None) };
         let path = folder.join(name);
         let file = File::open(&path).map_err(DiskError::io("open", &path))?;
-        let (header, version, sum) = format::read(&path, &file)?;
+        let (header, version, sum) = format::read(&path, &file, &tell)?;
         if index_of(name) != Some(version.revision().0) {
             return Err(DiskError::damaged(&path, 0, "it is of another index than its name says"));
         }
@@ -84,7 +93,7 @@ impl Checkpoint {
 
     /// The state in the file, all of it checked.
     pub fn read(&self) -> Result<Version, DiskError> {
-        let (header, version, sum) = format::read(&self.path, &self.file)?;
+        let (header, version, sum) = format::read(&self.path, &self.file, &|_| {})?;
         if sum != (Sum { bytes: self.bytes, checksum: self.checksum }) || meta(header) != self.meta
         {
             return Err(DiskError::damaged(&self.path, 0, "it is not the file that it was"));
@@ -151,14 +160,14 @@ fn meta(header: Header) -> SnapshotMeta {
 /// A checkpoint that is being received. Dropped unfinished, it leaves nothing. Its calls write to
 /// the disk: not for a thread that must not wait.
 pub struct Incoming {
-    out: Summed<FileRef>,
+    out: Summed<SyncedPieces>,
     aside: Unfinished,
 }
 
 impl Incoming {
     pub fn create(folder: &Path) -> Result<Self, DiskError> {
         let aside = Unfinished::create(folder)?;
-        Ok(Self { out: Summed::new(FileRef(aside.file.clone())), aside })
+        Ok(Self { out: Summed::new(SyncedPieces::new(aside.file.clone())), aside })
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
@@ -176,22 +185,38 @@ impl Incoming {
             );
             return Err(DiskError::Transfer { path: self.aside.path.clone(), what });
         }
-        self.out.inner().0.sync_all().map_err(self.aside.failed("sync"))?;
+        self.out.inner().file.sync_all().map_err(self.aside.failed("sync"))?;
         let header = format::read_header(&self.aside.path, &self.aside.file)?;
         Ok(Checkpoint::of(header, self.aside, sum))
     }
 }
 
-/// A shared file as a writer.
-struct FileRef(Arc<File>);
+/// A shared file as a writer that syncs as it goes: hundreds of megabytes that wait for one sync
+/// would hold up the log's syncs on the same disk.
+struct SyncedPieces {
+    file: Arc<File>,
+    unsynced: usize,
+}
 
-impl Write for FileRef {
+impl SyncedPieces {
+    fn new(file: Arc<File>) -> Self {
+        Self { file, unsynced: 0 }
+    }
+}
+
+impl Write for SyncedPieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&*self.0).write(bytes)
+        if self.unsynced >= PIECE_BYTES {
+            self.file.sync_data()?;
+            self.unsynced = 0;
+        }
+        let written = (&*self.file).write(bytes)?;
+        self.unsynced += written;
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        (&*self.0).flush()
+        (&*self.file).flush()
     }
 }
 

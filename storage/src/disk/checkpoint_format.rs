@@ -17,14 +17,16 @@ use std::hash::Hasher;
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread;
 
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash64;
 
 use super::DiskError;
-use crate::catalog::{CatalogBuilder, Record};
+use crate::catalog::{CatalogBuilder, Counted, Record};
 use crate::raft_types::{LogId, StoredMembership};
-use crate::version::Version;
+use crate::version::{Loaded, Version};
 
 const MAGIC: [u8; 8] = *b"ROSTERCP";
 const FORMAT: u32 = 1;
@@ -35,6 +37,12 @@ const BLOCK_BYTES: usize = 256 * 1024;
 /// A block is longer by at most one record, and a record is far below this. A longer one is damage,
 /// which must not make us allocate what its length says.
 const BLOCK_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// More would wait for the one that puts the records in their places.
+const DECODERS_MAX: usize = 8;
+
+/// Blocks that wait on either side of one that decodes.
+const BLOCKS_AHEAD: usize = 2;
 
 /// What a checkpoint is of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -161,24 +169,127 @@ struct Checked<'a> {
     input: Summed<BufReader<FromStart<'a>>>,
 }
 
-/// Reads and checks a whole checkpoint.
-pub(super) fn read(path: &Path, file: &File) -> Result<(Header, Version, Sum), DiskError> {
+/// How far reading came, in records; called now and then.
+pub(super) type Tell<'a> = &'a dyn Fn(Loaded);
+
+/// Reads and checks a whole checkpoint. One thread reads, others check and decode a block each, this
+/// one puts the records in their places.
+pub(super) fn read(
+    path: &Path,
+    file: &File,
+    tell: Tell<'_>,
+) -> Result<(Header, Version, Sum), DiskError> {
     let mut input = Checked::new(path, file);
     let header = input.header()?;
+    let of = expected_records(file);
     let mut builder = CatalogBuilder::default();
     let mut records = 0;
-    while let Some(block) = input.block()? {
-        records += input.records(&block, &mut builder)?;
+    let ended = thread::scope(|scope| {
+        let (hand_out, decoded) = decoders(scope, path);
+        let reader = scope.spawn(move || input.hand_out(&hand_out));
+        // In the order in which they were handed out.
+        for decoder in decoded.iter().cycle() {
+            let Ok(block) = decoder.recv() else { break };
+            let Decoded { at, counted } = block?;
+            records += counted.len() as u64;
+            builder.add_all(counted).map_err(|e| DiskError::damaged(path, at, e))?;
+            tell(Loaded { records, of });
+        }
+        drop(decoded);
+        reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    if ended.records != records {
+        let what = format!("it has {records} records, not {}", ended.records);
+        return Err(DiskError::damaged(path, ended.sum.bytes, what));
     }
-    let sum = input.footer(records)?;
+    let damaged = |what: &dyn std::fmt::Display| DiskError::damaged(path, ended.sum.bytes, what);
     let catalog = builder.finish();
     if catalog.state_hash() != header.state_hash {
-        return Err(input.damaged("its records do not give the state that it says it holds"));
+        return Err(damaged(&"its records do not give the state that it says it holds"));
     }
-    catalog.verify().map_err(|e| input.damaged(e))?;
+    catalog.verify_records().map_err(|e| damaged(&e))?;
     let version =
         Version { catalog, applied: header.applied, membership: header.membership.clone() };
-    Ok((header, version, sum))
+    Ok((header, version, ended.sum))
+}
+
+/// The number of records that a file says it has, for who waits; 0 if it does not say. It is
+/// checked where it is read again.
+fn expected_records(file: &File) -> u64 {
+    let mut records = [0; 8];
+    let length = file.metadata().map_or(0, |metadata| metadata.len());
+    match file.read_exact_at(&mut records, length.saturating_sub(16)) {
+        Ok(()) => u64::from_be_bytes(records),
+        Err(_) => 0,
+    }
+}
+
+/// A block as it is in the file.
+struct Block {
+    /// Where its bytes begin in the file.
+    at: u64,
+    checksum: u64,
+    bytes: Vec<u8>,
+}
+
+struct Decoded {
+    at: u64,
+    counted: Counted,
+}
+
+type DecodedOrNot = Result<Decoded, DiskError>;
+
+/// A thread per core that decodes. Blocks go to them in turn, and come from them in turn. They end
+/// when nobody hands out or takes any more.
+fn decoders<'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    path: &'scope Path,
+) -> (Vec<SyncSender<Block>>, Vec<Receiver<DecodedOrNot>>) {
+    let count = thread::available_parallelism().map_or(1, usize::from).min(DECODERS_MAX);
+    let decoder = |_| {
+        let (hand_out, blocks) = mpsc::sync_channel::<Block>(BLOCKS_AHEAD);
+        let (send, decoded) = mpsc::sync_channel(BLOCKS_AHEAD);
+        scope.spawn(move || {
+            for block in blocks {
+                if send.send(block.decode(path)).is_err() {
+                    break;
+                }
+            }
+        });
+        (hand_out, decoded)
+    };
+    (0..count).map(decoder).unzip()
+}
+
+impl Block {
+    fn decode(self, path: &Path) -> DecodedOrNot {
+        let damaged = |what: &dyn std::fmt::Display| DiskError::damaged(path, self.at, what);
+        if XxHash64::oneshot(0, &self.bytes) != self.checksum {
+            return Err(damaged(&"the block from here on has another checksum"));
+        }
+        // Borrows texts from the block, where `from_read` would copy each twice.
+        let mut input = rmp_serde::Deserializer::from_read_ref(&self.bytes);
+        let mut records = Vec::new();
+        loop {
+            match Record::deserialize(&mut input) {
+                Ok(record) => records.push(record),
+                // The block's end. A record that ends too early is missed in the count at the file's end.
+                Err(rmp_serde::decode::Error::InvalidMarkerRead(e))
+                    if e.kind() == io::ErrorKind::UnexpectedEof =>
+                {
+                    break;
+                }
+                Err(e) => return Err(damaged(&e)),
+            }
+        }
+        Ok(Decoded { at: self.at, counted: Counted::new(records) })
+    }
+}
+
+/// What the end of a file says.
+struct Ended {
+    records: u64,
+    sum: Sum,
 }
 
 /// Reads only what a checkpoint is of.
@@ -221,11 +332,14 @@ impl<'a> Checked<'a> {
             return Err(DiskError::Format { path, found: format, known: FORMAT });
         }
         let block = self.block()?.ok_or_else(|| self.damaged("it has no header"))?;
-        rmp_serde::from_slice(&block).map_err(|e| self.damaged(e))
+        if XxHash64::oneshot(0, &block.bytes) != block.checksum {
+            return Err(self.damaged("its header has another checksum"));
+        }
+        rmp_serde::from_slice(&block.bytes).map_err(|e| self.damaged(e))
     }
 
-    /// The next block, or none at the end mark.
-    fn block(&mut self) -> Result<Option<Vec<u8>>, DiskError> {
+    /// The next block, or none at the end mark. Its own checksum is not checked yet.
+    fn block(&mut self) -> Result<Option<Block>, DiskError> {
         let length = u32::from_be_bytes(self.array()?) as usize;
         if length == 0 {
             return Ok(None);
@@ -233,36 +347,33 @@ impl<'a> Checked<'a> {
         if length > BLOCK_BYTES_MAX {
             return Err(self.damaged("a block is too long"));
         }
-        let expected = u64::from_be_bytes(self.array()?);
-        let mut block = vec![0; length];
-        self.fill(&mut block)?;
-        if XxHash64::oneshot(0, &block) != expected {
-            return Err(self.damaged("the block before has another checksum"));
-        }
-        Ok(Some(block))
+        let checksum = u64::from_be_bytes(self.array()?);
+        let at = self.input.sum().bytes;
+        let mut bytes = vec![0; length];
+        self.fill(&mut bytes)?;
+        Ok(Some(Block { at, checksum, bytes }))
     }
 
-    fn records(&self, mut block: &[u8], builder: &mut CatalogBuilder) -> Result<u64, DiskError> {
-        let mut count = 0;
-        while !block.is_empty() {
-            let record: Record = rmp_serde::from_read(&mut block).map_err(|e| self.damaged(e))?;
-            builder.add(record).map_err(|e| self.damaged(e))?;
-            count += 1;
+    /// Hands all blocks out in turn, then checks the end. If one of those who decode gave up, so does
+    /// this: why is for the other to tell.
+    fn hand_out(mut self, decoders: &[SyncSender<Block>]) -> Result<Ended, DiskError> {
+        for decoder in decoders.iter().cycle() {
+            let Some(block) = self.block()? else { break };
+            if decoder.send(block).is_err() {
+                break;
+            }
         }
-        Ok(count)
+        self.footer()
     }
 
-    fn footer(&mut self, records: u64) -> Result<Sum, DiskError> {
-        let expected = u64::from_be_bytes(self.array()?);
-        if expected != records {
-            return Err(self.damaged(format!("it has {records} records, not {expected}")));
-        }
+    fn footer(&mut self) -> Result<Ended, DiskError> {
+        let records = u64::from_be_bytes(self.array()?);
         let found = self.input.sum().checksum;
         if u64::from_be_bytes(self.array()?) != found {
             return Err(self.damaged("it has another checksum"));
         }
         match self.input.read(&mut [0]).map_err(DiskError::io("read", self.path))? {
-            0 => Ok(self.input.sum()),
+            0 => Ok(Ended { records, sum: self.input.sum() }),
             _more => Err(self.damaged("something follows its end")),
         }
     }

@@ -40,14 +40,15 @@ pub struct LogOptions {
     /// A chunk is closed at this size. Only whole chunks are removed by a purge; each new one
     /// costs a sync of the folder.
     pub chunk_bytes: usize,
-    /// Entries kept in memory. Readers of older ones go to the disk and hold writers up, so it
-    /// should take all that is kept between two checkpoints.
+    /// Entries kept in memory for followers that lag. Readers of older ones go to the disk, a piece
+    /// of [`READ_BYTES_MAX`] at a time, and hold writers up meanwhile, so it should take what a busy
+    /// leader writes in a second. The entries of the newest chunk are always in memory.
     pub cache_bytes: usize,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { chunk_bytes: 32 * 1024 * 1024, cache_bytes: 128 * 1024 * 1024 }
+        Self { chunk_bytes: 32 * 1024 * 1024, cache_bytes: 64 * 1024 * 1024 }
     }
 }
 
@@ -81,6 +82,12 @@ impl LogStore {
     /// What the log takes on disk.
     pub fn bytes(&self) -> u64 {
         self.log.read().on_disk_size()
+    }
+
+    /// Gives back the memory of all entries but those of the newest chunk, which must stay there. They
+    /// are read from the disk again if somebody asks.
+    pub fn forget_cached(&self) {
+        self.log.read().drain_cache_evictable();
     }
 
     /// Waits until all that was handed to the writer so far is done. For tests and for a clean stop.

@@ -9,12 +9,14 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
 use futures::{Stream, StreamExt};
 use openraft::storage::{
     ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot,
 };
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::checkpoint::Checkpoint;
 use super::{DiskError, ensure_dir};
@@ -26,6 +28,14 @@ use crate::raft_types::{
     Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig, alias,
 };
 use crate::version::{Observer, Published, Version};
+
+/// By how much the writing of a checkpoint gives way: it gets about a tenth of a core that others
+/// want too.
+const WRITING_NICE: i32 = 10;
+
+/// By how much the reading of a leader's checkpoint gives way: this node lags until it is done, so its
+/// threads get a quarter of a core that others want too.
+const INSTALLING_NICE: i32 = 5;
 
 /// Entries that become visible together. More would save little, and the first of them waits for
 /// the last.
@@ -84,7 +94,8 @@ impl StateMachine {
     pub fn open(folder: &Path, observer: Arc<dyn Observer>) -> Result<Self, DiskError> {
         ensure_dir(folder)?;
         let published = Published::default();
-        let newest = Checkpoint::open_newest(folder)?.map(|(checkpoint, version)| {
+        let newest = Checkpoint::open_newest(folder, |loaded| observer.loading(loaded))?;
+        let newest = newest.map(|(checkpoint, version)| {
             published.store(Arc::new(version));
             checkpoint
         });
@@ -187,7 +198,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
         SnapshotBuilder {
-            version: self.published.load(),
+            version: Some(self.published.load()),
             checkpoints: self.checkpoints(),
             observer: self.observer.clone(),
         }
@@ -202,14 +213,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             return Err(io::Error::other(format!("the checkpoint is of {}", snapshot.meta)));
         }
         let checkpoints = self.checkpoints();
-        let version = off_thread(move || {
+        let version = in_background(INSTALLING_NICE, move || {
             let version = snapshot.read()?;
             checkpoints.install(snapshot)?;
             Ok(Arc::new(version))
         })
         .await?;
-        self.published.store(version.clone());
+        let before = self.published.swap(version.clone());
         self.observer.replaced(&version);
+        // A million records take a while to drop, and nobody has to wait for it.
+        drop(tokio::task::spawn_blocking(move || drop(before)));
         Ok(())
     }
 
@@ -218,9 +231,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 }
 
-/// Writes one version to disk while apply goes on.
+/// Writes one version to disk while apply goes on, once.
 pub struct SnapshotBuilder {
-    version: Arc<Version>,
+    /// Goes to the thread that writes it: whoever drops it last may have a million records to drop.
+    version: Option<Arc<Version>>,
     checkpoints: Checkpoints,
     observer: Arc<dyn Observer>,
 }
@@ -229,9 +243,10 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = Checkpoint;
 
     async fn build_snapshot(&mut self) -> io::Result<CheckpointSnapshot> {
-        let (version, checkpoints) = (self.version.clone(), self.checkpoints.clone());
-        let observer = self.observer.clone();
-        off_thread(move || {
+        let version = self.version.take();
+        let version = version.ok_or_else(|| io::Error::other("this checkpoint was written"))?;
+        let (checkpoints, observer) = (self.checkpoints.clone(), self.observer.clone());
+        in_background(WRITING_NICE, move || {
             observer.before_checkpoint(version.revision());
             checkpoints.write(&version)
         })
@@ -244,9 +259,18 @@ fn snapshot(checkpoint: Checkpoint) -> CheckpointSnapshot {
     Snapshot { meta: checkpoint.meta.clone(), snapshot: checkpoint }
 }
 
-/// Runs what waits for the disk where waiting does no harm.
-async fn off_thread<T: Send + 'static>(
+/// Runs what takes long, on the processor and on the disk, in a thread of its own that gives way to
+/// all others of this node.
+async fn in_background<T: Send + 'static>(
+    nice: i32,
     work: impl FnOnce() -> Result<T, DiskError> + Send + 'static,
 ) -> io::Result<T> {
-    Ok(tokio::task::spawn_blocking(work).await.map_err(io::Error::other)??)
+    let (done, result) = oneshot::channel();
+    thread::Builder::new().name("checkpoint".into()).spawn(move || {
+        // Of this thread alone, on Linux, and of those that it starts. Refused, it only takes more.
+        let _ = rustix::process::nice(nice);
+        // Who asked may have gone: the node stops.
+        drop(done.send(work()));
+    })?;
+    Ok(result.await.map_err(io::Error::other)??)
 }

@@ -1,0 +1,574 @@
+//! One leadership's removals: asks the brake which overdue sessions go, and carries out what it
+//! decides. What it proposes is proposed under that very leadership (invariant S5).
+//!
+//! An overdue session is not marked as ending before it is let go, so that whoever is held back can
+//! still be renewed; then the table judges it once more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use openraft::Instant as _;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::ClientWriteError;
+use roster_storage::brake::Scope;
+use roster_storage::catalog::Catalog;
+use roster_storage::command::{
+    BrakeChange, BrakeEnd, Command, Expire, SetBrake, Suspect, Suspicion,
+};
+use roster_storage::limits::{EXPIRY_SESSIONS_MAX, EXPIRY_THINGS_MAX, SUSPICIONS_MAX};
+use roster_storage::names::{AppName, NodeId, SessionId};
+use roster_storage::version::Version;
+use tokio::task::{JoinSet, yield_now};
+use tokio::time::Instant;
+
+use super::brake::{Brake, HeardBy, Loss, Mark, Missing, Sizes, Turn};
+use super::clock::Ticks;
+use super::table::LateCount;
+use super::{Due, Ended, LeaseTable, Looked, Overdue};
+use crate::leading::Submitted;
+use crate::node::Running;
+
+/// Leases looked at by one judgement of the time, so that a long tick is not judged by an old one.
+const PIECE: usize = 1_024;
+
+/// Pieces taken in one turn: what fell due at once is taken up within some turns.
+const PIECES_PER_TURN: usize = 16;
+
+/// Held sessions looked at in one turn, whether they were heard.
+const LOOKS_PER_TURN: usize = 4_096;
+
+/// Leases counted in one turn, whether they are late.
+const COUNTED_PER_TURN: usize = 100_000;
+
+/// Between two counts of who is late while a member is not reached.
+const COUNT_EVERY: Duration = Duration::from_millis(500);
+
+/// Suspects of the state looked at in one turn, whether anybody holds them.
+const STRAYS_PER_TURN: usize = 1_024;
+
+/// Between two writings of what the brakes of the state say.
+const TELL_EVERY: Duration = Duration::from_millis(500);
+
+/// Numbers of a brake are told anew when they grew by this share, in percent.
+const TOLD_AGAIN_PERCENT: u64 = 110;
+
+pub struct Removals {
+    running: Arc<Running>,
+    table: Arc<LeaseTable>,
+    brake: Brake,
+    chance: Rng,
+    answers: JoinSet<Answer>,
+    /// Sessions that have missed a beat, as they were counted last and are counted now.
+    late: LateCount,
+    counting: LateCount,
+    counted_at: Instant,
+    /// Members that were not reached at the last look.
+    down: BTreeSet<NodeId>,
+    /// Where the look at those held goes on.
+    looked_at: Option<SessionId>,
+    /// Where the look at the suspects of the state goes on.
+    strays_after: Option<SessionId>,
+    /// Marks are on their way; the next ones wait for them.
+    marking: bool,
+    /// Why scopes brake no more, until the state says so too.
+    left: BTreeMap<Scope, BrakeEnd>,
+    told_at: Instant,
+    since: Instant,
+}
+
+/// What became of a proposal.
+enum Answer {
+    /// Applied, or nobody knows: they stay marked as ending.
+    Ended(Vec<SessionId>),
+    /// Certainly not appended.
+    Spared(Vec<Due>),
+    Marked,
+    NotMarked(Vec<Mark>),
+    Told,
+}
+
+impl Removals {
+    /// Goes on from the brakes and the suspects that earlier leaders left.
+    pub async fn resume(running: &Arc<Running>, table: &Arc<LeaseTable>, now: u64) -> Self {
+        let version = running.published.load();
+        let mut brake = Brake::new(running.config.brake, now);
+        for (scope, on) in version.catalog.brakes() {
+            let loss = Loss { missing: on.missing, peak: on.missing, of: on.of };
+            brake.resume(scope.clone(), loss, now);
+        }
+        for (count, session) in version.catalog.suspects().enumerate() {
+            if let Some(missing) = expected(&version.catalog, session, now) {
+                brake.expect(missing, now);
+            }
+            if count % PIECE == PIECE - 1 {
+                yield_now().await;
+            }
+        }
+        let seed = fastrand::u64(..);
+        tracing::debug!(seed, "removals are drawn by chance");
+        Self {
+            running: running.clone(),
+            table: table.clone(),
+            brake,
+            chance: Rng::with_seed(seed),
+            answers: JoinSet::new(),
+            late: LateCount::default(),
+            counting: LateCount::default(),
+            counted_at: Instant::now(),
+            down: BTreeSet::new(),
+            looked_at: None,
+            strays_after: None,
+            marking: false,
+            left: BTreeMap::new(),
+            told_at: Instant::now(),
+            since: Instant::now(),
+        }
+    }
+
+    /// One turn of the leader's loop; the clock ticks for each piece of it.
+    pub async fn turn(&mut self, clock: &mut Ticks<'_>) {
+        let version = self.running.published.load();
+        self.take_answers();
+        self.hear_operators(&version);
+        self.see_nodes(clock.tick());
+        self.take_overdue(&version, clock);
+        self.look_at_held(clock.tick());
+        let turns = self.brake.judge(&version.catalog, clock.tick());
+        self.tell(&version, turns).await;
+        self.end_released(&version, clock).await;
+        self.mark(&version).await;
+    }
+
+    fn take_answers(&mut self) {
+        while let Some(answer) = self.answers.try_join_next() {
+            match answer.unwrap_or_else(|e| resume_unwind(e.into_panic())) {
+                Answer::Ended(sessions) => {
+                    sessions.into_iter().for_each(|session| self.brake.gone(session));
+                }
+                Answer::Spared(due) => {
+                    for due in &due {
+                        self.brake.spared(due.session);
+                    }
+                    self.table.spare(due, self.running.leases.clock.now());
+                }
+                Answer::Marked => self.marking = false,
+                Answer::NotMarked(marks) => {
+                    self.marking = false;
+                    self.brake.not_marked(marks);
+                }
+                Answer::Told => {}
+            }
+        }
+    }
+
+    fn hear_operators(&mut self, version: &Version) {
+        let words = version.catalog.brake_overrides();
+        self.brake.set_words(words.map(|(scope, word)| (scope.clone(), word.mode)).collect());
+    }
+
+    // Nodes.
+
+    /// Tells the brake which members are not reached, and who is late by them.
+    fn see_nodes(&mut self, now: u64) {
+        let down = self.not_reached();
+        if !down.is_empty() {
+            self.count_late(down != self.down, now);
+        }
+        let late = |node: &NodeId| self.late.by(*node);
+        self.brake.reach(&down.iter().map(|node| (*node, late(node))).collect(), now);
+        self.down = down;
+    }
+
+    /// Members that acknowledged nothing for as long as a leader may be silent.
+    fn not_reached(&self) -> BTreeSet<NodeId> {
+        let patience = self.running.config.timings.election_max;
+        let own = self.running.config.node_id;
+        let metrics = self.running.raft.data_metrics();
+        let metrics = metrics.borrow_watched();
+        let mut silent = BTreeSet::new();
+        for (node, acked) in metrics.heartbeat.iter().flatten() {
+            let for_long = acked.as_ref().map_or(self.since.elapsed(), |at| at.elapsed());
+            if *node != own && for_long > patience {
+                silent.insert(*node);
+            }
+        }
+        silent
+    }
+
+    /// Counts a piece of the sessions that have missed a beat, from the beginning if `anew`.
+    fn count_late(&mut self, anew: bool, now: u64) {
+        if anew {
+            self.counting = LateCount::default();
+            self.late = LateCount::default();
+        } else if self.counted_at.elapsed() < COUNT_EVERY {
+            return;
+        }
+        if self.table.count_late(&mut self.counting, now, COUNTED_PER_TURN) {
+            self.late = std::mem::take(&mut self.counting);
+            self.counted_at = Instant::now();
+        } else {
+            self.late.raise_to(&self.counting);
+        }
+    }
+
+    // Who is overdue.
+
+    fn take_overdue(&mut self, version: &Version, clock: &mut Ticks<'_>) {
+        for _ in 0..PIECES_PER_TURN {
+            let now = clock.tick();
+            let Some(piece) = self.table.take_due(now, PIECE) else { return };
+            for overdue in piece {
+                // One whose end is published and not told to the table yet is passed over.
+                if let Some(missing) = self.missing(&version.catalog, overdue) {
+                    self.brake.take(missing, now);
+                }
+            }
+        }
+    }
+
+    fn missing(&self, catalog: &Catalog, overdue: Overdue) -> Option<Missing> {
+        let session = catalog.session(overdue.session)?;
+        let by = match overdue.via {
+            Some(node) => HeardBy::Node(node),
+            None if self.table.is_as_found(overdue.heard) => HeardBy::NobodyYet,
+            None => HeardBy::Registration,
+        };
+        Some(Missing {
+            session: overdue.session,
+            touched: overdue.touched,
+            ttl_ms: session.ttl_ms,
+            heard: overdue.heard,
+            by,
+            carries: carried(catalog, overdue.session),
+            suspect: session.suspect,
+        })
+    }
+
+    /// Whether some of those held were heard, in turn.
+    fn look_at_held(&mut self, now: u64) {
+        let held: Vec<_> = self.brake.held_after(self.looked_at).take(LOOKS_PER_TURN).collect();
+        self.looked_at = if held.len() == LOOKS_PER_TURN { held.last().copied() } else { None };
+        for session in held {
+            let was_heard = match self.brake.is_overdue(session) {
+                true => match self.table.look(session, now) {
+                    Looked::Overdue(_) => Some(false),
+                    Looked::Lives => Some(true),
+                    Looked::Gone => None,
+                },
+                // Its deadline under this leader is still to come, and the wheel has it.
+                false => self.table.was_heard(session),
+            };
+            match was_heard {
+                Some(true) => self.brake.heard(session),
+                Some(false) => {}
+                None => self.brake.gone(session),
+            }
+        }
+    }
+
+    // What is decided.
+
+    /// Logs who begins and ends to brake, and has the state say what the brake says.
+    async fn tell(&mut self, version: &Version, turns: Vec<Turn>) {
+        let changed = !turns.is_empty();
+        for turn in turns {
+            self.log(&turn);
+            if let Turn::Left(scope, reason) = turn {
+                self.left.insert(scope, reason);
+            }
+        }
+        if changed || self.told_at.elapsed() >= TELL_EVERY {
+            self.told_at = Instant::now();
+            self.unmark_strays(version);
+            for (scope, change) in self.untold(&version.catalog) {
+                let command = Command::Brake(SetBrake { term: self.table.term(), scope, change });
+                if let Some(answer) = self.submit(&command).await {
+                    self.answers.spawn(async move {
+                        // How it went shows in the next look at the state.
+                        drop(answer.await);
+                        Answer::Told
+                    });
+                }
+            }
+        }
+    }
+
+    /// Nobody stays suspect for ever because an answer was lost.
+    fn unmark_strays(&mut self, version: &Version) {
+        if self.marking {
+            return;
+        }
+        let after = self.strays_after;
+        let suspects = version.catalog.suspects().skip_while(|session| Some(*session) <= after);
+        let suspects: Vec<_> = suspects.take(STRAYS_PER_TURN).collect();
+        self.strays_after = match suspects.len() {
+            STRAYS_PER_TURN => suspects.last().copied(),
+            _ => None,
+        };
+        for session in suspects {
+            if let Some(known) = version.catalog.session(session) {
+                self.brake.unmark_stray(session, known.touched);
+            }
+        }
+    }
+
+    /// Where the state says another thing than the brake.
+    fn untold(&mut self, catalog: &Catalog) -> Vec<(Scope, BrakeChange)> {
+        let mut changes = Vec::new();
+        for scope in self.brake.scopes().filter(|scope| is_there(catalog, scope)) {
+            let loss = self.brake.loss(scope, catalog);
+            let told = catalog.brake(scope).map(|on| on.missing);
+            if told
+                .is_none_or(|told| loss.peak * 100 >= told * TOLD_AGAIN_PERCENT && loss.peak > told)
+            {
+                let change = BrakeChange::On { missing: loss.peak, of: loss.of };
+                changes.push((scope.clone(), change));
+            }
+        }
+        let brakes: BTreeSet<_> = self.brake.scopes().collect();
+        let over = catalog.brakes().map(|(scope, _)| scope).filter(|scope| !brakes.contains(scope));
+        let because = |scope: &Scope| self.left.get(scope).copied().unwrap_or(BrakeEnd::Recovered);
+        changes.extend(over.map(|s| (s.clone(), BrakeChange::Off { because: because(s) })));
+        self.left.retain(|scope, _| catalog.brake(scope).is_some());
+        changes
+    }
+
+    fn log(&self, turn: &Turn) {
+        match turn {
+            Turn::Entered(scope, Loss { missing, of, .. }) => tracing::warn!(
+                scope = scope.word(),
+                app = scope.app().map(AppName::as_str),
+                by_node = scope.node(),
+                missing,
+                of,
+                "mass loss of heartbeats: who is silent is suspect and is removed slowly; \
+                 `roster cluster brake` shows it, and lets an operator release or hold them"
+            ),
+            Turn::Left(scope, reason) => tracing::info!(
+                scope = scope.word(),
+                app = scope.app().map(AppName::as_str),
+                by_node = scope.node(),
+                because = ?reason,
+                "the mass loss is over; removals go on at the ordinary rate"
+            ),
+        }
+    }
+
+    async fn end_released(&mut self, version: &Version, clock: &mut Ticks<'_>) {
+        let released = self.brake.release(&mut self.chance, clock.tick());
+        let things_of =
+            |session| version.catalog.session(session).map_or(0, |known| known.things as usize);
+        let mut ending = end(&self.table, released, clock.tick(), things_of);
+        let mut entries = std::mem::take(&mut ending.entries).into_iter();
+        let mut spared = Vec::new();
+        while let Some(due) = entries.next() {
+            if let Some(due) = self.propose(due).await {
+                // What hinders one hinders the others, and the next turn tries again.
+                for due in std::iter::once(due).chain(entries) {
+                    spared.extend(due.iter().map(|due| due.session));
+                    self.table.spare(due, clock.tick());
+                }
+                break;
+            }
+        }
+        ending.gone.into_iter().for_each(|session| self.brake.gone(session));
+        ending.heard.into_iter().for_each(|session| self.brake.heard_in_time(session));
+        spared.into_iter().for_each(|session| self.brake.spared(session));
+    }
+
+    /// Proposes the sessions of one entry. Returns them if that was certainly not appended, as far as
+    /// is known at once; the rest is awaited beside, for as long as the leadership lasts.
+    async fn propose(&mut self, due: Vec<Due>) -> Option<Vec<Due>> {
+        let sessions = due.iter().map(|due| (*due).into()).collect();
+        let command = Command::Expire(Expire { term: self.table.term(), sessions });
+        match self.submit(&command).await {
+            Some(answer) => {
+                self.answers.spawn(expired(answer, due));
+                None
+            }
+            None => Some(due),
+        }
+    }
+
+    /// Has the state say who is suspect, one entry at a time.
+    async fn mark(&mut self, version: &Version) {
+        if self.marking {
+            return;
+        }
+        let mut marks = self.brake.marks(SUSPICIONS_MAX);
+        let things = marks.iter().scan(0, |things, mark| {
+            *things += version.catalog.session(mark.session).map_or(0, |s| s.things as usize);
+            Some(*things)
+        });
+        let fitting = things.take_while(|things| *things <= EXPIRY_THINGS_MAX).count();
+        self.brake.not_marked(marks.split_off(fitting.max(1).min(marks.len())));
+        if marks.is_empty() {
+            return;
+        }
+        let suspicion =
+            |m: &Mark| Suspicion { session: m.session, touched: m.touched, suspect: m.suspect };
+        let sessions = marks.iter().map(suspicion).collect();
+        let command = Command::Suspect(Suspect { term: self.table.term(), sessions });
+        match self.submit(&command).await {
+            Some(answer) => {
+                self.marking = true;
+                self.answers.spawn(marked(answer, marks));
+            }
+            None => self.brake.not_marked(marks),
+        }
+    }
+
+    async fn submit(&mut self, command: &Command) -> Option<Submitted> {
+        self.running.leading.submit(self.table.term(), command).await
+    }
+}
+
+async fn expired(answer: Submitted, due: Vec<Due>) -> Answer {
+    match answer.await {
+        Ok(Err(ClientWriteError::ForwardToLeader(_))) => Answer::Spared(due),
+        Ok(Err(e)) => {
+            tracing::warn!("what became of an expiry is not known: {e}");
+            Answer::Ended(due.iter().map(|due| due.session).collect())
+        }
+        Ok(Ok(_)) | Err(_) => Answer::Ended(due.iter().map(|due| due.session).collect()),
+    }
+}
+
+async fn marked(answer: Submitted, marks: Vec<Mark>) -> Answer {
+    match answer.await {
+        Ok(Err(ClientWriteError::ForwardToLeader(_))) => Answer::NotMarked(marks),
+        // Whoever takes over reads from the state who is marked.
+        Ok(_) | Err(_) => Answer::Marked,
+    }
+}
+
+/// A session that the state says is suspect, and that this leader has not found overdue yet.
+fn expected(catalog: &Catalog, session: SessionId, now: u64) -> Option<Missing> {
+    let known = catalog.session(session)?;
+    Some(Missing {
+        session,
+        touched: known.touched,
+        ttl_ms: known.ttl_ms,
+        heard: now,
+        by: HeardBy::NobodyYet,
+        carries: carried(catalog, session),
+        suspect: true,
+    })
+}
+
+/// How many instances of which apps hang off a session, in the order of the apps.
+fn carried(catalog: &Catalog, session: SessionId) -> Vec<(AppName, u64)> {
+    let mut carried: Vec<(AppName, u64)> = Vec::new();
+    for key in catalog.held_by(session) {
+        match carried.last_mut() {
+            Some((app, count)) if *app == key.app => *count += 1,
+            Some(_) | None => carried.push((key.app.clone(), 1)),
+        }
+    }
+    carried
+}
+
+/// A brake of an app that is gone has nothing to hold, and the state takes none.
+fn is_there(catalog: &Catalog, scope: &Scope) -> bool {
+    scope.app().is_none_or(|app| catalog.app(app).is_some())
+}
+
+impl Sizes for Catalog {
+    fn instances(&self) -> u64 {
+        self.instance_count()
+    }
+
+    fn instances_of(&self, app: &AppName) -> u64 {
+        self.app(app).map_or(0, |app| app.instances.len() as u64)
+    }
+}
+
+/// What became of sessions that were let go.
+#[derive(Debug, Default)]
+struct Ending {
+    /// Marked as ending, as they are proposed together.
+    entries: Vec<Vec<Due>>,
+    /// Gone already.
+    gone: Vec<SessionId>,
+    /// Heard meanwhile: the table has them again.
+    heard: Vec<SessionId>,
+}
+
+/// Marks sessions as ending, in entries of bounded size.
+fn end(
+    table: &LeaseTable,
+    sessions: Vec<SessionId>,
+    now: u64,
+    things_of: impl Fn(SessionId) -> usize,
+) -> Ending {
+    let mut ending = Ending::default();
+    let (mut entry, mut things) = (Vec::new(), 0);
+    for session in sessions {
+        match table.end(session, now) {
+            Ended::Due(due) => {
+                let more = things_of(session);
+                let is_full =
+                    entry.len() == EXPIRY_SESSIONS_MAX || things + more > EXPIRY_THINGS_MAX;
+                if is_full && !entry.is_empty() {
+                    ending.entries.push(std::mem::take(&mut entry));
+                    things = 0;
+                }
+                things += more;
+                entry.push(due);
+            }
+            Ended::Lives => ending.heard.push(session),
+            Ended::Gone => ending.gone.push(session),
+        }
+    }
+    if !entry.is_empty() {
+        ending.entries.push(entry);
+    }
+    ending
+}
+
+#[cfg(test)]
+mod tests {
+    use roster_storage::names::Revision;
+
+    use super::*;
+
+    const SESSIONS: u64 = 2 * EXPIRY_SESSIONS_MAX as u64 + 1;
+
+    /// All overdue at 5,000, and taken out of the wheel.
+    fn overdue(table: &LeaseTable) -> Vec<SessionId> {
+        for session in 0..SESSIONS {
+            table.touch(SessionId(session), 1_000, Revision(1), 0);
+        }
+        let pieces = std::iter::from_fn(|| table.take_due(5_000, PIECE));
+        pieces.flatten().map(|overdue| overdue.session).collect()
+    }
+
+    #[test]
+    fn all_that_is_let_go_is_proposed_in_entries_of_bounded_size() {
+        let table = LeaseTable::new(1);
+        let overdue = overdue(&table);
+        let sizes = |things: usize| {
+            let table = LeaseTable::new(1);
+            let ending = end(&table, self::overdue(&table), 5_000, |_| things);
+            assert!(ending.heard.is_empty() && ending.gone.is_empty());
+            ending.entries.iter().map(Vec::len).collect::<Vec<_>>()
+        };
+        assert_eq!(overdue.len() as u64, SESSIONS);
+        assert_eq!(sizes(1), [EXPIRY_SESSIONS_MAX, EXPIRY_SESSIONS_MAX, 1]);
+        assert!(sizes(100).iter().all(|size| size * 100 <= EXPIRY_THINGS_MAX));
+        assert!(sizes(2 * EXPIRY_THINGS_MAX).iter().all(|size| *size == 1), "one is never cut");
+    }
+
+    #[test]
+    fn who_is_heard_before_it_is_ended_stays() {
+        let table = LeaseTable::new(1);
+        let overdue = overdue(&table);
+        table.renew(SessionId(7), None, 1, 4_999).expect("it can still be renewed");
+        let ending = end(&table, overdue, 5_000, |_| 1);
+        assert_eq!(ending.heard, [SessionId(7)]);
+        assert_eq!(table.renew(SessionId(7), None, 1, 5_001), Ok(1_000));
+    }
+}
