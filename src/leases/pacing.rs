@@ -256,9 +256,8 @@ mod tests {
                 return (10..=100).step_by(5).map(|percent| part(stretched, percent)).collect();
             }
             let turns = 1..=stretched.div_ceil(usual);
-            let about =
-                |turn| [90, 95, 100, 105, 110].map(|p| part((usual * turn).min(stretched), p));
-            turns.flat_map(about).collect()
+            let turns = turns.map(|turn: u64| (usual * turn).min(stretched));
+            turns.flat_map(|pause| [90, 95, 100, 105, 110].map(|p| part(pause, p))).collect()
         }
     }
 
