@@ -550,4 +550,24 @@ mod tests {
         }
         assert_eq!(leaves, 1_000);
     }
+
+    proptest! {
+        /// Made in one piece, it is the same map, and can be changed like any other.
+        #[test]
+        fn a_map_of_sorted_entries_is_as_if_each_had_been_inserted(
+            keys in proptest::collection::btree_set(0..2_200_u16, 0..1_500),
+            acts in proptest::collection::vec(act(), 0..40),
+        ) {
+            let mut model: BTreeMap<u16, u8> = keys.into_iter().map(|key| (key, key as u8)).collect();
+            let mut map = CompactMap::from_sorted(model.clone().into_iter().collect());
+            map.root.check(None, None, true);
+            prop_assert!(map.iter().eq(model.iter()));
+            for act in &acts {
+                carry_out(act, &mut map, &mut model);
+            }
+            map.root.check(None, None, true);
+            prop_assert_eq!(map.len(), model.len());
+            prop_assert!(map.iter().eq(model.iter()));
+        }
+    }
 }
