@@ -15,6 +15,8 @@ struct World {
     brake: Brake,
     chance: Rng,
     now: u64,
+    /// Between two turns, milliseconds.
+    step: u64,
     live: BTreeMap<AppName, u64>,
     /// What is overdue and was neither heard nor let go.
     missing: BTreeMap<SessionId, Missing>,
@@ -54,6 +56,7 @@ impl World {
             brake: Brake::new(settings, 0),
             chance: Rng::with_seed(7),
             now: 0,
+            step: TICK,
             live: apps.iter().map(|(name, count)| (app(name), *count)).collect(),
             missing: BTreeMap::new(),
             down: BTreeMap::new(),
@@ -85,7 +88,7 @@ impl World {
     }
 
     fn tick(&mut self) {
-        self.now += TICK;
+        self.now += self.step;
         self.brake.reach(&self.down, self.now);
         let turns = self.brake.judge(&self.live, self.now);
         self.turns.extend(turns.into_iter().map(|turn| (self.now, turn)));
@@ -110,7 +113,7 @@ impl World {
     }
 
     fn pass(&mut self, ms: u64) {
-        (0..ms / TICK).for_each(|_| self.tick());
+        (0..ms / self.step).for_each(|_| self.tick());
     }
 
     /// All that is missing of an app is heard again.
@@ -514,7 +517,7 @@ fn missing_of(world: &World, app: &AppName) -> u64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_nobody_is_held_and_removed_and_it_ends_by_itself(
@@ -526,6 +529,7 @@ proptest! {
         any.words.clear();
         any.world.brake.set_words(BTreeMap::new());
         any.world.down.clear();
+        any.world.step = 25 * TICK;
         any.do_it(Act::Pass { ms: 20 * MINUTE });
         prop_assert_eq!(any.world.brake.len(), 0, "somebody is held for ever");
         any.world.pass(3 * MINUTE);
