@@ -192,8 +192,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_leader_is_who_says_so_itself_or_whom_another_names() {
+    #[tokio::test]
+    async fn the_leader_is_who_says_so_itself_or_whom_another_names() {
         let asking = asking();
         let found = |answers: Vec<HelloAnswer>| asking.leader_of(answers.into_iter());
         let (two, three) = (Some((2, member("b"))), Some((3, member("c"))));
@@ -203,8 +203,8 @@ mod tests {
         assert_eq!(found(vec![answer(2, "c", Some(2)), answer(3, "c", Some(2))]), two);
     }
 
-    #[test]
-    fn nobody_of_another_cluster_is_believed_and_this_node_does_not_lead_before_it_runs() {
+    #[tokio::test]
+    async fn nobody_of_another_cluster_is_believed_and_this_node_does_not_lead_before_it_runs() {
         let asking = asking();
         let found = |answers: Vec<HelloAnswer>| asking.leader_of(answers.into_iter());
         assert_eq!(found(vec![answer(2, "another", Some(2)), answer(3, "c", None)]), None);

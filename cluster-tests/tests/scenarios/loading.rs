@@ -49,7 +49,7 @@ async fn a_node_that_loads_its_state_takes_heartbeats_and_refuses_all_else() {
             at.put(&format!("/v1/sessions/{session}/heartbeat"), &json!({})).await,
             at.post_once("/v1/heartbeats", "", &json!({"sessions": [session]})).await,
         ];
-        let listed = at.list("pay").await;
+        let listed = at.get("/v1/apps/pay/instances?limit=1").await;
         let Some(after) = what_it_loads(&at).await else { return Err(before) };
         for beaten in &beaten {
             assert!(beaten.is_ok(), "between {before:?} and {after:?}: {beaten:?}");

@@ -23,7 +23,9 @@ const WAITING_READS: usize = 20;
 #[tokio::test]
 async fn a_leader_that_wakes_removes_nobody_and_serves_nothing_stale() {
     let mut seed = Seed::of_this_run("a_leader_that_wakes");
-    let cluster = three_nodes().start().await;
+    // All of an app fall silent in the end, and are to go at once.
+    let plan = three_nodes().set("--brake-share", "100").set("--brake-app-share", "100");
+    let cluster = plan.start().await;
     let client = cluster.client();
     let history = History::new();
     let shape = Shape { app: "pay".into(), writers: 1, keepers: 8, keepers_ttl: TTL };
