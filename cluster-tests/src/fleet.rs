@@ -16,8 +16,9 @@ use tokio::time::sleep;
 use crate::client::{Client, Failed};
 use crate::seed::Seed;
 
-/// Calls that may be under way at once, each on a connection of its own.
-const CONNECTIONS: usize = 300;
+/// Calls that may be under way at once, each on a connection of its own: enough that those who hang in an
+/// outage keep no others waiting, who would then all come at its end.
+const CONNECTIONS: usize = 2_500;
 
 /// How long a node may take to answer a heartbeat; it gives up itself before.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
