@@ -97,7 +97,8 @@ async fn a_command_is_ended_when_no_heartbeat_is_answered_any_more() {
 #[tokio::test]
 async fn a_signal_reaches_the_command_and_the_lock_is_given_back_when_it_has_ended() {
     let node = free_lock(&[]).await;
-    let waits = "trap 'exit 9' TERM; echo begun; sleep 600 & wait";
+    // What it starts is there before it says so, and so in the group that the signal is for.
+    let waits = "trap 'exit 9' TERM; sleep 600 & echo begun; wait";
     let run = ["lock", "run", "db", "--", "sh", "-c", waits];
     let mut running = Running::start(&run, &[&node]);
     assert_eq!(running.line().await, "begun");
@@ -250,6 +251,8 @@ async fn a_signal_during_the_wait_leaves_no_session() {
 async fn a_signal_while_the_session_is_opened_leaves_none() {
     let gate = Arc::new(Notify::new());
     let node = Scripted::on([
+        // The answer may be read before the signal is noticed.
+        ("/acquire", vec![Act::Silence]),
         ("DELETE /v1/sessions/4", vec![closed()]),
         ("POST /v1/sessions", vec![Act::After(gate.clone(), Box::new(opened(15_000)))]),
     ])
@@ -261,7 +264,6 @@ async fn a_signal_while_the_session_is_opened_leaves_none() {
     let (code, error) = running.ended().await;
     assert_eq!(code, Some(128 + 2), "{error}");
     assert_eq!(node.asked_with("DELETE /v1/sessions/4").len(), 1, "{:?}", node.lines());
-    assert!(node.asked_with("/acquire").is_empty());
 }
 
 #[tokio::test]
