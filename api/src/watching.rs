@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use roster_storage::brake::Scope;
 use roster_storage::catalog::{App, Catalog};
 use roster_storage::events::{Change, Event, Interest, Kind, Seen};
 use roster_storage::latch::{Claim, Latch};
@@ -125,6 +126,8 @@ struct Place {
     /// After all apps: up to this latch, but these claims on it.
     latch: Option<LatchKey>,
     claims: VecDeque<(LatchKey, Arc<Claim>)>,
+    /// At the end: the alarms up to the one of this scope.
+    alarm: Option<Scope>,
 }
 
 /// How far the work of an app's instances was sent: this set up to this worker.
@@ -283,7 +286,8 @@ async fn stand(asked: &Asked, catalog: &Catalog, place: &mut Place, frames: &mut
             || document_stands(asked, catalog, place, frames)
             || work_stands(asked, catalog, place, frames)
             || app_stands(asked, catalog, place, frames)
-            || claim_stands(asked, catalog, place, frames);
+            || claim_stands(asked, catalog, place, frames)
+            || alarm_stands(asked, catalog, place, frames);
         if !written {
             return true;
         }
@@ -396,6 +400,19 @@ fn claim_stands(asked: &Asked, catalog: &Catalog, place: &mut Place, frames: &mu
         place.claims = latch.claims().map(|claim| (key.clone(), claim.clone())).collect();
         place.latch = Some(key);
     }
+}
+
+/// At the very end: writes the next alarm; returns whether there was one.
+fn alarm_stands(asked: &Asked, catalog: &Catalog, place: &mut Place, frames: &mut Frames) -> bool {
+    let mut rest = catalog.brakes_after(place.alarm.as_ref());
+    let next = rest.find_map(|(scope, brake)| {
+        let put = Event::AlarmPut { scope: scope.clone(), brake: brake.clone() };
+        asked.interest.wants(&put).then_some((scope, brake))
+    });
+    let Some((scope, brake)) = next else { return false };
+    frames.standing(&snapshot::alarm(scope, brake));
+    place.alarm = Some(scope.clone());
+    true
 }
 
 fn next_latch(

@@ -304,6 +304,15 @@ impl Catalog {
         self.brakes.iter()
     }
 
+    /// The same from the next scope on.
+    pub fn brakes_after<'a>(
+        &'a self,
+        scope: Option<&Scope>,
+    ) -> impl Iterator<Item = (&'a Scope, &'a Brake)> + use<'a> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.brakes.range::<_, Scope>((scope.map_or(Unbounded, Excluded), Unbounded))
+    }
+
     pub fn brake(&self, scope: &Scope) -> Option<&Brake> {
         self.brakes.get(scope)
     }

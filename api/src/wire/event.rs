@@ -417,6 +417,11 @@ pub(crate) mod snapshot {
         claimed(Moved { revision, wall_ms: None }, latch, claim).open()
     }
 
+    /// A brake that is on, at the revision at which it began.
+    pub fn alarm(scope: &Scope, brake: &Brake) -> Bytes {
+        super::alarm(Moved { revision: brake.since, wall_ms: None }, scope, brake).open()
+    }
+
     /// A shard that a worker holds, at the revision of its grant.
     pub fn work(
         app: &AppName,
