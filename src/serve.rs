@@ -198,3 +198,41 @@ async fn connection(stream: TcpStream, from: IpAddr, router: Router, stop: Cance
         tracing::debug!("a connection ended: {e}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+
+    use super::*;
+
+    const ASK: &[u8] = b"GET / HTTP/1.1\r\nhost: roster\r\n\r\n";
+
+    /// What stands at the begin of the answer to one request; nothing where the connection ends.
+    async fn ask(client: &mut TcpStream) -> String {
+        client.write_all(ASK).await.expect("it is sent");
+        let mut begin = [0; 12];
+        let length = client.read(&mut begin).await.expect("an answer");
+        String::from_utf8_lossy(&begin[..length]).into_owned()
+    }
+
+    #[tokio::test]
+    async fn one_connection_too_many_is_told_so_until_another_one_ends() {
+        let any_port = ([127, 0, 0, 1], 0).into();
+        let listener = bind("--listen", any_port, &Handle::current()).await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let router = Router::new().route("/", get(async || "ok"));
+        let refusal = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n".to_vec();
+        let limit = Limit { connections: 1, refusal: Arc::new(move || refusal.clone()) };
+        let stop = CancellationToken::new();
+        let _stopped = stop.clone().drop_guard();
+        tokio::spawn(serve(listener, router, Some(limit), stop));
+
+        let connect = async || TcpStream::connect(address).await.expect("it is open");
+        let mut first = connect().await;
+        assert_eq!(ask(&mut first).await, "HTTP/1.1 200");
+        assert_eq!(ask(&mut connect().await).await, "HTTP/1.1 503");
+        drop(first);
+        // It is seen soon that the first one ended.
+        while ask(&mut connect().await).await != "HTTP/1.1 200" {}
+    }
+}

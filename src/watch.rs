@@ -740,3 +740,44 @@ impl Feed for Following {
         told
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn thousands_who_are_woken_at_once_let_others_run_in_between() {
+        const FOLLOWERS: usize = 2_000;
+        let written = Arc::new(AtomicUsize::new(0));
+        let followers: Vec<_> = (0..FOLLOWERS)
+            .map(|_| {
+                let (interest, queue) = (Interest::default(), Mutex::default());
+                Arc::new(Follower { interest, queue, wake: Notify::new() })
+            })
+            .collect();
+        for follower in followers.clone() {
+            let written = written.clone();
+            tokio::spawn(async move {
+                follower.wake.notified().await;
+                written.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        yield_now().await;
+        let heartbeat = tokio::spawn({
+            let written = written.clone();
+            async move {
+                let (mut before, mut longest_wait) = (0, 0);
+                while before < FOLLOWERS {
+                    yield_now().await;
+                    let now = written.load(Ordering::Relaxed);
+                    longest_wait = longest_wait.max(now - before);
+                    before = now;
+                }
+                longest_wait
+            }
+        });
+        wake(&followers).await;
+        let longest_wait = heartbeat.await.expect("it ran");
+        assert!(longest_wait <= 2 * WOKEN_AT_ONCE, "{longest_wait} went first");
+    }
+}
