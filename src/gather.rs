@@ -282,7 +282,8 @@ mod tests {
         assert_eq!(doubling.begins.recv().await, Some(1));
         let second = doubling.ask(2, soon());
         doubling.wait_for_waiting(2).await;
-        assert_eq!(doubling.gatherer.ask(3, 0, soon()).await, Err(NotGathered::Full));
+        let refused = doubling.gatherer.ask(3, 0, soon()).now_or_never();
+        assert_eq!(refused, Some(Err(NotGathered::Full)));
         doubling.go.add_permits(3);
         assert_eq!(first.await.expect("ran"), Ok(2));
         assert_eq!(second.await.expect("ran"), Ok(4));
