@@ -21,7 +21,8 @@ use tokio::task::yield_now;
 
 use crate::disk_guard::DiskGuard;
 use crate::gather::{Gatherer, Rounds};
-use crate::leases::{LeaseTable, Leases, NotRenewed};
+use crate::leases::bodies::{BEATS_MIN, Found};
+use crate::leases::{LeaseTable, Leases, NotRenewed, Place};
 use crate::raft::Raft;
 use crate::raft::rpc::{
     BeatsAnswer, BeatsAsked, BeatsTold, HeartbeatsAnswer, LastHeardAnswer, NotAppended, Proposed,
@@ -285,31 +286,73 @@ impl Round<'_> {
     }
 
     fn renew_body(&self, body: &BeatsBody) -> BodyAnswer {
+        let bodies = &self.table.bodies;
+        let digest = bodies.digest(body);
+        if let Some(found) = bodies.find(digest) {
+            match self.renew_found(&found) {
+                Some(summary) => return BodyAnswer::Renewed(summary.write(body.encoding)),
+                None => bodies.forget(digest),
+            }
+        }
         let Some(batch) = Batch::read(body) else { return BodyAnswer::NotRead };
         self.leases.count_heartbeats(batch.len() as u64);
-        let mut summary = Summary::default();
+        let mut reading = Reading::new(batch.len());
         for session in batch.sessions() {
             match self.renew_session(session, None) {
-                Ok(ttl_ms) => summary.renewed(ttl_ms),
-                Err(why) => summary.session_failed(session, why),
+                Ok(ttl_ms) => {
+                    reading.summary.renewed(ttl_ms);
+                    reading.found(self.table.place(session));
+                }
+                Err(why) => {
+                    reading.summary.session_failed(session, why);
+                    reading.found(None);
+                }
             }
         }
         for beat in batch.instances() {
-            self.renew_instance(beat, &mut summary);
+            self.renew_instance(beat, &mut reading);
         }
-        BodyAnswer::Renewed(summary.write(body.encoding))
+        if let Some(places) = reading.places.take() {
+            let places = places.into_boxed_slice();
+            bodies.remember(digest, Found { revision: self.version.revision(), places });
+        }
+        BodyAnswer::Renewed(reading.summary.write(body.encoding))
     }
 
-    fn renew_instance(&self, beat: &InstanceBeat<'_>, summary: &mut Summary) {
+    /// Renews all that a body named when it was read; `None` if any of them has to be looked up again.
+    /// Then some are renewed twice, which is as good as once.
+    fn renew_found(&self, found: &Found) -> Option<Summary> {
+        let mut summary = Summary::default();
+        for place in &found.places {
+            let ttl_ms = self.table.renew_at(*place, found.revision, self.via, self.now)?;
+            summary.renewed(self.leases.told(ttl_ms));
+        }
+        self.leases.count_heartbeats(found.places.len() as u64);
+        Some(summary)
+    }
+
+    fn renew_instance(&self, beat: &InstanceBeat<'_>, reading: &mut Reading) {
         let session = self.session_of(&beat.app, &beat.id, beat.incarnation);
         let renewed = session.and_then(|session| Ok((session, self.renew_session(session, None)?)));
         match renewed {
             Ok((session, ttl_ms)) => {
-                summary.renewed(ttl_ms);
-                summary.settled(self.adopt_own(beat, session));
+                reading.summary.renewed(ttl_ms);
+                reading.summary.settled(self.adopt_own(beat, session));
+                if reading.places.is_some() {
+                    let stays = beat.adopted.is_none() && self.is_private(session);
+                    reading.found(stays.then(|| self.table.place(session)).flatten());
+                }
             }
-            Err(why) => summary.instance_failed(&beat.app, &beat.id, why),
+            Err(why) => {
+                reading.summary.instance_failed(&beat.app, &beat.id, why);
+                reading.found(None);
+            }
         }
+    }
+
+    /// Whether it ends with the one instance that is on it.
+    fn is_private(&self, session: SessionId) -> bool {
+        self.version.catalog.session(session).is_some_and(|session| session.private)
     }
 
     /// Takes up what an instance of a body tells of its own app's ring.
@@ -353,6 +396,28 @@ impl Round<'_> {
         match renewed {
             Ok(ttl_ms) => Ok(self.leases.told(ttl_ms)),
             Err(NotRenewed::Ending | NotRenewed::Unknown) => Err(BeatRefused::Ending),
+        }
+    }
+}
+
+/// A body that is being read.
+struct Reading {
+    summary: Summary,
+    /// Where those are found again that were renewed so far; `None` once somebody cannot be, and where
+    /// few beat together.
+    places: Option<Vec<Place>>,
+}
+
+impl Reading {
+    fn new(beats: usize) -> Self {
+        let places = (beats >= BEATS_MIN).then(|| Vec::with_capacity(beats));
+        Self { summary: Summary::default(), places }
+    }
+
+    fn found(&mut self, place: Option<Place>) {
+        match (&mut self.places, place) {
+            (Some(places), Some(place)) => places.push(place),
+            (places, _) => *places = None,
         }
     }
 }
@@ -418,10 +483,18 @@ impl ClusterClock {
 
 #[cfg(test)]
 mod tests {
+    use roster_api::beats::Encoding;
     use roster_storage::catalog::{At, Catalog};
-    use roster_storage::command::{Command, OpenSession};
+    use roster_storage::command::{Command, Condition, Deregister, OpenSession, Profile, Register};
+    use roster_storage::events::Change;
+    use roster_storage::names::InstanceKey;
+    use roster_storage::version::{Observer, Published};
+    use serde_json::{Value, json};
 
     use super::*;
+
+    /// So many sessions are opened until one comes to the part of the table of an earlier one.
+    const PARTS_OF_TABLE: usize = 256;
 
     #[test]
     fn a_session_that_is_published_and_has_no_lease_yet_is_not_told_to_be_unknown() {
@@ -443,6 +516,159 @@ mod tests {
             renewed(published),
             Ok(Renewed { session: published, ttl_ms: 1_000, settled: Vec::new() })
         );
+    }
+
+    /// A leader's catalogue with its leases, as apply feeds both.
+    struct Leader {
+        catalog: Catalog,
+        revision: u64,
+        leases: Leases,
+        table: Arc<LeaseTable>,
+    }
+
+    impl Leader {
+        fn new() -> Self {
+            let leases = Leases::new();
+            let (table, _) = leases.begin_table(1, &Published::default(), 0);
+            table.opened();
+            Self { catalog: Catalog::default(), revision: 0, leases, table }
+        }
+
+        fn apply(&mut self, command: &Command) {
+            self.revision += 1;
+            let stamp = Stamp { cluster_ms: 0, wall_ms: 0 };
+            let at = At { revision: Revision(self.revision), term: 1, stamp };
+            let (outcome, events) = self.catalog.apply(at, command);
+            outcome.result.expect("not refused");
+            let change = Arc::new(Change::new(at, events));
+            Observer::applied(&self.leases, &self.version(), &[change]);
+        }
+
+        fn version(&self) -> Arc<Version> {
+            let applied = Some(LogId::new_term_index(1, self.revision));
+            Arc::new(Version { catalog: self.catalog.clone(), applied, ..Version::default() })
+        }
+
+        fn register(&mut self, id: &str, session: Option<SessionId>) {
+            self.apply(&Command::Register(Register {
+                key: key(id),
+                profile: Profile::default(),
+                session,
+                ttl_ms: None,
+                takeover: false,
+                create_app: Some(0),
+                condition: Condition::Any,
+            }));
+        }
+
+        fn deregister(&mut self, id: &str) {
+            self.apply(&Command::Deregister(Deregister {
+                key: key(id),
+                incarnation: None,
+                by_operator: false,
+                condition: Condition::Any,
+            }));
+        }
+
+        /// What is answered, and whether the body was read for it.
+        fn beat(&self, body: &BeatsBody, now: u64) -> (Value, bool) {
+            let before = self.table.bodies.find(self.table.bodies.digest(body));
+            let version = self.version();
+            let table = self.table.clone();
+            let round = Round { leases: &self.leases, table, version, via: 1, now };
+            let BodyAnswer::Renewed(answer) = round.renew_body(body) else { panic!("not read") };
+            let after = self.table.bodies.find(self.table.bodies.digest(body));
+            let same =
+                before.zip(after).is_some_and(|(before, after)| Arc::ptr_eq(&before, &after));
+            (serde_json::from_slice(&answer).expect("JSON"), !same)
+        }
+
+        fn heard(&self, id: &str) -> u64 {
+            let session = self.catalog.instance(&key(id)).expect("it lives").session;
+            1_000 - self.table.last_heard(session, 1_000).expect("it has a lease").ago_ms
+        }
+    }
+
+    fn key(id: &str) -> InstanceKey {
+        InstanceKey::new("pay".parse().expect("a name"), id.parse().expect("an id"))
+    }
+
+    fn body_of(ids: impl Iterator<Item = String>) -> BeatsBody {
+        let instances: Vec<_> = ids.map(|id| json!({"app": "pay", "id": id})).collect();
+        let bytes = json!({ "instances": instances }).to_string().into();
+        BeatsBody { encoding: Encoding::Json, bytes }
+    }
+
+    fn ids() -> impl Iterator<Item = String> {
+        (0..BEATS_MIN).map(|number| format!("i{number}"))
+    }
+
+    #[test]
+    fn a_body_that_comes_again_renews_the_same_without_being_read() {
+        let mut leader = Leader::new();
+        ids().for_each(|id| leader.register(&id, None));
+        let body = body_of(ids());
+        let (first, read) = leader.beat(&body, 100);
+        assert!(read);
+        assert_eq!(first["renewed"], BEATS_MIN);
+        let (again, read) = leader.beat(&body, 200);
+        assert_eq!((again, read), (first, false));
+        ids().for_each(|id| assert_eq!(leader.heard(&id), 200, "{id}"));
+    }
+
+    #[test]
+    fn a_remembered_body_renews_nobody_who_is_gone_and_nobody_who_came_in_its_place() {
+        let mut leader = Leader::new();
+        ids().for_each(|id| leader.register(&id, None));
+        let body = body_of(ids());
+        leader.beat(&body, 100);
+        leader.deregister("i3");
+        let (answer, _) = leader.beat(&body, 200);
+        assert_eq!(answer["failed"][0]["id"], "i3", "{answer}");
+        assert_eq!(answer["renewed"], BEATS_MIN - 1);
+
+        leader.register("i3", None);
+        leader.beat(&body, 300);
+        leader.deregister("i3");
+        // Its session's lease stands where the other one's stood, if anywhere.
+        (0..PARTS_OF_TABLE).for_each(|number| leader.register(&format!("other{number}"), None));
+        let (answer, _) = leader.beat(&body, 400);
+        assert_eq!(answer["renewed"], BEATS_MIN - 1, "{answer}");
+        (0..PARTS_OF_TABLE)
+            .for_each(|number| assert!(leader.heard(&format!("other{number}")) < 400));
+    }
+
+    /// Old sessions come to places that others had just left, until all are filled in.
+    #[test]
+    fn no_body_is_remembered_while_the_table_is_filled() {
+        let mut leader = Leader::new();
+        leader.leases = Leases::new();
+        leader.table = leader.leases.begin_table(1, &Published::default(), 0).0;
+        ids().for_each(|id| leader.register(&id, None));
+        let body = body_of(ids());
+        assert_eq!((leader.beat(&body, 100).1, leader.beat(&body, 200).1), (true, true));
+        leader.table.opened();
+        assert_eq!((leader.beat(&body, 300).1, leader.beat(&body, 400).1), (true, false));
+    }
+
+    #[test]
+    fn an_instance_that_moves_to_another_session_takes_its_heartbeats_there() {
+        let mut leader = Leader::new();
+        ids().for_each(|id| leader.register(&id, None));
+        let body = body_of(ids());
+        leader.beat(&body, 100);
+        let open = OpenSession { ttl_ms: None, name: "s".into(), request: None };
+        leader.apply(&Command::OpenSession(open));
+        let session = SessionId(BEATS_MIN as u64 + 1);
+        leader.register("i3", Some(session));
+        let (answer, read) = leader.beat(&body, 200);
+        assert_eq!((answer["renewed"].as_u64(), read), (Some(BEATS_MIN as u64), true));
+        assert_eq!(leader.heard("i3"), 200);
+        // It can leave the session behind, which no lease would tell of.
+        leader.deregister("i3");
+        let (answer, _) = leader.beat(&body, 300);
+        assert_eq!(answer["failed"][0]["id"], "i3", "{answer}");
+        assert_eq!(answer["renewed"], BEATS_MIN - 1);
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! 5. The node's own delay is left out of the clock.
 
 pub mod adoption;
+pub mod bodies;
 pub mod brake;
 pub mod clock;
 pub mod keeper;
@@ -40,7 +41,7 @@ use tokio::task::yield_now;
 use adoption::Adoptions;
 use clock::LeaseClock;
 #[allow(unused_imports, reason = "for what holds sessions back")]
-pub use table::{Due, Ended, LeaseTable, Looked, NotRenewed, Overdue, SLOT_MS};
+pub use table::{Due, Ended, LeaseTable, Looked, NotRenewed, Overdue, Place, SLOT_MS};
 
 /// Sessions that are filled into a new table at a time: well below a millisecond.
 const FILLED_AT_ONCE: usize = 2_048;
@@ -112,7 +113,7 @@ impl Leases {
     }
 
     /// From here on apply tells the table of all that comes after the version that is returned.
-    fn begin_table(
+    pub fn begin_table(
         &self,
         term: u64,
         published: &Published,

@@ -11,7 +11,7 @@ use roster_storage::names::{AppName, Incarnation, InstanceId, InstanceKey, Revis
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::extract::Encoding;
+pub use crate::extract::Encoding;
 use crate::registry::{BeatRefused, BeatTarget};
 use crate::wire::heartbeat::{FailedBeat, HeartbeatsView};
 use crate::wire::instance::heartbeat_every;

@@ -7,8 +7,8 @@
 //! that came in between wins.
 //!
 //! Registrations are rarer, and what they change is more than a word: the expiry names the last
-//! one. So a session's touches and judgements exclude each other by a lock that heartbeats do not
-//! take. A touch that comes before a judgement is both judged and named. One that comes after it
+//! one. So a session's touches and judgements exclude each other by a lock; a heartbeat takes that
+//! only for a glance at the last touch, and only where it comes by a remembered place. A touch that comes before a judgement is both judged and named. One that comes after it
 //! takes the mark away: the expiry names an older touch, and apply drops it.
 
 use roster_storage::brake::stretched;
@@ -203,6 +203,12 @@ impl Lease {
         Some(self.ttl_ms.load(Ordering::Relaxed))
     }
 
+    /// The same, unless it was touched after `seen`: then other things may hang off it than were seen.
+    pub fn renew_as_seen(&self, seen: Revision, via: Via, now: u64) -> Option<u64> {
+        let unchanged = *self.touched.lock() <= seen;
+        unchanged.then(|| self.renew(None, via, now)).flatten()
+    }
+
     /// Whatever expiry was under way names an older touch and will be dropped, so the mark goes.
     /// Returns the deadline. A beat that comes in at the same moment is not lost.
     pub fn touch(&self, ttl_ms: u64, touched: Revision, now: u64, stretch: Stretch) -> u64 {
@@ -303,8 +309,10 @@ impl Lease {
         self.filed.load(Ordering::Acquire)
     }
 
-    /// The wheel looks at it no more, and what it still has of it counts for nothing.
+    /// The wheel looks at it no more, and what it still has of it counts for nothing. Nor is it renewed
+    /// by anybody who remembers its place.
     pub fn withdraw(&self) {
         self.filed.store(NOWHERE, Ordering::Release);
+        self.word.fetch_or(ENDING, Ordering::AcqRel);
     }
 }

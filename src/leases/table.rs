@@ -23,6 +23,7 @@ use hashbrown::HashTable;
 use parking_lot::{Mutex, RwLock};
 use roster_storage::names::{NodeId, Revision, SessionId};
 
+use super::bodies::Bodies;
 pub use super::lease::Due;
 use super::lease::{Judgement, Lease, Marked, NOWHERE, Stretch, Via};
 
@@ -131,14 +132,17 @@ pub struct LeaseTable {
     /// Where the leases begin that are to be filed anew, counted over all parts; see
     /// [`LeaseTable::set_stretch`].
     to_refile: Mutex<Option<Place>>,
+    /// The bodies of heartbeats that were read.
+    pub bodies: Bodies,
 }
 
-/// Where a lease stands: the part in the lowest bits, then its number in that.
+/// Where a lease stands: the part in the lowest bits, then its number in that. When its session is gone
+/// another one's may stand there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place(u32);
+pub struct Place(u32);
 
 impl Place {
-    fn new(part: u64, number: u32) -> Self {
+    pub(super) fn new(part: u64, number: u32) -> Self {
         Self((number * PARTS as u32) | part as u32)
     }
 
@@ -286,6 +290,7 @@ impl LeaseTable {
             wheel: Mutex::default(),
             stretch: AtomicU32::new(100),
             to_refile: Mutex::new(None),
+            bodies: Bodies::default(),
         }
     }
 
@@ -393,6 +398,24 @@ impl LeaseTable {
         let part = self.part(session).read();
         let (_, lease) = part.find(session).ok_or(NotRenewed::Unknown)?;
         lease.renew(mark, via, now).ok_or(NotRenewed::Ending)
+    }
+
+    /// Where the session's lease stands, to be remembered: so not while the table is filled, when an old
+    /// session may come to where another one stood.
+    pub fn place(&self, session: SessionId) -> Option<Place> {
+        let part = self.part(session).read();
+        let number = part.number(session).filter(|_| part.ended.is_none())?;
+        Some(Place::new(session.0 % PARTS, number))
+    }
+
+    /// As [`LeaseTable::renew`], for whoever found the session's lease in this place and saw the
+    /// catalogue's version `seen` then. `None`: the session is gone, ends, or was touched since, so it
+    /// is to be looked up again. A session that stands there in its stead was opened later than `seen`,
+    /// which is a touch.
+    pub fn renew_at(&self, place: Place, seen: Revision, via: NodeId, now: u64) -> Option<u64> {
+        let via = self.vias.number(via);
+        let part = self.parts[place.part()].read();
+        part.leases.get(place.number() as usize)?.renew_as_seen(seen, via, now)
     }
 
     pub fn last_heard(&self, session: SessionId, now: u64) -> Option<LastHeard> {
