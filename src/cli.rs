@@ -1,9 +1,10 @@
 //! The command line: `roster serve`, `roster dev`, `roster bench`, `roster demo`; and what asks a
 //! running cluster: `roster watch`, `roster events`, `roster ring`, `roster shards`, `roster lock`,
-//! `roster election`, `roster cluster`, `roster service`.
+//! `roster election`, `roster cluster`, `roster service`. And `roster config`, which asks nobody.
 
 pub(crate) mod asking;
 mod cluster;
+mod config;
 mod election;
 mod events;
 pub(crate) mod grid;
@@ -19,9 +20,9 @@ mod watch;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{Config, Settings};
+use crate::config::{Config, ConfigError, LOG, Settings};
 use crate::threads::{Places, Threads};
 use crate::{bench, demo, dev, process, shutdown, start, telemetry};
 
@@ -59,6 +60,8 @@ enum Sub {
     Cluster(cluster::Cluster),
     /// Show what services of OpenStack are here
     Service(service::Service),
+    /// Check a node's settings; show them with where each comes from
+    Config(Box<config::Config>),
     /// Become a command that is killed when its parent ends
     #[command(hide = true)]
     RunFor(tied::RunFor),
@@ -76,6 +79,13 @@ struct Serve {
     settings: Settings,
 }
 
+impl Serve {
+    /// What the file says, if there is one.
+    fn file(&self) -> Result<Option<Settings>, ConfigError> {
+        self.config.as_deref().map(Settings::from_file).transpose()
+    }
+}
+
 /// Exit code for what failed in a way that has no code of its own.
 const FAILED: u8 = 1;
 
@@ -86,9 +96,11 @@ const USAGE: u8 = 2;
 /// not found, 4: conflict, 5: no leader, or nobody answered in time. What runs a command passes its
 /// exit code on.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     process::raise_file_limit();
     match cli.command {
+        Sub::Config(config) => asking::exit(config.run(&matches)),
         Sub::Serve(serve) => match settle(*serve) {
             Ok(config) => serve_node(config),
             Err(code) => code,
@@ -129,12 +141,12 @@ fn on_runtime(workers: Option<usize>, command: impl Future<Output = ExitCode>) -
 
 /// Puts a node's settings together, and begins the log. An error has been told.
 fn settle(serve: Serve) -> Result<Config, ExitCode> {
-    let settings = match serve.config.as_deref().map(Settings::from_file).transpose() {
+    let settings = match serve.file() {
         Ok(Some(file)) => serve.settings.over(file),
         Ok(None) => serve.settings,
         Err(e) => return Err(fail(USAGE, &e)),
     };
-    let log = settings.log.clone().unwrap_or_else(|| "info".into());
+    let log = settings.log.clone().unwrap_or_else(|| LOG.into());
     telemetry::start(&log, settings.log_format.unwrap_or_default()).map_err(|e| fail(USAGE, &e))?;
     settings.resolve().map_err(|e| fail(USAGE, &e))
 }

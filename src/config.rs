@@ -1,6 +1,8 @@
 //! Settings: one list, from a TOML file, the environment (`ROSTER_*`) and flags, in rising order.
 //! [`Settings::resolve`] checks all of them before any port is bound or any file is written.
 
+pub mod effective;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -21,6 +23,9 @@ use crate::watch::WatchLimits;
 
 /// The longest window of the mass-loss brake, and the slowest pace, milliseconds.
 const BRAKE_MS_MAX: u64 = 24 * 3_600 * 1_000;
+
+/// What is logged.
+pub const LOG: &str = "info";
 
 /// More instances than any cluster has: higher numbers mean the same.
 const INSTANCES_MANY: u64 = 1_000_000_000;
@@ -45,7 +50,7 @@ fn wrong(setting: &str, problem: impl fmt::Display) -> ConfigError {
 }
 
 /// What can be set, as given: a setting that is not there is `None`.
-#[derive(Clone, Debug, Default, clap::Args, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// This node's id, a number that is on the --cluster list
@@ -195,7 +200,7 @@ pub struct Settings {
     pub sentinel_remove_app: Option<Span>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     #[default]
@@ -204,9 +209,16 @@ pub enum LogFormat {
 }
 
 /// A duration as text: `500ms`, `10s`, `5m`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Span(pub Duration);
+
+impl From<Span> for String {
+    fn from(span: Span) -> Self {
+        // `7days` for people, `7d` for files.
+        humantime::format_duration(span.0).to_string().replace("days", "d").replace("day", "d")
+    }
+}
 
 impl FromStr for Span {
     type Err = String;

@@ -74,6 +74,23 @@ impl SentinelSettings {
         self.ttl_ms
     }
 
+    pub fn unhealthy_ms(&self) -> u64 {
+        self.unhealthy_machine_ms
+    }
+
+    /// `None`: off, here and below.
+    pub fn dead_ms(&self) -> Option<u64> {
+        Some(self.auto_remove_machine_ms).filter(|ms| *ms > 0)
+    }
+
+    pub fn hide_app_ms(&self) -> Option<u64> {
+        Some(self.hide_app_no_machine_ms).filter(|ms| *ms > 0)
+    }
+
+    pub fn remove_app_ms(&self) -> Option<u64> {
+        Some(self.remove_app_no_machine_ms).filter(|ms| *ms > 0)
+    }
+
     /// Whether a machine that was heard `ago_ms` ago is healthy.
     pub fn healthy(&self, ago_ms: u64) -> bool {
         ago_ms < self.unhealthy_machine_ms

@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{FAILED, USAGE, fail};
 use crate::client::{Answer, Client, Error};
+use crate::config::ConfigError;
 
 /// What `roster dev` serves.
 pub(crate) const ENDPOINTS: &str = "127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403";
@@ -43,6 +44,8 @@ pub(super) enum End {
     /// Nobody reads the output any more, as after `| head`: no failure.
     OutputClosed,
     Client(Error),
+    /// A setting is wrong.
+    Settings(ConfigError),
     /// Some of what was asked for was not done, since something else is so; the output tells which.
     NotAll(&'static str),
     Output(io::Error),
@@ -76,6 +79,7 @@ pub(super) fn exit(result: Result<(), End>) -> ExitCode {
             fail(code_of(&error), &super::table::escaped(&error.to_string()))
         }
         Err(End::Code(code)) => ExitCode::from(code),
+        Err(End::Settings(e)) => fail(USAGE, &super::table::escaped(&e.to_string())),
         Err(End::NotAll(what)) => fail(CONFLICT, &what),
         Err(End::Output(e)) => fail(FAILED, &format!("cannot write the output: {e}")),
         Err(End::Waiting(e)) => {

@@ -9,6 +9,7 @@ mod keep_alive;
 mod latches;
 mod rings;
 mod scripted;
+mod settings;
 mod shards;
 mod watch;
 mod who_does_what;
