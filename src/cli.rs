@@ -1,6 +1,7 @@
 //! The command line: `roster serve`, `roster dev`, `roster bench`, `roster demo`; and what asks a
 //! running cluster: `roster watch`, `roster events`, `roster ring`, `roster shards`, `roster lock`,
-//! `roster election`, `roster cluster`, `roster service`. And `roster config`, which asks nobody.
+//! `roster election`, `roster cluster`, `roster service`, `roster health`. And `roster config`, `roster completion`, `roster man`, which
+//! ask nobody.
 
 pub(crate) mod asking;
 mod cluster;
@@ -8,7 +9,9 @@ mod config;
 mod election;
 mod events;
 pub(crate) mod grid;
+mod health;
 mod lock;
+mod manual;
 mod ring;
 mod service;
 mod shards;
@@ -60,8 +63,15 @@ enum Sub {
     Cluster(cluster::Cluster),
     /// Show what services of OpenStack are here
     Service(service::Service),
+    /// Ask nodes whether they are ready
+    Health(health::Health),
     /// Check a node's settings; show them with where each comes from
     Config(Box<config::Config>),
+    /// Print the completions of a shell
+    Completion(manual::Completion),
+    /// Print the manual page
+    #[command(name = "man")]
+    Manual(manual::Manual),
     /// Become a command that is killed when its parent ends
     #[command(hide = true)]
     RunFor(tied::RunFor),
@@ -100,6 +110,9 @@ pub fn main() -> ExitCode {
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     process::raise_file_limit();
     match cli.command {
+        Sub::Health(health) => on_runtime(Some(1), async { asking::exit(health.run().await) }),
+        Sub::Completion(completion) => asking::exit(completion.run()),
+        Sub::Manual(manual) => asking::exit(manual.run()),
         Sub::Config(config) => asking::exit(config.run(&matches)),
         Sub::Serve(serve) => match settle(*serve) {
             Ok(config) => serve_node(config),

@@ -28,6 +28,11 @@ impl Target {
     pub fn client(&self) -> Result<Client, Error> {
         Client::new(&self.endpoint)
     }
+
+    /// Each node by itself.
+    pub fn endpoints(&self) -> impl Iterator<Item = String> {
+        self.endpoint.split(',').map(|one| one.trim().to_owned()).filter(|one| !one.is_empty())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -44,6 +49,10 @@ pub(super) enum End {
     /// Nobody reads the output any more, as after `| head`: no failure.
     OutputClosed,
     Client(Error),
+    /// The same, and the output has told it.
+    Told(Error),
+    /// There is no such command to tell about.
+    NoCommand(String),
     /// A setting is wrong.
     Settings(ConfigError),
     /// Some of what was asked for was not done, since something else is so; the output tells which.
@@ -78,6 +87,14 @@ pub(super) fn exit(result: Result<(), End>) -> ExitCode {
         Err(End::Client(error)) => {
             fail(code_of(&error), &super::table::escaped(&error.to_string()))
         }
+        Err(End::Told(error)) => ExitCode::from(code_of(&error)),
+        Err(End::NoCommand(name)) => fail(
+            USAGE,
+            &format!(
+                "there is no command {:?}; `roster help` lists them",
+                super::table::escaped(&name)
+            ),
+        ),
         Err(End::Code(code)) => ExitCode::from(code),
         Err(End::Settings(e)) => fail(USAGE, &super::table::escaped(&e.to_string())),
         Err(End::NotAll(what)) => fail(CONFLICT, &what),

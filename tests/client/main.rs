@@ -4,6 +4,7 @@ mod bench_scale;
 mod calls;
 mod commands;
 mod demo;
+mod help;
 mod history;
 mod keep_alive;
 mod latches;
