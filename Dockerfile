@@ -39,8 +39,10 @@ ENV ROSTER_DATA_DIR=/var/lib/roster
 # The HTTP API, and the other nodes.
 EXPOSE 7400 7500
 
-# No HEALTHCHECK: there is nothing in the image to ask with. /livez and /readyz are for the
-# orchestrator's own HTTP probes.
+# Whether the process answers; a node that waits for its cluster is well. Orchestrators have probes of
+# their own for /livez and /readyz.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["/usr/local/bin/roster", "health", "--live", "--endpoint", "127.0.0.1:7400"]
 
 # Ends on SIGTERM, having handed the leadership on.
 STOPSIGNAL SIGTERM
