@@ -430,7 +430,7 @@ impl<'a> Verdict<'a> {
     }
 
     fn tell(&self, soak: &Soak, kills: u32, acknowledged: u64) {
-        let late = |part: usize| self.lateness.get((self.lateness.len() - 1) * part / 100);
+        let late = |part: usize| self.lateness[(self.lateness.len() - 1) * part / 100];
         println!(
             "soak: {} sessions, {:?}, TTL {:?}; {kills} leaders killed, {acknowledged} heartbeats \
              acknowledged; {} removed, each once on every node, {} of them held as suspect first; {} \

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use cluster_tests::client::Client;
 use cluster_tests::history::Life;
-use cluster_tests::watch::{Form, Interest, Line, Listener, Stream};
-use serde_json::Value;
+use cluster_tests::watch::{End, Form, Interest, Stream};
+use serde::Deserialize;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -75,53 +75,107 @@ async fn follow(client: Client, node: u64, mut upto: u64, told: Arc<Mutex<Told>>
             continue;
         };
         told.lock().expect("a lock").streams += 1;
-        let mut listener =
-            Listener::new(format!("the watch at node {node}"), interest.clone(), Some(upto));
         // What was told of a revision without its end is told again.
         let mut half = Vec::new();
-        while !listener.is_over() {
-            let line = match stream.next().await {
-                Ok(line) => line,
-                Err(end) => {
-                    listener.ended(&end);
+        loop {
+            let text = match stream.text().await {
+                Ok(text) => text,
+                Err(End::Broke(_)) => break,
+                Err(End::Closed) => panic!("S10: node {node} ended a watch without a word"),
+            };
+            let (line, seen) = (Line::read(&text), Instant::now());
+            match line.event {
+                "put" | "delete" => {
+                    assert!(
+                        line.revision > upto,
+                        "S10: all up to {upto} was told, and then {text}"
+                    );
+                    let (revision, more) = (line.revision, line.more);
+                    half.extend(Change::of(&line));
+                    if !more {
+                        let mut told = told.lock().expect("a lock");
+                        half.drain(..).for_each(|change| told.take(change, revision, seen));
+                        upto = revision;
+                    }
+                }
+                "bookmark" => upto = upto.max(line.revision),
+                "bye" | "lagging" => {
+                    upto = upto.max(line.revision);
                     break;
                 }
-            };
-            let seen = Instant::now();
-            listener.take(line.clone());
-            assert!(
-                !listener.is_compacted(),
-                "S10: node {node} does not keep what came after {upto}"
-            );
-            let Line::Event(event) = line else { continue };
-            half.push(event.object);
-            if !event.more {
-                let mut told = told.lock().expect("a lock");
-                half.drain(..).for_each(|event| told.take(&event, seen));
+                _ => panic!("S10: node {node} was asked for all after {upto} and told {text}"),
             }
         }
-        upto = listener.upto().unwrap_or(upto);
+    }
+}
+
+/// What is looked at of a line. There are hundreds of thousands, so no more of each is read.
+#[derive(Deserialize)]
+struct Line<'a> {
+    event: &'a str,
+    kind: Option<&'a str>,
+    revision: u64,
+    #[serde(default)]
+    more: bool,
+    app: Option<String>,
+    id: Option<String>,
+    incarnation: Option<u64>,
+    reason: Option<String>,
+    value: Option<State>,
+}
+
+#[derive(Deserialize)]
+struct State {
+    state: Option<String>,
+}
+
+impl<'a> Line<'a> {
+    fn read(text: &'a str) -> Self {
+        serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
+    }
+}
+
+/// What counts of a change.
+enum Change {
+    Suspected,
+    BrakeOn,
+    BrakeOff,
+    Removed(Life, String),
+}
+
+impl Change {
+    fn of(line: &Line<'_>) -> Option<Self> {
+        match (line.kind, line.event) {
+            (Some("alarm"), "put") => Some(Self::BrakeOn),
+            (Some("alarm"), _) => Some(Self::BrakeOff),
+            (_, "delete") => {
+                let word = |word: &Option<String>| word.clone().unwrap_or_default();
+                let life = Life {
+                    app: word(&line.app),
+                    id: word(&line.id),
+                    incarnation: line.incarnation.unwrap_or_default(),
+                };
+                Some(Self::Removed(life, word(&line.reason)))
+            }
+            (_, _) => {
+                let state = line.value.as_ref().and_then(|value| value.state.as_deref());
+                (state == Some("suspect")).then_some(Self::Suspected)
+            }
+        }
     }
 }
 
 impl Told {
-    fn take(&mut self, event: &Value, seen: Instant) {
-        match (event["kind"].as_str(), event["event"].as_str()) {
-            (Some("alarm"), Some("put")) => self.brakes.0 += 1,
-            (Some("alarm"), Some("delete")) => self.brakes.1 += 1,
-            (Some("instance"), Some("put")) => {
-                self.suspicions += usize::from(event["value"]["state"] == "suspect");
-            }
-            (Some("instance"), Some("delete")) => self.removed(event, seen),
-            kind => panic!("nobody asked for {kind:?}: {event}"),
+    fn take(&mut self, change: Change, revision: u64, seen: Instant) {
+        match change {
+            Change::Suspected => self.suspicions += 1,
+            Change::BrakeOn => self.brakes.0 += 1,
+            Change::BrakeOff => self.brakes.1 += 1,
+            Change::Removed(life, reason) => self.removed(life, Removal { revision, reason, seen }),
         }
     }
 
-    fn removed(&mut self, event: &Value, seen: Instant) {
-        let word = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
-        let number = |name: &str| event[name].as_u64().unwrap_or_else(|| panic!("{name}: {event}"));
-        let life = Life { app: word("app"), id: word("id"), incarnation: number("incarnation") };
-        let removal = Removal { revision: number("revision"), reason: word("reason"), seen };
+    fn removed(&mut self, life: Life, removal: Removal) {
         if let Some(first) = self.removals.get(&life) {
             return self.twice.push(format!("{life:?}: {first:?}, and then {removal:?}"));
         }
