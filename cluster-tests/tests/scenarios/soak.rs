@@ -192,7 +192,11 @@ async fn soak(soak: &Soak, mut seed: Seed) {
     let silence = fall_silent(soak, &population, begun, &mut seed);
     let returning = Returning::start(soak, &population, &followers, &mut seed);
     let kills = kill_leaders(soak, &mut cluster, &population, begun, &mut seed).await;
-    silence.await.expect("no panic");
+    if population.lost().is_empty() {
+        silence.await.expect("no panic");
+    } else {
+        silence.abort();
+    }
     each_silent_one_is_gone(soak, &population, &followers).await;
     returning.end().await;
     no_brake_is_left(soak, &client, &followers).await;
