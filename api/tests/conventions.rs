@@ -5,8 +5,8 @@ mod support;
 use std::sync::atomic::Ordering;
 
 use axum::body::Body;
-use roster_api::ApiOptions;
 use roster_api::registry::Unavailable;
+use roster_api::{ApiOptions, Encoding};
 use support::Server;
 
 const INSTANCE: &str = "/v1/apps/pay/instances/a";
@@ -477,6 +477,28 @@ async fn heartbeats_of_many_are_answered_alike_by_a_leader_that_does_not_read_bo
             answers.push((reply.status, reply.header("content-type").to_owned(), reply.body));
         }
         assert_eq!(answers[0], answers[1], "{}", String::from_utf8_lossy(&body));
+    }
+}
+
+/// Whoever gets a body does not know what is in it: only so a batch costs little on a node that does not
+/// lead.
+#[tokio::test]
+async fn a_body_of_many_heartbeats_is_passed_on_byte_by_byte_whatever_it_is() {
+    let server = Server::new();
+    let bodies: [(&str, &'static [u8]); 5] = [
+        ("application/json", b" { \"sessions\" : [ \"1\" ] }\n"),
+        ("application/json", b"{\"instances\":[{\"id\":\"\\u0061\",\"app\":\"pay\"}]}"),
+        ("application/json", b"no JSON"),
+        ("application/msgpack", b"\x81\xa8sessions\xdc\x00\x01\xa11"),
+        ("application/msgpack", b"\xc1"),
+    ];
+    for (kind, body) in bodies {
+        let headers = [("content-type", kind)];
+        server.call_with("POST /v1/heartbeats", &headers, Body::from(body)).await;
+        let passed_on = std::mem::take(&mut *server.registry.bodies.lock());
+        let [passed_on] = &passed_on[..] else { panic!("{kind} {body:?}: {passed_on:?}") };
+        assert_eq!(passed_on.bytes, body);
+        assert_eq!(passed_on.encoding == Encoding::Json, kind == "application/json");
     }
 }
 

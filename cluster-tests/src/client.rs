@@ -75,7 +75,8 @@ impl Failed {
         matches!(self, Self::Unknown(_))
     }
 
-    fn without_answer(e: &reqwest::Error) -> Self {
+    /// The call, or the rest of its answer, came to nothing.
+    pub fn without_answer(e: &reqwest::Error) -> Self {
         let problem = Problem {
             status: None,
             code: if e.is_timeout() { "no-answer" } else { "broken" }.into(),

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::client::{Listed, NodeStatus, Registered};
 use crate::cluster::Cluster;
 
-/// One incarnation of an instance.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// One incarnation of an instance, as the body of a batch of heartbeats names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Life {
     pub app: String,
     pub id: String,

@@ -934,9 +934,12 @@ mod tests {
     }
 
     fn act() -> impl Strategy<Value = Act> {
-        let session = || 0..5u64;
+        // Some in one part, so that one takes the place of another that is gone.
+        let session = || (0..3u64, 0..2u64).prop_map(|(part, round)| part + round * PARTS);
+        // Some are looked at on the way to their deadline.
+        let ttl = || prop_oneof![9 => 20..400u64, 1 => FILED_AHEAD_MS..FILED_AHEAD_MS * 3];
         prop_oneof![
-            2 => (session(), 20..400u64).prop_map(|(s, ttl)| Act::Touch(s, ttl)),
+            2 => (session(), ttl()).prop_map(|(s, ttl)| Act::Touch(s, ttl)),
             3 => session().prop_map(Act::Renew),
             1 => session().prop_map(Act::Forget),
             2 => session().prop_map(Act::End),
@@ -944,7 +947,7 @@ mod tests {
             1 => session().prop_map(Act::Look),
             1 => session().prop_map(Act::Spare),
             1 => prop_oneof![Just(100), 100..400u32].prop_map(Act::Stretch),
-            4 => (1..200u64).prop_map(Act::Pass),
+            4 => prop_oneof![9 => 1..200u64, 1 => 1..FILED_AHEAD_MS * 2].prop_map(Act::Pass),
         ]
     }
 

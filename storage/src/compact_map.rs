@@ -540,15 +540,29 @@ mod tests {
     #[test]
     fn keys_in_rising_order_fill_their_nodes() {
         let map: CompactMap<u64, ()> = (0..32 * 1_000).map(|key| (key, ())).collect();
-        let mut leaves = 0;
+        assert_eq!(nodes_by_height(&map)[0], 1_000);
+    }
+
+    /// How many nodes there are, the leaves first.
+    fn nodes_by_height<K, V>(map: &CompactMap<K, V>) -> Vec<usize> {
+        let mut heights = Vec::new();
         let mut nodes = vec![&map.root];
-        while let Some(node) = nodes.pop() {
-            match node {
-                Node::Leaf(_) => leaves += 1,
-                Node::Branch(below) => nodes.extend(below.iter().map(|(_, node)| node)),
-            }
+        while !nodes.is_empty() {
+            heights.push(nodes.len());
+            let below = nodes.into_iter().flat_map(|node| match node {
+                Node::Leaf(_) => [].iter(),
+                Node::Branch(below) => below.iter(),
+            });
+            nodes = below.map(|(_, node)| node).collect();
         }
-        assert_eq!(leaves, 1_000);
+        heights.reverse();
+        heights
+    }
+
+    /// As few as so many entries need.
+    fn nodes_needed(len: usize) -> Vec<usize> {
+        let height = |below: &usize| (*below > 1).then(|| below.div_ceil(NODE_MAX));
+        std::iter::successors(Some(len.div_ceil(NODE_MAX).max(1)), height).collect()
     }
 
     proptest! {
@@ -561,6 +575,7 @@ mod tests {
             let mut model: BTreeMap<u16, u8> = keys.into_iter().map(|key| (key, key as u8)).collect();
             let mut map = CompactMap::from_sorted(model.clone().into_iter().collect());
             map.root.check(None, None, true);
+            prop_assert_eq!(nodes_by_height(&map), nodes_needed(model.len()));
             prop_assert!(map.iter().eq(model.iter()));
             for act in &acts {
                 carry_out(act, &mut map, &mut model);

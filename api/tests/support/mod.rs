@@ -47,6 +47,8 @@ pub struct Alone {
     pub ago_ms: AtomicU64,
     /// As an earlier version: heartbeats come read already.
     pub takes_no_bodies: AtomicBool,
+    /// The bodies of many heartbeats that came to the leader, as they were.
+    pub bodies: Mutex<Vec<BeatsBody>>,
     /// How many entries the leader is ahead of this node when it answers heartbeats.
     pub ahead: AtomicU64,
     /// What took long, and what was to become of it if others did too.
@@ -267,6 +269,7 @@ impl Registry for Alone {
 
     async fn heartbeats(&self, body: BeatsBody) -> Result<(Revision, BodyAnswer), Unavailable> {
         self.check()?;
+        self.bodies.lock().push(body.clone());
         let Some(batch) =
             Batch::read(&body).filter(|_| !self.takes_no_bodies.load(Ordering::Relaxed))
         else {

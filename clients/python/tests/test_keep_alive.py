@@ -272,6 +272,18 @@ def test_a_longer_time_that_an_answer_asks_for_is_kept_to() -> None:
         keep.stop()
 
 
+def test_many_that_began_together_beat_together_neither_at_first_nor_later(clock: Clock) -> None:
+    hour = 3_600.0
+    with ScriptedServer(App(every="1h")) as node:
+        keep = kept(node)
+        first = [keep._pause(clock.now) for _ in range(200)]
+        keep._rhythm.answered(hour, 0.0)
+        later = [keep._pause(clock.now) for _ in range(200)]
+        keep.stop()
+    assert min(first) < hour / 3 and max(first) > hour * 2 / 3
+    assert hour * 0.9 <= min(later) < hour * 0.97 and hour * 1.03 < max(later) <= hour * 1.1
+
+
 def test_what_is_adopted_is_told_at_once_and_asked_for_until_it_is_settled() -> None:
     app = App(every="1h")
     app.heartbeat = Reply({**app.heartbeat.body, "settled": {"pay": 41}})

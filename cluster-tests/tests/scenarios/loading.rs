@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster_tests::client::At;
+use cluster_tests::client::{Answer, At};
 use cluster_tests::cluster::{Cluster, READY_WITHIN};
 use cluster_tests::wait::until;
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ async fn a_node_that_loads_its_state_takes_heartbeats_and_refuses_all_else() {
     cluster.kill(loads);
     cluster.start(loads, &[]);
     let at = client.at(loads);
-    let mut taken = 0;
+    let (before_it_loads, mut taken) = (last_heard(&at_large).await, 0);
     until("it is ready", READY_WITHIN, async || {
         let Some(before) = what_it_loads(&at).await else {
             return at.ready().await.map_err(|e| e.to_string());
@@ -54,6 +54,14 @@ async fn a_node_that_loads_its_state_takes_heartbeats_and_refuses_all_else() {
         for beaten in &beaten {
             assert!(beaten.is_ok(), "between {before:?} and {after:?}: {beaten:?}");
         }
+        let renewed = beaten.last().and_then(|many| many.as_ref().ok()).map(Answer::json);
+        assert_eq!(renewed.expect("an answer")["renewed"], 1);
+        // Times of one form are ordered as text.
+        let heard = last_heard(&at_large).await;
+        assert!(
+            heard > before_it_loads,
+            "S4: acknowledged, and the leader has not heard it: {heard}"
+        );
         let refused = listed.expect_err("it has no list yet");
         assert_eq!((refused.status(), refused.code()), (Some(503), "not-ready"), "{refused}");
         taken += 1;
@@ -65,6 +73,12 @@ async fn a_node_that_loads_its_state_takes_heartbeats_and_refuses_all_else() {
     at.beat("pay", "one", one.incarnation).await.expect("S4: it lives");
     at.get(&format!("/v1/sessions/{session}")).await.expect("S4: it lives");
     same_everywhere(&cluster).await;
+}
+
+/// When the leader heard the one that beats, as it says.
+async fn last_heard(leader: &At<'_>) -> String {
+    let seen = leader.get("/v1/apps/pay/instances/one").await.expect("S4: it lives").json();
+    seen["last_heartbeat"].as_str().unwrap_or_default().to_owned()
 }
 
 /// What it says it is doing while it loads; `None` if it does not load, or does not answer yet.

@@ -20,6 +20,7 @@ mod restarts;
 mod rings;
 mod sentinel;
 mod shard_sets;
+mod soak;
 mod start_up;
 mod storms;
 mod takeovers;
