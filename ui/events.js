@@ -37,7 +37,11 @@ function detail(event) {
     switch (event.kind) {
       case 'instance':
         if (!event.detail) parts.push(event.revision === event.incarnation ? 'registered' : 'updated');
-        parts.push(value.ip ? name(`${value.ip}:${value.port}`, { class: 'quiet' }) : null);
+        // Most ids are the address.
+        if (value.ip && !event.id.includes(value.ip)) parts.push(name(`at ${value.ip}:${value.port}`));
+        break;
+      case 'shard':
+        parts.push('made with its instance');
         break;
       case 'ring':
         parts.push(`${number(value.workers?.length ?? 0)} owners`);
@@ -69,8 +73,8 @@ const TIME = { head: 'Time', cell: (event) => time(event.time) };
 const REVISION = { head: 'Revision', kind: 'number', cell: (event) => number(event.revision) };
 const CHANGE = { head: 'Change', cell: (event) => el('span', { class: `change change-${event.event}` }, event.event) };
 const KIND = { head: 'Kind', cell: (event) => visible(event.kind) };
-const NAME = { head: 'Name', kind: 'wide', cell: of };
-const DETAIL = { head: 'Reason and details', kind: 'wide', cell: detail };
+const NAME = { head: 'Name', kind: 'of', cell: of };
+const DETAIL = { head: 'Reason and details', kind: 'why', cell: detail };
 
 export const EVENT_COLUMNS = [TIME, REVISION, CHANGE, KIND, NAME, DETAIL];
 export const LIFE_COLUMNS = [TIME, REVISION, CHANGE, KIND, DETAIL];

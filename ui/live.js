@@ -11,6 +11,9 @@ import { address, lost, seen } from './api.js';
 /** A watch says something at least each 10 s; beyond this it is taken for dead. Milliseconds. */
 const SILENCE_MAX = 25_000;
 
+/** See `soon`. Milliseconds. */
+const REST_MAX = 3_000;
+
 /** Times between tries, milliseconds. */
 const RETRY_FIRST = 300;
 const RETRY_MAX = 5_000;
@@ -149,8 +152,8 @@ export function sleep(milliseconds, signal) {
 }
 
 /** Calls `act` soon after it was asked for, once for all who ask meanwhile, never twice at a time, with
- *  a rest of `rest` milliseconds behind each, and longer where `act` took long: a page that looks at a
- *  hundred thousand instances is not to keep its node busy. */
+ *  a rest of `rest` milliseconds behind each, and longer (up to `REST_MAX`) where `act` took long: a
+ *  page that looks at a hundred thousand instances is not to keep its node busy. */
 export function soon(act, rest, signal) {
   let wanted = false;
   let running = false;
@@ -164,7 +167,7 @@ export function soon(act, rest, signal) {
       } catch {
         // The page shows that its node does not answer; the next change or turn tries again.
       }
-      await sleep(Math.max(rest, 3 * (Date.now() - begun)), signal);
+      await sleep(Math.max(rest, Math.min(REST_MAX, 2 * (Date.now() - begun))), signal);
     }
     running = false;
   };

@@ -2,8 +2,8 @@
 
 import { node as connection } from './api.js';
 import { cluster, health, keepAsking, onCluster } from './cluster.js';
-import { clock, el, fill, fillIfChanged, name, visible } from './dom.js';
-import { every } from './live.js';
+import { button, clock, el, fill, fillIfChanged, name, visible } from './dom.js';
+import { every, sleep } from './live.js';
 import * as app from './pages/app.js';
 import * as apps from './pages/apps.js';
 import * as clusterPage from './pages/cluster.js';
@@ -34,6 +34,9 @@ const NAV = [
   ['events', 'Events'],
   ['cluster', 'Cluster'],
 ];
+
+/** When to try again to open what could not be, milliseconds. */
+const AGAIN = 2_000;
 
 const byId = (id) => document.getElementById(id);
 const main = byId('main');
@@ -87,20 +90,22 @@ async function open_(page, context) {
   } catch (why) {
     if (signal.aborted) return;
     if (why.code === undefined) console.error(why);
-    fill(root, problem(why, () => { fill(root, el('p', { class: 'loading' }, 'Loading …')); open_(page, context); }));
-    if (why.code === 'no-answer' || why.retryable) {
-      const again = setTimeout(() => open_(page, context), 2_000);
-      signal.addEventListener('abort', () => clearTimeout(again), { once: true });
+    root.removeAttribute('aria-busy');
+    fill(root, problem(why));
+    // What is not there may come.
+    if (why.code === 'no-answer' || why.retryable || why.status === 404) {
+      await sleep(AGAIN, signal);
+      if (!signal.aborted) open_(page, context);
     }
   }
   root.removeAttribute('aria-busy');
 }
 
-function problem(why, again) {
+function problem(why) {
   const text = why.code === undefined ? `This page failed: ${why.message}` : why.message;
   return el('div', { class: 'problem', role: 'alert' },
-    el('p', null, visible(text)),
-    el('button', { type: 'button', on: { click: again } }, 'Try again'));
+    el('p', null, visible(text), why.status === 404 ? '. The page opens as soon as it is.' : '.'),
+    button('Try again', show));
 }
 
 /** The way here: `Apps / pay / 10.0.0.1:8719`. */

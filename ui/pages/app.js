@@ -10,7 +10,7 @@ import { pagedTable } from '../table.js';
 const HEARTBEATS_EVERY = 5_000;
 
 /** Pairs of metadata that a row shows. */
-const METADATA_MAX = 3;
+const METADATA_MAX = 2;
 
 export function title([app]) {
   return ['Apps', app];
@@ -51,21 +51,23 @@ export async function open({ parts: [app], query, root, signal }) {
     placeholder: 'Text, or a filter: zone == "a" && weight > 1', 'aria-label': 'Search or filter instances',
   });
   const states = el('select', { 'aria-label': 'State' }, el('option', { value: '' }, 'any state'), STATES.map((each) => el('option', { value: each }, each)));
-  const refresh = soon(() => Promise.all([table.refresh(), readApp()]), 700, signal);
+  const readAll = () => Promise.all([table.refresh(), readApp()]);
+  const refresh = soon(readAll, 700, signal);
   const table = pagedTable({
     caption: `Instances of ${app}`,
     columns: [
       ...INSTANCE_COLUMNS.slice(0, 3),
       { head: 'Last heartbeat', quiet: true, cell: (line) => ago(line.last_heartbeat) },
       ...INSTANCE_COLUMNS.slice(3),
-      { head: 'Actions', kind: 'last', cell: (line) => actions(line, refresh) },
+      { head: 'Actions', kind: 'last', cell: (line) => actions(line, readAll) },
     ],
     key: (line) => line.id,
     none: 'No instance is here, or none matches.',
     load: async (after, limit) => {
       const wanted = search.value.trim() ? asked(search.value.trim()) : {};
       const inState = states.value ? `state == "${states.value}"` : null;
-      const filter = [wanted.filter && `(${wanted.filter})`, inState].filter(Boolean).join(' && ');
+      // Positions in what is said of a wrong filter are those of what was typed, if that is all.
+      const filter = wanted.filter && inState ? `(${wanted.filter}) && ${inState}` : wanted.filter ?? inState;
       let answer;
       try {
         answer = await get(path`v1/apps/${app}/instances`, { after, limit, q: wanted.q, filter, heartbeats: 'true' }, signal);

@@ -26,8 +26,10 @@ export async function open({ parts: [app, id], root, signal }) {
 
   const readRecord = async () => {
     const record = await orGone(get(path`v1/apps/${app}/instances/${id}`, null, signal));
-    const word = record ? await orGone(get(path`v1/apps/${app}/instances/${id}/override`, null, signal)) : null;
-    fillIfChanged(facts, [record, word, record && Math.floor(Date.now() / 1000)], () => (record ? about(record, word, refresh) : gone()));
+    // Only an operator's word makes these.
+    const overridden = record && ['draining', 'maintenance'].includes(record.state);
+    const word = overridden ? await orGone(get(path`v1/apps/${app}/instances/${id}/override`, null, signal)) : null;
+    fillIfChanged(facts, [record, word, record && Math.floor(Date.now() / 1000)], () => (record ? about(record, word, readRecord) : gone()));
     fillIfChanged(raw, record, () => (record ? JSON.stringify(record, null, 2).replace(/[^\n]+/g, visible) : 'It is not registered.'));
   };
   const readWork = async () => fillIfChanged(work, ...await shardsOf(app, id, signal));
@@ -138,6 +140,12 @@ function asWorker({ set, asWorker: work }) {
   const more = work.shards.length - shown.length;
   return el('div', null,
     el('p', null, 'As a worker of ', link(route('shards', set), name(set)), `: holds ${number(work.shards.length)} shards, ${number(work.shards.filter((each) => each.release).length)} of them to let go.`),
-    el('ul', { class: 'chips' }, shown.map((each) => el('li', { class: each.release ? 'moving' : null }, name(each.shard)))),
+    el('ul', { class: 'chips' }, shown.map((each) => el('li', { class: each.release ? 'moving' : null }, link(pageOf(each.shard), name(each.shard))))),
     more > 0 ? el('p', { class: 'quiet' }, `and ${number(more)} more`) : null);
+}
+
+/** The page of the instance that a shard is. */
+function pageOf(shard) {
+  const [app, ...id] = shard.split('/');
+  return route('apps', app.replaceAll('%2F', '/').replaceAll('%25', '%'), id.join('/'));
 }

@@ -361,7 +361,8 @@ impl PlaceInQueue {
             Reason::Expired { .. } | Reason::SessionClosed => self.unknown_session(),
             Reason::Deregistered
             | Reason::Replaced { .. }
-            | Reason::Operator | Reason::OperatorBecause { .. }
+            | Reason::Operator
+            | Reason::OperatorBecause { .. }
             | Reason::Empty
             | Reason::Released
             | Reason::WorkerGone
