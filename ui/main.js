@@ -1,6 +1,6 @@
 // The frame around the pages: which page is open, the line at the top, the banner, the keys.
 
-import { node as connection } from './api.js';
+import { get, node as connection } from './api.js';
 import { cluster, health, keepAsking, onCluster } from './cluster.js';
 import { button, clock, el, fill, fillIfChanged, name, visible } from './dom.js';
 import { every, sleep } from './live.js';
@@ -37,6 +37,9 @@ const NAV = [
 
 /** When to try again to open what could not be, milliseconds. */
 const AGAIN = 2_000;
+
+/** How often to ask whether there is a leader again, milliseconds. */
+const PROBE_EVERY = 2_000;
 
 const byId = (id) => document.getElementById(id);
 const main = byId('main');
@@ -79,11 +82,11 @@ async function show() {
   const body = el('div', { class: 'body', 'aria-busy': 'true' }, el('p', { class: 'loading' }, 'Loading …'));
   fill(main, heading, body);
   window.scrollTo(0, 0);
-  await open_(page, { parts: rest, query, signal, root: body, heading });
+  await openPage(page, { parts: rest, query, signal, root: body, heading });
 }
 
 /** Opens a page, and again as long as what it needs cannot be had. */
-async function open_(page, context) {
+async function openPage(page, context) {
   const { signal, root } = context;
   try {
     await page.open(context);
@@ -95,7 +98,7 @@ async function open_(page, context) {
     // What is not there may come.
     if (why.code === 'no-answer' || why.retryable || why.status === 404) {
       await sleep(AGAIN, signal);
-      if (!signal.aborted) open_(page, context);
+      if (!signal.aborted) openPage(page, context);
     }
   }
   root.removeAttribute('aria-busy');
@@ -222,6 +225,9 @@ function begin() {
   onCluster(refresh, forever);
   connection.listeners.add(refresh);
   every(1_000, showBanner, forever);
+  // What was read while there was no leader grows newer by the watch; whether there is one again is
+  // asked for.
+  every(PROBE_EVERY, () => { if (connection.stale) get('v1/apps', { limit: 1 }, forever).catch(() => {}); }, forever);
   keepAsking(forever);
   show();
   refresh();

@@ -2,12 +2,15 @@
 
 import { get, path } from '../api.js';
 import { actions } from '../dialogs.js';
-import { STATES, ago, el, figure, fillIfChanged, link, name, number, route, state, time, visible } from '../dom.js';
+import { STATES, ago, el, figure, fillIfChanged, link, name, number, route, state, visible } from '../dom.js';
 import { every, follow, soon } from '../live.js';
 import { pagedTable } from '../table.js';
 
 /** Heartbeats are no events: the column is read again so often, milliseconds. */
 const HEARTBEATS_EVERY = 5_000;
+
+/** A search that takes longer is not repeated for the heartbeats alone, milliseconds. */
+const SLOW = 1_000;
 
 /** Pairs of metadata that a row shows. */
 const METADATA_MAX = 2;
@@ -51,6 +54,9 @@ export async function open({ parts: [app], query, root, signal }) {
     placeholder: 'Text, or a filter: zone == "a" && weight > 1', 'aria-label': 'Search or filter instances',
   });
   const states = el('select', { 'aria-label': 'State' }, el('option', { value: '' }, 'any state'), STATES.map((each) => el('option', { value: each }, each)));
+  const searching = el('span', { class: 'quiet', role: 'status' });
+  let turn = 0;
+  let took = 0;
   const readAll = () => Promise.all([table.refresh(), readApp()]);
   const refresh = soon(readAll, 700, signal);
   const table = pagedTable({
@@ -64,33 +70,53 @@ export async function open({ parts: [app], query, root, signal }) {
     key: (line) => line.id,
     none: 'No instance is here, or none matches.',
     load: async (after, limit) => {
-      const wanted = search.value.trim() ? asked(search.value.trim()) : {};
-      const inState = states.value ? `state == "${states.value}"` : null;
-      // Positions in what is said of a wrong filter are those of what was typed, if that is all.
-      const filter = wanted.filter && inState ? `(${wanted.filter}) && ${inState}` : wanted.filter ?? inState;
-      let answer;
+      const begun = Date.now();
       try {
-        answer = await get(path`v1/apps/${app}/instances`, { after, limit, q: wanted.q, filter, heartbeats: 'true' }, signal);
+        return await find(after, limit);
       } catch (why) {
         if (why.code !== 'invalid-filter') throw why;
         refused.textContent = visible(why.message);
         refused.hidden = false;
         return { rows: [], more: false };
+      } finally {
+        took = Date.now() - begun;
       }
-      refused.hidden = true;
-      return { rows: answer.instances, more: answer.next_cursor !== null, revision: answer.revision };
     },
   });
+  /** One page. The node looks for a second at most before it answers what it has: what is rare takes
+   *  several answers. */
+  async function find(after, limit) {
+    const mine = ++turn;
+    const wanted = search.value.trim() ? asked(search.value.trim()) : {};
+    const inState = states.value ? `state == "${states.value}"` : null;
+    // Positions in what is said of a wrong filter are those of what was typed, if that is all.
+    const filter = wanted.filter && inState ? `(${wanted.filter}) && ${inState}` : wanted.filter ?? inState;
+    const to = path`v1/apps/${app}/instances`;
+    const first = await get(to, { after, limit, q: wanted.q, filter, heartbeats: 'true' }, signal);
+    refused.hidden = true;
+    let rows = first.instances;
+    let cursor = first.next_cursor;
+    while (cursor && rows.length < limit && mine === turn) {
+      searching.textContent = `Searching: ${number(rows.length)} found so far …`;
+      const answer = await get(to, { cursor, limit: limit - rows.length, q: wanted.q, filter, heartbeats: 'true' }, signal);
+      rows = rows.concat(answer.instances);
+      cursor = answer.next_cursor;
+    }
+    if (mine === turn) searching.textContent = '';
+    return { rows, more: cursor !== null, revision: first.revision };
+  }
   const readApp = async () => {
     const answer = await get(path`v1/apps/${app}`, null, signal);
     fillIfChanged(summary, answer, () => about(answer));
     return answer;
   };
-  search.addEventListener('input', soon(table.restart, 300, signal));
+  const restart = soon(table.restart, 300, signal);
+  // A search that is under way is given up.
+  search.addEventListener('input', () => { turn += 1; restart(); });
   states.addEventListener('change', table.restart);
   const [from] = await Promise.all([table.refresh(), readApp()]);
-  root.replaceChildren(summary, el('div', { class: 'tools' }, search, states), refused, table.node);
-  every(HEARTBEATS_EVERY, refresh, signal);
+  root.replaceChildren(summary, el('div', { class: 'tools' }, search, states, searching), refused, table.node);
+  every(HEARTBEATS_EVERY, () => { if (took < SLOW) refresh(); }, signal);
   follow({ app, kind: ['instance', 'app'] }, from, {
     signal,
     // The counts change with any of them.
