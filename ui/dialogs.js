@@ -141,7 +141,7 @@ export function backInService(instance) {
     subject: subject(instance),
     text: `It is ${instance.state} by an operator's word. That word is taken back: it takes part again at once.`,
     fields: [],
-    verb: 'Back into service',
+    verb: 'Resume',
     act: () => remove(`${of(instance)}/override`),
   });
 }
@@ -173,7 +173,7 @@ export function actions(instance, changed) {
   // What the buttons act on is in the element, so that a table sees when it is another life.
   return el('span', { class: 'actions', 'data-incarnation': instance.incarnation, 'data-state': instance.state },
     overridden
-      ? button('Back', act(backInService), { 'aria-label': `Put ${of} back into service`, title: 'Put back into service' })
+      ? button('Resume', act(backInService), { 'aria-label': `Put ${of} back into service`, title: 'Put back into service' })
       : button('Drain', act(drain), { 'aria-label': `Drain ${of}`, title: 'Keep it registered, give its work to others' }),
     instance.state === 'maintenance'
       ? null

@@ -92,6 +92,12 @@ export function route(...parts) {
   return `#/${parts.map(encodeURIComponent).join('/')}`;
 }
 
+/** The page of the instance that a shard is. */
+export function shardRoute(shard) {
+  const [app, ...id] = shard.split('/');
+  return route('apps', app.replaceAll('%2F', '/').replaceAll('%25', '%'), id.join('/'));
+}
+
 const DIGITS = new Intl.NumberFormat('en');
 
 export function number(value) {

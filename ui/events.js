@@ -1,6 +1,6 @@
 // Events as rows: what `roster events` prints, with links.
 
-import { el, link, name, number, route, time, visible } from './dom.js';
+import { el, link, name, number, route, shardRoute, time, visible } from './dom.js';
 
 /** What tells events apart: one revision may have many. */
 export function eventKey(event) {
@@ -13,6 +13,8 @@ function of(event) {
   switch (event.kind) {
     case 'instance':
       return [app(), '/', link(route('apps', event.app, event.id), name(event.id))];
+    case 'shard':
+      return link(shardRoute(event.id), name(event.id));
     case 'app':
       return app();
     case 'ring':
@@ -47,7 +49,7 @@ function detail(event) {
         parts.push(`${number(value.workers?.length ?? 0)} owners`);
         break;
       case 'worker':
-        parts.push(value.release ? 'is to let go of ' : 'holds ', name(value.shard));
+        parts.push(value.release ? 'is to let go of ' : 'holds ', link(shardRoute(value.shard), name(value.shard)));
         break;
       case 'latch':
         parts.push(value.token === null ? 'waits' : `holds under token ${value.token}`);
@@ -61,7 +63,7 @@ function detail(event) {
       default:
     }
   }
-  if (event.event === 'delete' && event.shard) parts.push(name(event.shard));
+  if (event.event === 'delete' && event.shard) parts.push(link(shardRoute(event.shard), name(event.shard)));
   return parts.filter(Boolean).flatMap((part, at) => (at > 0 ? [' ', part] : [part]));
 }
 

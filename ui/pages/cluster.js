@@ -3,7 +3,7 @@
 import { ask, get } from '../api.js';
 import { agreement, cluster, health, onCluster } from '../cluster.js';
 import { brakeWord, clearBrakeWord } from '../dialogs.js';
-import { ago, button, card, el, empty, figure, fillIfChanged, link, name, number, route, time, visible } from '../dom.js';
+import { button, card, el, empty, figure, fillIfChanged, link, name, number, route, time, visible } from '../dom.js';
 import { every, soon } from '../live.js';
 import { rowTable } from '../table.js';
 

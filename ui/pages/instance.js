@@ -2,7 +2,7 @@
 
 import { get, path, revisionOf } from '../api.js';
 import { actions } from '../dialogs.js';
-import { ago, button, card, el, empty, figure, fill, fillIfChanged, link, name, number, route, state, time, visible } from '../dom.js';
+import { ago, button, card, el, empty, figure, fill, fillIfChanged, link, name, number, route, shardRoute, state, time, visible } from '../dom.js';
 import { LIFE_COLUMNS, eventKey, merge } from '../events.js';
 import { every, follow, soon } from '../live.js';
 import { rowTable } from '../table.js';
@@ -140,12 +140,6 @@ function asWorker({ set, asWorker: work }) {
   const more = work.shards.length - shown.length;
   return el('div', null,
     el('p', null, 'As a worker of ', link(route('shards', set), name(set)), `: holds ${number(work.shards.length)} shards, ${number(work.shards.filter((each) => each.release).length)} of them to let go.`),
-    el('ul', { class: 'chips' }, shown.map((each) => el('li', { class: each.release ? 'moving' : null }, link(pageOf(each.shard), name(each.shard))))),
+    el('ul', { class: 'chips' }, shown.map((each) => el('li', { class: each.release ? 'moving' : null }, link(shardRoute(each.shard), name(each.shard))))),
     more > 0 ? el('p', { class: 'quiet' }, `and ${number(more)} more`) : null);
-}
-
-/** The page of the instance that a shard is. */
-function pageOf(shard) {
-  const [app, ...id] = shard.split('/');
-  return route('apps', app.replaceAll('%2F', '/').replaceAll('%25', '%'), id.join('/'));
 }
