@@ -165,6 +165,8 @@ async function one({ parts: [app], query, root, signal }) {
   }
 
   key.addEventListener('input', soon(lookUp, 200, signal));
+  // From before the first look: a ring that is switched on meanwhile is not missed.
+  const { revision } = await get('v1/apps', { limit: 1 }, signal);
   const from = await read();
   root.replaceChildren(
     el('div', { class: 'columns' },
@@ -174,11 +176,13 @@ async function one({ parts: [app], query, root, signal }) {
         card('Owners', null, moves, table.node))));
   if (from === 0) root.querySelectorAll('input').forEach((each) => { each.disabled = true; });
   const refresh = soon(read, 700, signal);
-  // Without a ring its first change is waited for from now on.
-  follow({ app, kind: 'ring' }, from || (await get('v1/apps', { limit: 1 }, signal)).revision, {
+  follow({ app, kind: 'ring' }, from || revision, {
     signal,
     onEvents: () => { root.querySelectorAll('input').forEach((each) => { each.disabled = false; }); refresh(); },
-    onReset: read,
+    onReset: async () => {
+      const { revision: now } = await get('v1/apps', { limit: 1 }, signal);
+      return (await read()) || now;
+    },
   });
 }
 
