@@ -107,7 +107,7 @@ async function openPage(page, context) {
 function problem(why) {
   const text = why.code === undefined ? `This page failed: ${why.message}` : why.message;
   return el('div', { class: 'problem', role: 'alert' },
-    el('p', null, visible(text), why.status === 404 ? '. The page opens as soon as it is.' : '.'),
+    el('p', null, visible(text), why.status === 404 ? '. This page opens by itself as soon as there is.' : '.'),
     button('Try again', show));
 }
 
