@@ -221,6 +221,9 @@ function begin() {
   });
   document.addEventListener('keydown', onKey);
   window.addEventListener('hashchange', show);
+  // A page that is kept for the way back would keep its watch, and browsers allow six connections.
+  window.addEventListener('pagehide', () => open.abort());
+  window.addEventListener('pageshow', (event) => { if (event.persisted) show(); });
   const refresh = () => { showHealth(); showBanner(); };
   onCluster(refresh, forever);
   connection.listeners.add(refresh);

@@ -205,10 +205,15 @@ function about(ring, owners, shares) {
       figure('Slots', number(ring.slots.length), vacant > 0 ? `${number(vacant)} vacant` : null),
       figure('Copies of a key', number(ring.replicas)),
       figure('Seed', number(ring.seed)),
-      figure('Off a fair share', off.length > 0 ? `${(Math.min(...off) * 100).toFixed(0)} to +${(Math.max(...off) * 100).toFixed(0)} %` : '–')),
+      figure('Off a fair share', off.length > 0 ? `${signed(off.reduce((one, other) => Math.min(one, other)))} to ${signed(off.reduce((one, other) => Math.max(one, other)))} %` : '–')),
     ring.left_out?.length > 0 ? el('p', { class: 'warning' }, `${plural(ring.left_out.length, 'instance')} found no slot: the weights are too many.`) : null,
     el('p', { class: 'quiet' }, `Shares are of ${number(shares.keys)} sample keys. `, ring.slots.length > ARCS_MAX ? 'There are too many slots to draw each: arcs are by share.' : 'Each arc is a slot; keys of vacant ones are owned by the others.'),
   ];
+}
+
+function signed(part) {
+  const rounded = Math.round(part * 100);
+  return rounded > 0 ? `+${rounded}` : String(rounded);
 }
 
 function swatch(colour) {
