@@ -19,8 +19,8 @@ use percent_encoding::{percent_decode, percent_decode_str};
 use roster_storage::command::{Condition, Request as Once};
 use roster_storage::limits::DOCUMENT_BYTES_MAX;
 use roster_storage::names::{
-    AppName, DocumentName, IdempotencyKey, InstanceId, InstanceKey, LatchName, Revision, SessionId,
-    ShardSetName,
+    AppName, DocumentName, IdempotencyKey, InstanceId, InstanceKey, InvalidName, LatchName,
+    Revision, SessionId, ShardSetName,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -242,6 +242,15 @@ impl Params {
         };
         let min_revision = self.number("min_revision")?.map(Revision);
         Ok(Reading { consistency, min_revision })
+    }
+
+    /// A parameter that is a name.
+    pub fn name<N>(
+        &mut self,
+        field: &'static str,
+        name: impl Fn(String) -> Result<N, InvalidName>,
+    ) -> Result<Option<N>, Invalid> {
+        self.text(field).map(name).transpose().map_err(Invalid::name(field))
     }
 
     /// Who makes a change, for people: `?by=`, else the caller.

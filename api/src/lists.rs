@@ -13,7 +13,9 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use parking_lot::{Mutex, RwLock};
 use roster_storage::catalog::{App, Catalog, Instance};
-use roster_storage::names::{AppName, InstanceId, InstanceKey, NodeId, Revision, ShardSetName};
+use roster_storage::names::{
+    AppName, InstanceId, InstanceKey, NodeId, Revision, ShardId, ShardSetName,
+};
 use roster_storage::version::Version;
 
 use crate::Api;
@@ -58,21 +60,24 @@ pub(crate) struct Listed {
     pub search: Option<String>,
     pub set: Option<ShardSetName>,
     pub worker: Option<InstanceId>,
+    /// This shard alone.
+    pub shard: Option<ShardId>,
     /// Deleted shards too.
     pub gone: bool,
 }
 
 impl Listed {
     pub fn new(kind: &'static str, app: Option<AppName>) -> Self {
-        let (filter, search) = (None, None);
-        Self { kind, app, filter, search, set: None, worker: None, gone: false }
+        let (filter, search, shard) = (None, None, None);
+        Self { kind, app, filter, search, set: None, worker: None, shard, gone: false }
     }
 }
 
-/// `?limit=` and `?cursor=`.
+/// `?limit=`, `?cursor=` and `?after=`.
 pub(crate) struct Paging {
     pub limit: usize,
     cursor: Option<String>,
+    after: Option<String>,
 }
 
 impl Paging {
@@ -80,13 +85,20 @@ impl Paging {
         self.cursor.as_deref()
     }
 
+    /// Begins behind this line, of the newest version. `line`: as a cursor of this list has it.
+    pub fn begin_after(&mut self, line: Option<String>) -> Result<(), Invalid> {
+        if line.is_some() && self.cursor.is_some() {
+            return Err(Invalid::new("after", "and cursor exclude each other"));
+        }
+        self.after = line;
+        Ok(())
+    }
+
     /// For long polls: a further page is of the revision that its cursor pins.
     pub fn is_first(&self) -> Result<(), Invalid> {
-        match self.cursor {
+        match self.cursor.as_ref().or(self.after.as_ref()) {
             None => Ok(()),
-            Some(_) => {
-                Err(Invalid::new("index", "is for the first page; a cursor pins a revision"))
-            }
+            Some(_) => Err(Invalid::new("index", "is for the first page of a list")),
         }
     }
 }
@@ -109,7 +121,7 @@ impl Params {
                 .filter(|limit| (1..=LIMIT_MAX).contains(limit))
                 .ok_or_else(|| Invalid::new("limit", format!("must be 1 to {LIMIT_MAX}")))?,
         };
-        Ok(Paging { limit, cursor: self.text("cursor") })
+        Ok(Paging { limit, cursor: self.text("cursor"), after: None })
     }
 }
 
@@ -143,7 +155,7 @@ impl Api {
         let Some(cursor) = paging.cursor else {
             let version = self.read(reading).await?;
             let consistency = reading.consistency;
-            return Ok(Page { version, consistency, limit, after: None, pin: None });
+            return Ok(Page { version, consistency, limit, after: paging.after, pin: None });
         };
         let restart_from = self.registry.glance().applied;
         let (pin, after) = self.pins.find(&cursor, restart_from)?;

@@ -513,3 +513,81 @@ async fn a_node_that_is_not_ready_lives_all_the_same() {
     assert!(verbose.text().contains("[-] leader: no leader is known"), "{}", verbose.text());
     assert_eq!(server.get("/livez").await.text(), "ok\n");
 }
+
+#[tokio::test]
+async fn a_list_begins_behind_any_line_of_the_newest_state() {
+    let server = Server::new();
+    for id in ["a", "b", "c", "d"] {
+        server.call(&format!("PUT /v1/apps/pay/instances/{id}"), "{}").await;
+        server.call(&format!("PUT /v1/apps/{id}"), "{}").await;
+    }
+    let ids = async |path: &str, list: &str, id: &str| -> Vec<String> {
+        let json = server.get(path).await.json();
+        let lines = json[list].as_array().unwrap_or_else(|| panic!("{json}")).iter();
+        lines.map(|line| line[id].as_str().expect("text").to_owned()).collect()
+    };
+    let page = "/v1/apps/pay/instances?limit=2&after=b";
+    assert_eq!(ids(page, "instances", "id").await, ["c", "d"]);
+    // Also behind one that is gone, and with what came since.
+    server.call("DELETE /v1/apps/pay/instances/b", "").await;
+    server.call("PUT /v1/apps/pay/instances/bb", "{}").await;
+    assert_eq!(ids(page, "instances", "id").await, ["bb", "c"]);
+    let filtered = "/v1/apps/pay/instances?after=bb&filter=id%20!=%20%22c%22";
+    assert_eq!(ids(filtered, "instances", "id").await, ["d"]);
+    assert_eq!(ids("/v1/apps?after=b&limit=2", "apps", "app").await, ["c", "d"]);
+    let first = server.get("/v1/apps?limit=1").await.json();
+    let cursor = first["next_cursor"].as_str().expect("more");
+    let both = server.get(&format!("/v1/apps?cursor={cursor}&after=b")).await;
+    assert_eq!(both.problem(), (400, "invalid-after".into()));
+    let polled = server.get("/v1/apps/pay/instances?after=b&index=1&wait=1s").await;
+    assert_eq!(polled.problem(), (400, "invalid-index".into()));
+}
+
+#[tokio::test]
+async fn apps_are_found_by_their_name_and_by_the_state_of_their_instances() {
+    let server = Server::new();
+    for app in ["Pay", "payments", "cart"] {
+        server.call(&format!("PUT /v1/apps/{app}/instances/a"), "{}").await;
+    }
+    let word = r#"{"state":"draining"}"#;
+    server.call("PUT /v1/apps/payments/instances/a/override", word).await;
+    let apps = async |query: &str| -> Vec<String> {
+        let json = server.get(&format!("/v1/apps?{query}")).await.json();
+        let lines = json["apps"].as_array().unwrap_or_else(|| panic!("{json}")).iter();
+        lines.map(|line| line["app"].as_str().expect("text").to_owned()).collect()
+    };
+    assert_eq!(apps("q=PAY").await, ["Pay", "payments"]);
+    assert_eq!(apps("q=pay&limit=1").await, ["Pay"]);
+    assert_eq!(apps("state=draining").await, ["payments"]);
+    assert_eq!(apps("q=cart&state=draining").await, [""; 0]);
+    let first = server.get("/v1/apps?q=pay&limit=1").await.json();
+    let cursor = first["next_cursor"].as_str().expect("more").to_owned();
+    assert_eq!(apps(&format!("q=pay&cursor={cursor}")).await, ["payments"]);
+    let other = server.get(&format!("/v1/apps?q=cart&cursor={cursor}")).await;
+    assert_eq!(other.problem(), (400, "invalid-cursor".into()));
+    assert_eq!(server.get("/v1/apps?state=gone").await.problem(), (400, "invalid-state".into()));
+}
+
+#[tokio::test]
+async fn an_operator_who_removes_an_instance_is_told_of_with_the_reason() {
+    let server = Server::new();
+    for (query, reason, detail) in [
+        ("", "deregistered", "left by itself"),
+        ("?reason=host%20retired", "operator", "removed by an operator: host retired"),
+        ("?reason=", "operator", "removed by an operator"),
+    ] {
+        server.call(&format!("PUT {INSTANCE}"), "{}").await;
+        let gone = server.call(&format!("DELETE {INSTANCE}{query}"), "").await;
+        assert_eq!(gone.status, 200, "{}", gone.text());
+        let json = server.get("/v1/events?kind=instance&limit=1").await.json();
+        let event = &json["events"][0];
+        assert_eq!(
+            (event["event"].as_str(), event["reason"].as_str()),
+            (Some("delete"), Some(reason))
+        );
+        assert_eq!(event["detail"], detail);
+    }
+    let long = "x".repeat(1025);
+    let refused = server.call(&format!("DELETE {INSTANCE}?reason={long}"), "").await;
+    assert_eq!(refused.problem(), (400, "invalid-reason".into()));
+}

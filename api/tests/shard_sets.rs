@@ -615,3 +615,21 @@ async fn changes_and_the_history_tell_of_rings_and_work() {
     let kinds: Vec<_> = events.as_array().expect("events").iter().map(|e| &e["kind"]).collect();
     assert_eq!(kinds, ["worker", "ring"]);
 }
+
+#[tokio::test]
+async fn one_shard_is_found_by_its_id_among_those_that_match() {
+    let server = set_of(2, 3).await;
+    assert_eq!(listed(&server, "?shard=pay/s2").await, ["pay/s2"]);
+    assert_eq!(listed(&server, "?shard=pay/s9").await, [""; 0]);
+    assert_eq!(listed(&server, "?shard=pay/s2&app=cart").await, [""; 0]);
+    let all = server.get(&format!("{SET}/shards?shard=pay/s2")).await.json();
+    let holder = all["shards"][0]["holder"].as_str().expect("a holder").to_owned();
+    let other = if holder == "f1" { "f2" } else { "f1" };
+    assert_eq!(listed(&server, &format!("?shard=pay/s2&worker={holder}")).await, ["pay/s2"]);
+    assert_eq!(listed(&server, &format!("?shard=pay/s2&worker={other}")).await, [""; 0]);
+    // Deleted, and not let go of yet.
+    server.call("DELETE /v1/apps/pay/instances/s2", "").await;
+    assert_eq!(listed(&server, "?shard=pay/s2").await, [""; 0]);
+    assert_eq!(listed(&server, "?shard=pay/s2&gone=true").await, ["pay/s2"]);
+    assert_eq!(listed(&server, "?after=pay/s1&gone=true").await, ["pay/s2", "pay/s3"]);
+}

@@ -237,7 +237,13 @@ mod tests {
         fn leaves(&mut self, id: &str) {
             let (incarnation, condition) = (None, Condition::Any);
             let key = key(id);
-            let left = Deregister { key, incarnation, by_operator: false, condition };
+            let left = Deregister {
+                key,
+                incarnation,
+                by_operator: false,
+                reason: Default::default(),
+                condition,
+            };
             self.apply(&Command::Deregister(left));
         }
 

@@ -219,6 +219,10 @@ pub struct Deregister {
     pub incarnation: Option<Incarnation>,
     /// Tells an operator's removal from the instance's own leaving.
     pub by_operator: bool,
+    /// Why an operator removes it, for people; empty if nothing was said. At most
+    /// `REASON_BYTES_MAX`, checked at the door.
+    #[serde(default, skip_serializing_if = "SmolStr::is_empty")]
+    pub reason: SmolStr,
     pub condition: Condition,
 }
 

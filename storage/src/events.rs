@@ -54,6 +54,10 @@ pub enum Reason {
     Recovered,
     /// Of a brake: those who were silent are gone.
     Removed,
+    /// As [`Self::Operator`], with what the operator said.
+    OperatorBecause {
+        why: SmolStr,
+    },
 }
 
 impl Reason {
@@ -63,7 +67,7 @@ impl Reason {
             Self::Deregistered | Self::SessionClosed => "deregistered",
             Self::Expired { .. } | Self::Empty => "expired",
             Self::Replaced { .. } => "replaced",
-            Self::Operator => "operator",
+            Self::Operator | Self::OperatorBecause { .. } => "operator",
             Self::Released | Self::LetGo | Self::GaveUp => "released",
             Self::WorkerGone => "worker-gone",
             Self::Recovered => "recovered",
@@ -83,6 +87,9 @@ impl Reason {
             ),
             Self::Replaced { by } => smol_str::format_smolstr!("replaced by incarnation {by}"),
             Self::Operator => "removed by an operator".into(),
+            Self::OperatorBecause { why } => {
+                smol_str::format_smolstr!("removed by an operator: {why}")
+            }
             Self::Empty => "without instances for too long".into(),
             Self::Released => "let go by its worker".into(),
             Self::WorkerGone => "its worker is gone".into(),

@@ -95,6 +95,7 @@ fn work(index: u64) -> Entry {
             key: key("pay", index * 7 % 40),
             incarnation: None,
             by_operator: false,
+            reason: Default::default(),
             condition: Condition::Any,
         }),
         7.. => register(key("pay", index % 40)),

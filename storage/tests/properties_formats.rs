@@ -205,6 +205,7 @@ fn the_bytes_of_rings_and_shard_sets_and_their_hash() {
         key: other.key.clone(),
         incarnation: None,
         by_operator: false,
+        reason: Default::default(),
         condition: Condition::Any,
     };
     let commands = [

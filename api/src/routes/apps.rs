@@ -1,6 +1,7 @@
 //! `/v1/apps`
 
-use axum::extract::State;
+use axum::extract;
+use roster_storage::catalog::{Catalog, Counts, State};
 use roster_storage::command::{Command, DeleteApp, PutApp, Refusal, Reply};
 use roster_storage::names::AppName;
 use roster_storage::version::Version;
@@ -14,24 +15,78 @@ use crate::poll::{app_changed, changes_app, of_app};
 use crate::wire::app::{AppDeleted, AppLine, AppList, AppView, PolicyBody};
 use crate::{Api, Shared};
 
-pub(super) async fn list(State(api): Shared, mut params: Params) -> Answered {
-    let (reading, paging) = (params.reading()?, params.paging()?);
+pub(super) async fn list(extract::State(api): Shared, mut params: Params) -> Answered {
+    let (reading, mut paging) = (params.reading()?, params.paging()?);
+    let after = params.name("after", AppName::new)?;
+    paging.begin_after(after.map(|app| app.as_str().to_owned()))?;
+    let (search, state) = (params.text("q"), params.text("state"));
     params.end()?;
-    let listed = Listed::new("apps", None);
+    let wanted = Wanted::new(search.as_deref(), state.as_deref())?;
+    let listed = Listed { search, filter: state, ..Listed::new("apps", None) };
     let page = api.page(&listed, reading, paging).await?;
     let after = page.after.as_deref().map(AppName::new).transpose();
     let after = after.map_err(Invalid::name("cursor"))?;
-    if page.limit.min(page.catalog().app_count()) <= LIGHT {
-        return render(&api, &page, &listed, after.as_ref());
+    let count = page.catalog().app_count();
+    let looked_at = if wanted.is_all() { count.min(page.limit) } else { count };
+    if looked_at <= LIGHT {
+        return render(&api, &page, &listed, &wanted, after.as_ref());
     }
     let here = api.clone();
-    api.aside(async move { render(&here, &page, &listed, after.as_ref()) }).await?
+    api.aside(async move { render(&here, &page, &listed, &wanted, after.as_ref()) }).await?
+}
+
+/// Which apps are listed.
+struct Wanted {
+    /// In the name, in lower case.
+    text: Option<String>,
+    /// That at least one instance is in.
+    state: Option<State>,
+}
+
+impl Wanted {
+    fn new(search: Option<&str>, state: Option<&str>) -> Result<Self, Invalid> {
+        let state = state.map(state_named).transpose()?;
+        Ok(Self { text: search.map(str::to_lowercase), state })
+    }
+
+    fn is_all(&self) -> bool {
+        self.text.is_none() && self.state.is_none()
+    }
+
+    fn matches(&self, catalog: &Catalog, name: &AppName) -> bool {
+        let in_name = |text: &String| name.as_str().to_lowercase().contains(text);
+        self.text.as_ref().is_none_or(in_name)
+            && self.state.is_none_or(|state| count_of(&catalog.counts(name), state) > 0)
+    }
+}
+
+fn state_named(word: &str) -> Result<State, Invalid> {
+    let states = [State::Up, State::Suspect, State::Draining, State::Maintenance];
+    states.into_iter().find(|state| state.word() == word).ok_or_else(|| {
+        let words = states.map(State::word).join(", ");
+        Invalid::new("state", format!("{word:?} is not known; there are {words}"))
+    })
+}
+
+fn count_of(counts: &Counts, state: State) -> u64 {
+    match state {
+        State::Up => counts.up,
+        State::Suspect => counts.suspect,
+        State::Draining => counts.draining,
+        State::Maintenance => counts.maintenance,
+    }
 }
 
 /// One page, line by line.
-fn render(api: &Api, page: &Page, listed: &Listed, after: Option<&AppName>) -> Answered {
+fn render(
+    api: &Api,
+    page: &Page,
+    listed: &Listed,
+    wanted: &Wanted,
+    after: Option<&AppName>,
+) -> Answered {
     let catalog = page.catalog();
-    let mut lines = catalog.apps_after(after);
+    let mut lines = catalog.apps_after(after).filter(|(name, _)| wanted.matches(catalog, name));
     let shown: Vec<_> = lines.by_ref().take(page.limit).collect();
     let last = lines.next().and(shown.last()).map(|(name, _)| name.as_str());
     let revision = page.version.revision();
@@ -43,7 +98,11 @@ fn render(api: &Api, page: &Page, listed: &Listed, after: Option<&AppName>) -> A
     Ok(Answer::json(&list).at(revision).read(page.consistency))
 }
 
-pub(super) async fn read(State(api): Shared, App(name): App, mut params: Params) -> Answered {
+pub(super) async fn read(
+    extract::State(api): Shared,
+    App(name): App,
+    mut params: Params,
+) -> Answered {
     let (reading, poll) = (params.reading()?, params.poll()?);
     params.end()?;
     if let Some(poll) = poll {
@@ -59,7 +118,7 @@ pub(super) async fn read(State(api): Shared, App(name): App, mut params: Params)
 }
 
 pub(super) async fn put(
-    State(api): Shared,
+    extract::State(api): Shared,
     App(app): App,
     When(condition): When,
     params: Params,
@@ -78,7 +137,7 @@ pub(super) async fn put(
 }
 
 pub(super) async fn delete(
-    State(api): Shared,
+    extract::State(api): Shared,
     App(app): App,
     When(condition): When,
     mut params: Params,

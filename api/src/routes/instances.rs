@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use roster_storage::catalog::Instance;
 use roster_storage::command::{Command, Deregister, Refusal, Reply};
-use roster_storage::names::{AppName, Incarnation, InstanceKey};
+use roster_storage::names::{AppName, Incarnation, InstanceId, InstanceKey};
 use roster_storage::version::Version;
 
 use crate::answer::{Answer, Answered};
@@ -18,6 +18,7 @@ use crate::poll::{changes_list, instance_changed, members_changed, of_app, of_in
 use crate::registry::Consistency;
 use crate::wire::instance::{
     ChangedView, InstanceBody, InstanceList, InstanceView, PatchBody, RegisterHow, RegisteredView,
+    reason,
 };
 use crate::{Api, Shared};
 
@@ -120,8 +121,11 @@ pub(super) async fn deregister(
     mut params: Params,
 ) -> Answered {
     let incarnation = params.number("incarnation")?.map(Incarnation);
+    // Only an operator has to say why: who leaves by itself is asked nothing.
+    let said = params.text("reason").map(reason).transpose()?;
     params.end()?;
-    let command = Deregister { key: key.clone(), incarnation, by_operator: false, condition };
+    let (by_operator, reason) = (said.is_some(), said.unwrap_or_default());
+    let command = Deregister { key: key.clone(), incarnation, by_operator, reason, condition };
     match decided(api.registry.propose(Command::Deregister(command)).await?)? {
         (revision, Reply::Deregistered { incarnation }) => {
             Ok(Answer::json(&ChangedView::new(&key, incarnation, revision)).at(revision))
@@ -151,7 +155,10 @@ fn asked(mut params: Params, app: Option<AppName>) -> Result<Asked, ApiError> {
 
 pub(super) async fn list(State(api): Shared, App(name): App, mut params: Params) -> Answered {
     let poll = params.poll()?;
-    let asked = asked(params, Some(name.clone()))?;
+    let after = params.name("after", InstanceId::new)?;
+    let mut asked = asked(params, Some(name.clone()))?;
+    let after = after.map(|id| cursor_of_key(&InstanceKey::new(name.clone(), id)));
+    asked.paging.begin_after(after)?;
     if let Some(poll) = poll {
         asked.paging.is_first()?;
         let wanted = &asked.wanted;

@@ -362,6 +362,7 @@ impl PlaceInQueue {
             Reason::Deregistered
             | Reason::Replaced { .. }
             | Reason::Operator
+            | Reason::OperatorBecause { .. }
             | Reason::Empty
             | Reason::Released
             | Reason::WorkerGone

@@ -18,6 +18,7 @@ mod sentinel;
 mod sessions;
 mod shard_sets;
 mod shards;
+mod ui;
 mod watch;
 mod work;
 
@@ -93,6 +94,10 @@ pub(crate) fn all(api: Arc<Api>) -> Router<Arc<Api>> {
         .route("/registry/machine", any(sentinel::beat))
         .route("/app/{app}/machine/remove.json", any(sentinel::remove))
         .route("/version", get(sentinel::version))
+        .route("/", get(ui::root))
+        .route("/ui", get(ui::redirect))
+        .route("/ui/", get(ui::index))
+        .route("/ui/{*file}", get(ui::file))
 }
 
 /// What takes long whatever is asked.

@@ -298,6 +298,7 @@ async fn take_removal(api: &Api, name: AppName, fields: &Fields) -> Result<Answe
         key: InstanceKey::new(name, id.clone()),
         incarnation: Some(live.incarnation),
         by_operator: true,
+        reason: SmolStr::default(),
         condition: Condition::Any,
     };
     let outcome = api.registry.propose(Command::Deregister(command)).await?;

@@ -27,14 +27,17 @@ use crate::{Api, Shared};
 const AROUND_BYTES: usize = 4 * 1024;
 
 pub(super) async fn shards(State(api): Shared, Set(name): Set, mut params: Params) -> Answered {
-    let (reading, paging) = (params.reading()?, params.paging()?);
-    let app = params.text("app").map(AppName::new).transpose().map_err(Invalid::name("app"))?;
-    let worker = params.text("worker").map(InstanceId::new).transpose();
-    let worker = worker.map_err(Invalid::name("worker"))?;
+    let (reading, mut paging) = (params.reading()?, params.paging()?);
+    let app = params.name("app", AppName::new)?;
+    let worker = params.name("worker", InstanceId::new)?;
+    let shard = params.name("shard", ShardId::new)?;
+    let after = params.name("after", ShardId::new)?;
+    paging.begin_after(after.map(|shard| shard.as_str().to_owned()))?;
     let gone = params.flag("gone")?.unwrap_or(false);
     let with_standbys = params.flag("standbys")?.unwrap_or(false);
     params.end()?;
-    let listed = Listed { set: Some(name.clone()), worker, gone, ..Listed::new("work", app) };
+    let listed =
+        Listed { set: Some(name.clone()), worker, shard, gone, ..Listed::new("work", app) };
     let page = api.page(&listed, reading, paging).await?;
     let set = known(&page.version, &name)?;
     if let Some(worker) = &listed.worker {
@@ -83,6 +86,13 @@ fn ids<'a>(
     };
     let beyond = move |id: &&ShardId| after.is_none_or(|after| *id > after);
     let is_gone = |id: &ShardId| set.group.shard(id).is_some_and(|record| record.gone);
+    if let Some(shard) = &listed.shard {
+        let record = set.group.shard(shard);
+        let held_by = |worker| record.is_some_and(|record| record.holder.as_ref() == Some(worker));
+        let there = record.is_some() && listed.worker.as_ref().is_none_or(held_by);
+        let shown = there && (listed.gone || !is_gone(shard));
+        return Box::new(shown.then_some(shard).filter(beyond).filter(of_app).cloned().into_iter());
+    }
     if let Some(worker) = &listed.worker {
         let held = set.group.of_worker(worker).into_iter();
         let held = held.filter(beyond).filter(of_app);

@@ -78,6 +78,7 @@ fn into_item(body: ItemBody) -> Result<BatchItem, Invalid> {
                 key,
                 incarnation,
                 by_operator: false,
+                reason: SmolStr::default(),
                 condition,
             }))
         }

@@ -289,19 +289,25 @@ enum OverrideWord {
     Maintenance,
 }
 
+/// Why an operator does something.
+pub(crate) fn reason(text: impl Into<SmolStr>) -> Result<SmolStr, Invalid> {
+    let text = text.into();
+    if text.len() > REASON_BYTES_MAX {
+        let why = format!("is over the limit of {REASON_BYTES_MAX} bytes");
+        return Err(Invalid::new("reason", why));
+    }
+    Ok(text)
+}
+
 impl OverrideBody {
     pub fn into_override(self, key: InstanceKey) -> Result<PutOverride, Invalid> {
-        if self.reason.len() > REASON_BYTES_MAX {
-            let why = format!("is over the limit of {REASON_BYTES_MAX} bytes");
-            return Err(Invalid::new("reason", why));
-        }
         Ok(PutOverride {
             key,
             state: match self.state {
                 OverrideWord::Draining => Overridden::Draining,
                 OverrideWord::Maintenance => Overridden::Maintenance,
             },
-            reason: self.reason,
+            reason: reason(self.reason)?,
             expires_in_ms: self.expires.as_deref().map(expires_in).transpose()?,
         })
     }

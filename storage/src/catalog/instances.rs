@@ -153,7 +153,11 @@ impl Catalog {
             id: c.key.id.clone(),
         })?;
         may_end(at, live)?;
-        let reason = if c.by_operator { Reason::Operator } else { Reason::Deregistered };
+        let reason = match (c.by_operator, c.reason.is_empty()) {
+            (false, _) => Reason::Deregistered,
+            (true, true) => Reason::Operator,
+            (true, false) => Reason::OperatorBecause { why: c.reason.clone() },
+        };
         self.depart(at, &c.key, &reason, events);
         Ok(Reply::Deregistered { incarnation })
     }

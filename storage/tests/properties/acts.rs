@@ -374,6 +374,7 @@ impl World {
             Item::Deregister { key, incarnation, condition } => BatchItem::Deregister(Deregister {
                 incarnation: self.incarnation(&key, incarnation),
                 by_operator: false,
+                reason: SmolStr::default(),
                 condition: self.condition(&key, condition),
                 key,
             }),

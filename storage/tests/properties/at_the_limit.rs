@@ -161,7 +161,13 @@ fn who_finds_a_ring_full_is_taken_in_when_there_is_room() {
 
     let key = |n: u64| InstanceKey::new(app.clone(), format!("{n:04}").parse().expect("an id"));
     let (incarnation, condition) = (None, Condition::Any);
-    let leave = Deregister { key: key(1), incarnation, by_operator: false, condition };
+    let leave = Deregister {
+        key: key(1),
+        incarnation,
+        by_operator: false,
+        reason: Default::default(),
+        condition,
+    };
     let (_, events) = catalog.apply(at(fit + 4), &Command::Deregister(leave));
     assert_eq!(weight_of(&catalog, &app, fit + 1), Some(WEIGHT_MAX));
     assert_eq!(weight_of(&catalog, &app, fit + 2), None);

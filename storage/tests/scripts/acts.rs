@@ -279,6 +279,7 @@ impl<'a> Words<'a> {
             key: self.key()?,
             incarnation: self.number("incarnation")?,
             by_operator: self.has("operator"),
+            reason: SmolStr::default(),
             condition: self.condition()?,
         })
     }
