@@ -22,6 +22,7 @@ pub mod pacing;
 mod removals;
 mod sync;
 mod table;
+mod taking;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

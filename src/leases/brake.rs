@@ -294,10 +294,12 @@ impl Brake {
 
     // What is overdue.
 
-    /// A session is overdue.
-    pub fn take(&mut self, mut missing: Missing, now: u64) {
+    /// A session is overdue. Returns whether it is held now: not while its removal is under way, which
+    /// may name an older registration than the one that it is overdue by. Then it must come again.
+    #[must_use]
+    pub fn take(&mut self, mut missing: Missing, now: u64) -> bool {
         if self.under_way.contains_key(&missing.session) {
-            return;
+            return false;
         }
         let before = self.drop_held(missing.session);
         missing.suspect |= before.as_ref().is_some_and(|before| before.missing.suspect);
@@ -312,6 +314,7 @@ impl Brake {
             self.forgiven.insert((back + missing.ttl_ms, missing.session));
         }
         self.hold(Held { missing, fault_of, expected: false });
+        true
     }
 
     /// It was heard again.

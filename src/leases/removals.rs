@@ -24,18 +24,13 @@ use roster_storage::version::Version;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::Instant;
 
-use super::brake::{Brake, HeardBy, Loss, Mark, Missing, Sizes, Turn};
+use super::brake::{Brake, Loss, Mark, Sizes, Turn};
 use super::clock::Ticks;
 use super::table::LateCount;
-use super::{Due, Ended, LeaseTable, Looked, Overdue};
+use super::taking::{PIECE, Taking, expected, missing};
+use super::{Due, Ended, LeaseTable, Looked};
 use crate::leading::Submitted;
 use crate::node::Running;
-
-/// Leases looked at by one judgement of the time, so that a long tick is not judged by an old one.
-const PIECE: usize = 1_024;
-
-/// Pieces taken in one turn: what fell due at once is taken up within some turns.
-const PIECES_PER_TURN: usize = 16;
 
 /// Held sessions looked at in one turn, whether they were heard.
 const LOOKS_PER_TURN: usize = 4_096;
@@ -59,6 +54,7 @@ pub struct Removals {
     running: Arc<Running>,
     table: Arc<LeaseTable>,
     brake: Brake,
+    taking: Taking,
     chance: Rng,
     answers: JoinSet<Answer>,
     /// Sessions that have missed a beat, as they were counted last and are counted now.
@@ -113,6 +109,7 @@ impl Removals {
             running: running.clone(),
             table: table.clone(),
             brake,
+            taking: Taking::default(),
             chance: Rng::with_seed(seed),
             answers: JoinSet::new(),
             late: LateCount::default(),
@@ -217,34 +214,9 @@ impl Removals {
     // Who is overdue.
 
     fn take_overdue(&mut self, version: &Version, clock: &mut Ticks<'_>) {
-        for _ in 0..PIECES_PER_TURN {
-            let now = clock.tick();
-            let Some(piece) = self.table.take_due(now, PIECE) else { return };
-            for overdue in piece {
-                // One whose end is published and not told to the table yet is passed over.
-                if let Some(missing) = self.missing(&version.catalog, overdue) {
-                    self.brake.take(missing, now);
-                }
-            }
-        }
-    }
-
-    fn missing(&self, catalog: &Catalog, overdue: Overdue) -> Option<Missing> {
-        let session = catalog.session(overdue.session)?;
-        let by = match overdue.via {
-            Some(node) => HeardBy::Node(node),
-            None if self.table.is_as_found(overdue.heard) => HeardBy::NobodyYet,
-            None => HeardBy::Registration,
-        };
-        Some(Missing {
-            session: overdue.session,
-            touched: overdue.touched,
-            ttl_ms: session.ttl_ms,
-            heard: overdue.heard,
-            by,
-            carries: carried(catalog, overdue.session),
-            suspect: session.suspect,
-        })
+        let Self { table, brake, taking, .. } = self;
+        let missing = |overdue| missing(table, &version.catalog, overdue);
+        taking.take_up(table, brake, || clock.tick(), missing);
     }
 
     /// Whether some of those held were heard, in turn.
@@ -443,32 +415,6 @@ async fn marked(answer: Submitted, marks: Vec<Mark>) -> Answer {
         // Whoever takes over reads from the state who is marked.
         Ok(_) | Err(_) => Answer::Marked,
     }
-}
-
-/// A session that the state says is suspect, and that this leader has not found overdue yet.
-fn expected(catalog: &Catalog, session: SessionId, now: u64) -> Option<Missing> {
-    let known = catalog.session(session)?;
-    Some(Missing {
-        session,
-        touched: known.touched,
-        ttl_ms: known.ttl_ms,
-        heard: now,
-        by: HeardBy::NobodyYet,
-        carries: carried(catalog, session),
-        suspect: true,
-    })
-}
-
-/// How many instances of which apps hang off a session, in the order of the apps.
-fn carried(catalog: &Catalog, session: SessionId) -> Vec<(AppName, u64)> {
-    let mut carried: Vec<(AppName, u64)> = Vec::new();
-    for key in catalog.held_by(session) {
-        match carried.last_mut() {
-            Some((app, count)) if *app == key.app => *count += 1,
-            Some(_) | None => carried.push((key.app.clone(), 1)),
-        }
-    }
-    carried
 }
 
 /// A brake of an app that is gone has nothing to hold, and the state takes none.

@@ -84,7 +84,7 @@ impl World {
         let by = via.map_or(HeardBy::NobodyYet, HeardBy::Node);
         let missing = Missing { session, touched, ttl_ms: TTL, heard, by, carries, suspect: false };
         self.missing.insert(session, missing.clone());
-        self.brake.take(missing, self.now);
+        assert!(self.brake.take(missing, self.now));
     }
 
     fn tick(&mut self) {
@@ -379,7 +379,7 @@ fn a_new_leader_goes_on_with_the_brake_and_with_who_is_suspect() {
     for session in 1..=700 {
         world.missing.insert(SessionId(session), missing(session));
         world.marked.insert(SessionId(session));
-        world.brake.take(missing(session), world.now);
+        assert!(world.brake.take(missing(session), world.now));
     }
     world.pass(MINUTE);
     assert_eq!(world.brakes(), [pay]);
