@@ -330,7 +330,11 @@ impl Removals {
     }
 
     async fn end_released(&mut self, version: &Version, clock: &mut Ticks<'_>) {
-        let released = self.brake.release(&mut self.chance, clock.tick());
+        let now = clock.tick();
+        if !self.taking.has_seen_all(now) {
+            return;
+        }
+        let released = self.brake.release(&mut self.chance, now);
         let things_of =
             |session| version.catalog.session(session).map_or(0, |known| known.things as usize);
         let mut ending = end(&self.table, released, clock.tick(), things_of);

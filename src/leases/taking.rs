@@ -13,9 +13,16 @@ pub const PIECE: usize = 1_024;
 /// Pieces taken in one turn: what fell due at once is taken up within some turns.
 const PIECES_PER_TURN: usize = 16;
 
+/// Removals wait for so long at most until all that fell due is taken up, milliseconds: a million
+/// sessions with one deadline take 61 turns.
+const BEHIND_MS_MAX: u64 = 2_000;
+
 /// Takes up what fell due, in turns.
 #[derive(Debug, Default)]
-pub struct Taking {}
+pub struct Taking {
+    /// Since when each turn has left something due to the next one.
+    behind_since: Option<u64>,
+}
 
 impl Taking {
     /// One turn; `tick` is asked for the time of each piece. What `missing` does not know is gone: its
@@ -27,9 +34,13 @@ impl Taking {
         mut tick: impl FnMut() -> u64,
         missing: impl Fn(Overdue) -> Option<Missing>,
     ) {
+        let mut now = 0;
         for _ in 0..PIECES_PER_TURN {
-            let now = tick();
-            let Some(piece) = table.take_due(now, PIECE) else { return };
+            now = tick();
+            let Some(piece) = table.take_due(now, PIECE) else {
+                self.behind_since = None;
+                return;
+            };
             for overdue in piece {
                 if let Some(missing) = missing(overdue)
                     && !brake.take(missing, now)
@@ -38,6 +49,13 @@ impl Taking {
                 }
             }
         }
+        self.behind_since.get_or_insert(now);
+    }
+
+    /// Whether the brake may let anybody go: not while it has seen a part only of what fell due at once,
+    /// which may be small enough to go where the whole is a mass loss.
+    pub fn has_seen_all(&self, now: u64) -> bool {
+        self.behind_since.is_none_or(|since| now >= since + BEHIND_MS_MAX)
     }
 }
 
@@ -189,7 +207,9 @@ mod tests {
                 }
             }
             self.brake.judge(&Size(self.live.len() as u64), now);
-            self.release();
+            if self.taking.has_seen_all(now) {
+                self.release();
+            }
         }
 
         fn release(&mut self) {
@@ -238,6 +258,40 @@ mod tests {
             world.answer(true);
             assert!(!world.live.contains_key(&S), "it is in no wheel and held by nobody");
         }
+    }
+
+    #[test]
+    fn nobody_goes_before_all_that_fell_due_at_once_is_seen() {
+        let mut world = World::new();
+        let settings = BrakeSettings { app_share_percent: 100, ..BrakeSettings::default() };
+        world.brake = Brake::new(settings, 0);
+        let in_one_turn = (PIECE * PIECES_PER_TURN) as u64;
+        let all = 6 * in_one_turn;
+        (0..all).for_each(|session| world.touch(SessionId(session)));
+        while world.brake.scopes().next().is_none() {
+            world.turn();
+            let few = world.let_go + world.brake.len() as u64 <= all / 4;
+            assert!(few || world.brake.scopes().next().is_some(), "the loss was not seen");
+        }
+        assert_eq!(world.let_go, 0, "they went before the brake had seen the loss");
+    }
+
+    #[test]
+    fn removals_do_not_wait_for_ever_for_what_falls_due_without_end() {
+        let table = LeaseTable::new(1);
+        let mut brake = Brake::new(BrakeSettings::default(), 0);
+        let mut taking = Taking::default();
+        let in_one_turn = (PIECE * PIECES_PER_TURN) as u64;
+        (0..2 * in_one_turn).for_each(|s| table.touch(SessionId(s), TTL, Revision(1), 0));
+        let begin = 2 * TTL;
+        taking.take_up(&table, &mut brake, || begin, |_| None);
+        assert!(!taking.has_seen_all(begin));
+        assert!(!taking.has_seen_all(begin + BEHIND_MS_MAX - 1));
+        assert!(taking.has_seen_all(begin + BEHIND_MS_MAX));
+        for turn in 1..=2 {
+            taking.take_up(&table, &mut brake, || begin + turn * SLOT_MS, |_| None);
+        }
+        assert!(taking.has_seen_all(begin + 2 * SLOT_MS));
     }
 
     #[derive(Clone, Copy, Debug)]
