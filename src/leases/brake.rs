@@ -93,6 +93,7 @@ pub struct Missing {
     pub session: SessionId,
     /// The last registration or update that the leader saw on it.
     pub touched: Revision,
+    /// As deadlines are counted with it: lengthened as all are.
     pub ttl_ms: u64,
     pub heard: u64,
     pub by: HeardBy,

@@ -24,7 +24,7 @@ use roster_storage::version::Version;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::Instant;
 
-use super::brake::{Brake, Loss, Mark, Sizes, Turn};
+use super::brake::{Brake, Loss, Mark, Turn};
 use super::clock::Ticks;
 use super::table::LateCount;
 use super::taking::{PIECE, Taking, expected, missing};
@@ -424,16 +424,6 @@ async fn marked(answer: Submitted, marks: Vec<Mark>) -> Answer {
 /// A brake of an app that is gone has nothing to hold, and the state takes none.
 fn is_there(catalog: &Catalog, scope: &Scope) -> bool {
     scope.app().is_none_or(|app| catalog.app(app).is_some())
-}
-
-impl Sizes for Catalog {
-    fn instances(&self) -> u64 {
-        self.instance_count()
-    }
-
-    fn instances_of(&self, app: &AppName) -> u64 {
-        self.app(app).map_or(0, |app| app.instances.len() as u64)
-    }
 }
 
 /// What became of sessions that were let go.

@@ -1,10 +1,11 @@
 //! Takes up what is overdue, from the lease table into the brake. A session that has left the wheel
 //! is held by the brake, under way, or gone: what the brake does not take goes back into the wheel.
 
+use roster_storage::brake::stretched;
 use roster_storage::catalog::Catalog;
 use roster_storage::names::{AppName, SessionId};
 
-use super::brake::{Brake, HeardBy, Missing};
+use super::brake::{Brake, HeardBy, Missing, Sizes};
 use super::{LeaseTable, Overdue};
 
 /// Leases looked at by one judgement of the time, so that a long turn is not judged by an old one.
@@ -70,7 +71,7 @@ pub fn missing(table: &LeaseTable, catalog: &Catalog, overdue: Overdue) -> Optio
     Some(Missing {
         session: overdue.session,
         touched: overdue.touched,
-        ttl_ms: session.ttl_ms,
+        ttl_ms: table.counted(session.ttl_ms),
         heard: overdue.heard,
         by,
         carries: carried(catalog, overdue.session),
@@ -84,7 +85,7 @@ pub fn expected(catalog: &Catalog, session: SessionId, now: u64) -> Option<Missi
     Some(Missing {
         session,
         touched: known.touched,
-        ttl_ms: known.ttl_ms,
+        ttl_ms: stretched(known.ttl_ms, catalog.pace().held_percent),
         heard: now,
         by: HeardBy::NobodyYet,
         carries: carried(catalog, session),
@@ -104,6 +105,16 @@ fn carried(catalog: &Catalog, session: SessionId) -> Vec<(AppName, u64)> {
     carried
 }
 
+impl Sizes for Catalog {
+    fn instances(&self) -> u64 {
+        self.instance_count()
+    }
+
+    fn instances_of(&self, app: &AppName) -> u64 {
+        self.app(app).map_or(0, |app| app.instances.len() as u64)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, VecDeque};
@@ -111,9 +122,10 @@ mod tests {
     use fastrand::Rng;
     use proptest::prelude::{ProptestConfig, Strategy, prop, prop_oneof, proptest};
     use roster_api::registry::BrakeSettings;
-    use roster_storage::names::Revision;
+    use roster_storage::catalog::At;
+    use roster_storage::command::{Command, OpenSession, SetPace, Stamp};
+    use roster_storage::names::{NodeId, Revision};
 
-    use super::super::brake::Sizes;
     use super::super::{Due, Ended, Looked, SLOT_MS};
     use super::*;
 
@@ -292,6 +304,67 @@ mod tests {
             taking.take_up(&table, &mut brake, || begin + turn * SLOT_MS, |_| None);
         }
         assert!(taking.has_seen_all(begin + 2 * SLOT_MS));
+    }
+
+    /// Sessions of a state with a pace, the table of its leader, and their TTL as they are told it.
+    fn paced(percent: u32) -> (LeaseTable, Catalog, u64) {
+        let mut catalog = Catalog::default();
+        let table = LeaseTable::new(1);
+        let mut revision = 0;
+        let mut apply = |command: Command| {
+            revision += 1;
+            let at = At { revision: Revision(revision), term: 1, stamp: Stamp::default() };
+            catalog.apply(at, &command).0.result.expect("not refused");
+        };
+        apply(Command::Pace(SetPace { term: 1, percent }));
+        for _ in 0..20 {
+            let open = OpenSession { ttl_ms: Some(15_000), name: "one".into(), request: None };
+            apply(Command::OpenSession(open));
+        }
+        table.set_stretch(catalog.pace().held_percent);
+        let mut ttl_ms = 0;
+        let sessions: Vec<_> = catalog.sessions().map(|(id, s)| (id, s.ttl_ms, s.touched)).collect();
+        for (session, ttl, touched) in sessions {
+            table.touch(session, ttl, touched, 0);
+            ttl_ms = ttl;
+        }
+        (table, catalog, stretched(ttl_ms, percent))
+    }
+
+    #[test]
+    fn whose_node_comes_back_has_its_whole_ttl_as_it_was_told_to_be_heard_again() {
+        const NODE: NodeId = 2;
+        for is_expected in [false, true] {
+            let (table, catalog, told_ttl) = paced(800);
+            let mut brake = Brake::new(BrakeSettings::default(), 0);
+            let down = [(NODE, 100)].into();
+            for (session, _) in catalog.sessions() {
+                table.renew(session, None, NODE, 0).expect("it lives");
+            }
+            let mut now = 2 * told_ttl;
+            brake.reach(&down, now);
+            if is_expected {
+                for (session, _) in catalog.sessions() {
+                    brake.expect(expected(&catalog, session, now).expect("it is there"), now);
+                }
+            } else {
+                let tick = now;
+                let missing = |overdue| missing(&table, &catalog, overdue);
+                Taking::default().take_up(&table, &mut brake, || tick, missing);
+            }
+            brake.judge(&catalog, now);
+            let back = now + 1;
+            while now < back + told_ttl - SLOT_MS {
+                now += SLOT_MS;
+                brake.reach(&BTreeMap::new(), now);
+                brake.judge(&catalog, now);
+                let is_its_fault = brake.scopes().any(|scope| scope.node() == Some(NODE));
+                assert!(is_its_fault, "forgiven {} ms after it is back", now - back);
+            }
+            brake.reach(&BTreeMap::new(), back + told_ttl + SLOT_MS);
+            brake.judge(&catalog, back + told_ttl + 1_000);
+            assert!(brake.scopes().all(|scope| scope.node().is_none()), "never forgiven");
+        }
     }
 
     #[derive(Clone, Copy, Debug)]
