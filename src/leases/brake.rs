@@ -243,8 +243,8 @@ pub struct Brake {
 #[derive(Debug)]
 struct UnderWay {
     missing: Missing,
-    /// Counted as removed within the window.
-    counted: bool,
+    /// What it went by, and so what it has paid to whom.
+    gate: Gate,
 }
 
 impl Brake {
@@ -355,8 +355,23 @@ impl Brake {
         self.not_under_way(session);
     }
 
+    /// Takes back all that its going has changed: else whoever is let go again and again, and never
+    /// removed, would count as many, and the rate of what brakes is made of that.
     fn not_under_way(&mut self, session: SessionId) -> Option<Missing> {
-        let UnderWay { missing, counted } = self.under_way.remove(&session)?;
+        let UnderWay { missing, gate } = self.under_way.remove(&session)?;
+        let weight = missing.weight();
+        self.ordinary.give_back(weight);
+        for (scope, weight) in gate.scopes() {
+            if let Some(braking) = self.braking.get_mut(scope) {
+                braking.bucket.give_back(*weight);
+                // It may have begun to brake only since.
+                braking.removed = braking.removed.saturating_sub(*weight);
+            }
+        }
+        if gate.is_single() {
+            self.singles.take_back(weight);
+        }
+        let counted = gate.counts();
         self.each_tally(&missing, |tally, count| {
             tally.under_way -= count;
             if counted {
@@ -722,6 +737,12 @@ impl Brake {
         released
     }
 
+    /// Nothing can be removed now: this time adds to no rate, so that not all goes at once afterwards.
+    pub fn wait(&mut self, now: u64) {
+        self.ordinary.wait(now);
+        self.braking.values_mut().for_each(|braking| braking.bucket.wait(now));
+    }
+
     fn fill(&mut self, now: u64) {
         let rate = self.settings.rate;
         let full = (rate * ORDINARY_FULL_MS / 1_000).max(1);
@@ -750,37 +771,30 @@ impl Brake {
             Gate::Shut => return false,
         }
         let Some(held) = self.drop_held(session) else { return false };
-        self.pay(&gate, &held, now);
+        self.pay(gate, held.missing, now);
         true
     }
 
-    fn pay(&mut self, gate: &Gate, held: &Held, now: u64) {
-        let missing = held.missing.clone();
+    fn pay(&mut self, gate: Gate, missing: Missing, now: u64) {
         let weight = missing.weight();
         self.ordinary.take(weight);
-        let counted = match gate {
-            Gate::Paced { scopes, single } => {
-                for (scope, weight) in scopes {
-                    if let Some(braking) = self.braking.get_mut(scope) {
-                        braking.bucket.take(*weight);
-                        braking.removed += weight;
-                    }
-                }
-                if *single {
-                    self.singles.add(now, weight);
-                }
-                true
+        for (scope, weight) in gate.scopes() {
+            if let Some(braking) = self.braking.get_mut(scope) {
+                braking.bucket.take(*weight);
+                braking.removed += weight;
             }
-            Gate::Open { counted } => *counted,
-            Gate::Shut => false,
-        };
+        }
+        if gate.is_single() {
+            self.singles.add(now, weight);
+        }
+        let counted = gate.counts();
         self.each_tally(&missing, |tally, count| {
             tally.under_way += count;
             if counted {
                 tally.removed.add(now, count);
             }
         });
-        self.under_way.insert(missing.session, UnderWay { missing, counted });
+        self.under_way.insert(missing.session, UnderWay { missing, gate });
     }
 
     /// What holds a session back.
@@ -886,6 +900,30 @@ impl Gate {
         match self {
             Self::Open { .. } => true,
             Self::Paced { scopes, .. } => scopes.is_empty(),
+            Self::Shut => false,
+        }
+    }
+
+    /// Whose pace it goes by, and for how much.
+    fn scopes(&self) -> &[(Scope, u64)] {
+        match self {
+            Self::Paced { scopes, .. } => scopes,
+            Self::Open { .. } | Self::Shut => &[],
+        }
+    }
+
+    fn is_single(&self) -> bool {
+        match self {
+            Self::Paced { single, .. } => *single,
+            Self::Open { .. } | Self::Shut => false,
+        }
+    }
+
+    /// Whether a removal by it counts as a loss.
+    fn counts(&self) -> bool {
+        match self {
+            Self::Open { counted } => *counted,
+            Self::Paced { .. } => true,
             Self::Shut => false,
         }
     }

@@ -331,7 +331,9 @@ impl Removals {
 
     async fn end_released(&mut self, version: &Version, clock: &mut Ticks<'_>) {
         let now = clock.tick();
-        if !self.taking.has_seen_all(now) {
+        // What would not be appended is not let go: it would only come back, turn after turn.
+        if !self.taking.has_seen_all(now) || !self.running.leading.may_propose() {
+            self.brake.wait(now);
             return;
         }
         let released = self.brake.release(&mut self.chance, now);

@@ -398,6 +398,46 @@ fn what_was_not_proposed_is_no_loss() {
     assert!(world.brake.under_way.is_empty());
 }
 
+#[test]
+fn what_was_not_proposed_does_not_make_a_scope_that_brakes_any_faster() {
+    let mut world = World::new(&[("pay", 1_000), ("other", 10), ("large", 500)]);
+    world.stop("pay", 900);
+    world.pass(1_000);
+    world.stop("other", 1);
+    assert_eq!(world.brakes(), [Scope::All]);
+    let before = world.brake.loss(&Scope::All, &world.live).peak;
+    let mut spared = 0;
+    for _ in 0..3_000 {
+        world.now += TICK;
+        world.brake.judge(&world.live, world.now);
+        for session in world.brake.release(&mut world.chance, world.now) {
+            spared += 1;
+            world.brake.spared(session);
+            assert!(world.brake.take(world.missing[&session].clone(), world.now));
+        }
+    }
+    assert!(spared > 1_000, "only {spared} were let go");
+    let after = world.brake.loss(&Scope::All, &world.live).peak;
+    assert!(after <= before + 1, "the rate was made of {before}, and is of {after}");
+    assert_eq!(world.brake.singles.sum(), 0, "the small loss still has its turn");
+}
+
+#[test]
+fn what_could_not_be_removed_for_a_while_does_not_go_at_once_afterwards() {
+    let mut world = World::new(&[("pay", 1_000)]);
+    world.stop("pay", 900);
+    world.pass(1_000);
+    let before = world.went.len();
+    for _ in 0..10 * MINUTE / TICK {
+        world.now += TICK;
+        world.brake.judge(&world.live, world.now);
+        world.brake.wait(world.now);
+    }
+    world.pass(MINUTE);
+    let in_a_minute = world.went.len() - before;
+    assert!((55..=65).contains(&in_a_minute), "{in_a_minute} went");
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     Stop { app: usize, count: u64, via: Option<NodeId> },
