@@ -323,7 +323,8 @@ mod tests {
         }
         table.set_stretch(catalog.pace().held_percent);
         let mut ttl_ms = 0;
-        let sessions: Vec<_> = catalog.sessions().map(|(id, s)| (id, s.ttl_ms, s.touched)).collect();
+        let sessions: Vec<_> =
+            catalog.sessions().map(|(id, s)| (id, s.ttl_ms, s.touched)).collect();
         for (session, ttl, touched) in sessions {
             table.touch(session, ttl, touched, 0);
             ttl_ms = ttl;
