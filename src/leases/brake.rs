@@ -57,7 +57,7 @@ const GROUPS_PER_TURN: usize = 2_000;
 /// Sessions let go in one turn, so that none takes long.
 const SESSIONS_PER_TURN: usize = 2_000;
 
-/// Held sessions that one turn looks at in order to mark them.
+/// Held sessions that one turn looks at in order to mark them, or to forgive a node that is back.
 const LOOKS_PER_TURN: usize = 1_000;
 
 /// Between two looks at whether a scope may stop to brake, milliseconds.
@@ -233,6 +233,8 @@ pub struct Brake {
     faults: BTreeMap<NodeId, Fault>,
     /// When a session is no longer the fault of a node that is back.
     forgiven: BTreeSet<(u64, SessionId)>,
+    /// Nodes that are back, and up to which held session that is noted.
+    to_forgive: BTreeMap<NodeId, Option<SessionId>>,
     to_mark: VecDeque<SessionId>,
     to_unmark: VecDeque<Mark>,
     ordinary: Bucket,
@@ -262,6 +264,7 @@ impl Brake {
             words: BTreeMap::new(),
             faults: BTreeMap::new(),
             forgiven: BTreeSet::new(),
+            to_forgive: BTreeMap::new(),
             to_mark: VecDeque::new(),
             to_unmark: VecDeque::new(),
             ordinary: Bucket::new(now),
@@ -388,6 +391,17 @@ impl Brake {
         }
     }
 
+    /// The state says that a held session is not suspect, and no mark is on its way: one of before may
+    /// have been taken off since it is held again.
+    pub fn mark_again(&mut self, session: SessionId) {
+        if let Some(held) = self.held.get_mut(&session)
+            && held.missing.suspect
+        {
+            held.missing.suspect = false;
+            self.to_mark.push_back(session);
+        }
+    }
+
     /// Sessions that are held, in order, after one of them: to be looked at whether they were heard.
     pub fn held_after(&self, after: Option<SessionId>) -> impl Iterator<Item = SessionId> + '_ {
         use std::ops::Bound::{Excluded, Unbounded};
@@ -466,7 +480,10 @@ impl Brake {
                 *node
             })
             .collect();
-        back.into_iter().for_each(|node| self.forgive_later(node, now));
+        for node in back {
+            self.to_forgive.insert(node, None);
+        }
+        self.forgive_later();
         self.forgive(now);
         let remembered = BACK_REMEMBERED_MS + self.settings.window_ms;
         self.faults.retain(|_, fault| {
@@ -490,16 +507,31 @@ impl Brake {
         self.faults.iter().find(|(node, fault)| may_be(**node, fault)).map(|(node, _)| *node)
     }
 
-    /// A node is back: those that are its fault have their TTL once more to be heard by it.
-    fn forgive_later(&mut self, node: NodeId, now: u64) {
-        let of_node = self.held.values().filter(|held| held.fault_of == Some(node));
-        self.forgiven.extend(of_node.map(|held| (now + held.missing.ttl_ms, held.missing.session)));
+    /// Nodes are back: those that are their fault have their TTL once more to be heard by them. Who is
+    /// taken from then on is noted when it is taken.
+    fn forgive_later(&mut self) {
+        use std::ops::Bound::{Excluded, Unbounded};
+        for (node, after) in std::mem::take(&mut self.to_forgive) {
+            let Some(back) = self.faults.get(&node).and_then(|fault| fault.back) else { continue };
+            let from = after.map_or(Unbounded, Excluded);
+            let mut piece = self.held.range((from, Unbounded)).take(LOOKS_PER_TURN).peekable();
+            while let Some((session, held)) = piece.next() {
+                if held.fault_of == Some(node) {
+                    self.forgiven.insert((back + held.missing.ttl_ms, *session));
+                }
+                if piece.peek().is_none() {
+                    self.to_forgive.insert(node, Some(*session));
+                }
+            }
+        }
     }
 
     fn forgive(&mut self, now: u64) {
-        while let Some((when, session)) = self.forgiven.first().copied()
-            && when <= now
-        {
+        for _ in 0..LOOKS_PER_TURN {
+            let Some((when, session)) = self.forgiven.first().copied() else { return };
+            if when > now {
+                return;
+            }
             self.forgiven.pop_first();
             // The node may be gone once more, or back for less long than this told.
             let is_over = |held: &Held| {
@@ -720,7 +752,8 @@ impl Brake {
     /// [`Self::gone`] or [`Self::spared`].
     pub fn release(&mut self, chance: &mut Rng, now: u64) -> Vec<SessionId> {
         self.fill(now);
-        let mut groups = self.waiting.some_groups(chance, GROUPS_PER_TURN);
+        let may_go = |group: &Group| self.may_go(group);
+        let mut groups = self.waiting.some_groups(chance, GROUPS_PER_TURN, may_go);
         let (mut released, mut turn) = (Vec::new(), 0);
         while !groups.is_empty() && released.len() < SESSIONS_PER_TURN && self.ordinary.holds(1) {
             turn %= groups.len();
@@ -735,6 +768,24 @@ impl Brake {
             }
         }
         released
+    }
+
+    /// Whether one of a group may go, as far as can be told without a look at any of them. Few can while
+    /// much brakes, and who waits then are many.
+    fn may_go(&self, group: &Group) -> bool {
+        let holds_one =
+            |scope: &Scope| self.braking.get(scope).is_none_or(|braking| braking.bucket.holds(1));
+        if !self.words.is_empty() {
+            return true;
+        }
+        let own = group.app.clone().map(Scope::App);
+        let by_node = group.fault_of.map(Scope::Node);
+        let is_single = || {
+            let lost = self.of_apps.get(&group.app).map_or(0, Tally::lost);
+            lost <= self.settings.exempt && self.singles.sum() < self.settings.exempt_of_all()
+        };
+        own.iter().chain(&by_node).all(holds_one)
+            && (group.fault_of.is_some() || holds_one(&Scope::All) || is_single())
     }
 
     /// Nothing can be removed now: this time adds to no rate, so that not all goes at once afterwards.

@@ -41,8 +41,8 @@ const COUNTED_PER_TURN: usize = 100_000;
 /// Between two counts of who is late while a member is not reached.
 const COUNT_EVERY: Duration = Duration::from_millis(500);
 
-/// Suspects of the state looked at in one turn, whether anybody holds them.
-const STRAYS_PER_TURN: usize = 1_024;
+/// Suspects of the state, and held sessions, held against each other in one turn.
+const COMPARED_PER_TURN: usize = 1_024;
 
 /// Between two writings of what the brakes of the state say.
 const TELL_EVERY: Duration = Duration::from_millis(500);
@@ -67,6 +67,8 @@ pub struct Removals {
     looked_at: Option<SessionId>,
     /// Where the look at the suspects of the state goes on.
     strays_after: Option<SessionId>,
+    /// Where the comparison of those held with the state goes on.
+    compared: Option<SessionId>,
     /// Marks are on their way; the next ones wait for them.
     marking: bool,
     /// Why scopes brake no more, until the state says so too.
@@ -118,6 +120,7 @@ impl Removals {
             down: BTreeSet::new(),
             looked_at: None,
             strays_after: None,
+            compared: None,
             marking: false,
             left: BTreeMap::new(),
             told_at: Instant::now(),
@@ -127,8 +130,9 @@ impl Removals {
 
     /// One turn of the leader's loop; the clock ticks for each piece of it.
     pub async fn turn(&mut self, clock: &mut Ticks<'_>) {
-        let version = self.running.published.load();
         self.take_answers();
+        // After the answers, so that it shows what they tell.
+        let version = self.running.published.load();
         self.hear_operators(&version);
         self.see_nodes(clock.tick());
         self.take_overdue(&version, clock);
@@ -254,7 +258,7 @@ impl Removals {
         }
         if changed || self.told_at.elapsed() >= TELL_EVERY {
             self.told_at = Instant::now();
-            self.unmark_strays(version);
+            self.compare_marks(version);
             for (scope, change) in self.untold(&version.catalog) {
                 let command = Command::Brake(SetBrake { term: self.table.term(), scope, change });
                 if let Some(answer) = self.submit(&command).await {
@@ -268,21 +272,25 @@ impl Removals {
         }
     }
 
-    /// Nobody stays suspect for ever because an answer was lost.
-    fn unmark_strays(&mut self, version: &Version) {
+    /// Holds who is suspect by the state against who is held, both ways: nobody stays suspect for ever
+    /// because an answer was lost, and whoever is held is suspect.
+    fn compare_marks(&mut self, version: &Version) {
         if self.marking {
             return;
         }
-        let after = self.strays_after;
-        let suspects = version.catalog.suspects().skip_while(|session| Some(*session) <= after);
-        let suspects: Vec<_> = suspects.take(STRAYS_PER_TURN).collect();
-        self.strays_after = match suspects.len() {
-            STRAYS_PER_TURN => suspects.last().copied(),
-            _ => None,
-        };
+        let suspects: Vec<_> =
+            version.catalog.suspects_after(self.strays_after).take(COMPARED_PER_TURN).collect();
+        self.strays_after = next_piece_after(&suspects);
         for session in suspects {
             if let Some(known) = version.catalog.session(session) {
                 self.brake.unmark_stray(session, known.touched);
+            }
+        }
+        let held: Vec<_> = self.brake.held_after(self.compared).take(COMPARED_PER_TURN).collect();
+        self.compared = next_piece_after(&held);
+        for session in held {
+            if version.catalog.session(session).is_some_and(|known| !known.suspect) {
+                self.brake.mark_again(session);
             }
         }
     }
@@ -421,6 +429,11 @@ async fn marked(answer: Submitted, marks: Vec<Mark>) -> Answer {
         // Whoever takes over reads from the state who is marked.
         Ok(_) | Err(_) => Answer::Marked,
     }
+}
+
+/// Where the next piece begins, if this one was whole.
+fn next_piece_after(piece: &[SessionId]) -> Option<SessionId> {
+    piece.last().copied().filter(|_| piece.len() == COMPARED_PER_TURN)
 }
 
 /// A brake of an app that is gone has nothing to hold, and the state takes none.

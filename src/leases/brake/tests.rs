@@ -438,6 +438,68 @@ fn what_could_not_be_removed_for_a_while_does_not_go_at_once_afterwards() {
     assert!((55..=65).contains(&in_a_minute), "{in_a_minute} went");
 }
 
+#[test]
+fn a_node_that_comes_back_is_forgiven_a_piece_at_a_time_and_everybody_is() {
+    let count = 3 * LOOKS_PER_TURN as u64 + 1;
+    let mut world = World::new(&[("pay", 100 * count)]);
+    world.down.insert(2, count);
+    world.tick();
+    world.stop_by("pay", count, Some(2));
+    world.down.clear();
+    world.tick();
+    assert_eq!(world.brake.forgiven.len(), LOOKS_PER_TURN);
+    world.pass(4 * TICK);
+    assert_eq!(world.brake.forgiven.len() + world.went.len(), count as usize);
+    world.pass(TTL - 10 * TICK);
+    assert!((world.went.len() as u64) < count / 10, "by the pace alone");
+    world.step = TICK;
+    world.pass(1_000 + 10 * TICK);
+    assert_eq!(world.went.len() as u64, count);
+}
+
+#[test]
+fn no_group_is_looked_at_while_no_rate_lets_one_of_it_go() {
+    let names: Vec<_> = (0..100).map(|n| format!("app-{n}")).collect();
+    let apps: Vec<_> = names.iter().map(|name| (name.as_str(), 20)).collect();
+    let mut world = World::new(&apps);
+    names.iter().for_each(|name| world.stop(name, 20));
+    world.pass(1_000);
+    assert_eq!(world.brakes(), [Scope::All]);
+    let groups = |world: &mut World| {
+        let brake = &world.brake;
+        brake.waiting.some_groups(&mut world.chance, 1_000, |group| brake.may_go(group)).len()
+    };
+    assert_eq!(groups(&mut world), 0);
+    world.say(&[(Some("app-1"), BrakeMode::Release)]);
+    assert_eq!(groups(&mut world), 100);
+    let before = world.went.len();
+    world.tick();
+    assert!(world.went.len() >= before + 19, "what an operator lets go waits for no rate");
+}
+
+#[test]
+fn who_is_held_again_while_its_mark_is_taken_off_is_marked_again() {
+    let mut world = World::new(&[("pay", 100)]);
+    world.stop("pay", 100);
+    let marks = world.brake.marks(1_000);
+    assert_eq!(marks.len(), 0, "nothing brakes yet");
+    world.pass(1_000);
+    let (session, missing) = world.missing.first_key_value().expect("one is held");
+    let again = Missing { suspect: true, ..missing.clone() };
+    let session = *session;
+    world.brake.heard(session);
+    assert!(world.brake.take(again, world.now));
+    let taken_off = world.brake.marks(1_000);
+    assert!(taken_off.iter().all(|mark| mark.session == session && !mark.suspect));
+    assert_eq!(taken_off.len(), 1);
+    // The state shows that it is suspect no more.
+    world.brake.mark_again(session);
+    let marks = world.brake.marks(1_000);
+    assert!(marks.iter().any(|mark| mark.session == session && mark.suspect), "{marks:?}");
+    world.brake.mark_again(SessionId(0));
+    assert_eq!(world.brake.marks(1_000), []);
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     Stop { app: usize, count: u64, via: Option<NodeId> },
