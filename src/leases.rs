@@ -41,7 +41,6 @@ use tokio::task::yield_now;
 
 use adoption::Adoptions;
 use clock::LeaseClock;
-#[allow(unused_imports, reason = "for what holds sessions back")]
 pub use table::{Due, Ended, LeaseTable, Looked, NotRenewed, Overdue, Place, SLOT_MS};
 
 /// Sessions that are filled into a new table at a time: well below a millisecond.

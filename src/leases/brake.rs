@@ -35,9 +35,11 @@
 //! A scope stops to brake when what it lost was small, by half of what made it brake, for a whole
 //! window.
 
+mod faults;
 mod rate;
 mod waiting;
 mod window;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -47,6 +49,7 @@ use roster_storage::brake::{BrakeMode, Scope};
 use roster_storage::command::BrakeEnd;
 use roster_storage::names::{AppName, NodeId, Revision, SessionId};
 
+use faults::Fault;
 use rate::Bucket;
 use waiting::{Group, Waiting};
 use window::Window;
@@ -65,10 +68,6 @@ const LEAVING_EVERY_MS: u64 = 500;
 
 /// The ordinary rate is filled up to what passes in so long, milliseconds.
 const ORDINARY_FULL_MS: u64 = 100;
-
-/// A node that came back is remembered for so long beyond the window: longer than any TTL that a
-/// client is likely to wait for.
-const BACK_REMEMBERED_MS: u64 = 120_000;
 
 /// How large the registry is. What is being removed and was not applied yet is counted still.
 pub trait Sizes {
@@ -192,18 +191,6 @@ impl Tally {
     }
 }
 
-/// A member that is not reached, or was not until lately.
-#[derive(Clone, Copy, Debug, Default)]
-struct Fault {
-    /// When it came back, if it did.
-    back: Option<u64>,
-    /// Sessions last heard by it that have missed a beat.
-    late: u64,
-    /// Overdue sessions that are its fault, and their instances.
-    sessions: u64,
-    instances: u64,
-}
-
 /// What is known of a session that is overdue.
 #[derive(Debug)]
 struct Held {
@@ -286,14 +273,6 @@ impl Brake {
     pub fn expect(&mut self, missing: Missing, now: u64) {
         let fault_of = self.fault_in(&missing, now);
         self.hold(Held { missing, fault_of, expected: true });
-    }
-
-    /// An operator's words, all that are in force.
-    pub fn set_words(&mut self, words: BTreeMap<Scope, BrakeMode>) {
-        if self.words != words {
-            self.words = words;
-            self.grew.extend(self.of_apps.keys().flatten().cloned());
-        }
     }
 
     // What is overdue.
@@ -462,91 +441,6 @@ impl Brake {
         }
     }
 
-    // Nodes.
-
-    /// Which members the leader does not reach, each with how many sessions have missed a beat that
-    /// were last heard by it, or by nobody since this leader leads.
-    pub fn reach(&mut self, down: &BTreeMap<NodeId, u64>, now: u64) {
-        for (node, late) in down {
-            let fault = self.faults.entry(*node).or_default();
-            (fault.back, fault.late) = (None, *late);
-        }
-        let back: Vec<_> = self
-            .faults
-            .iter_mut()
-            .filter(|(node, fault)| !down.contains_key(node) && fault.back.is_none())
-            .map(|(node, fault)| {
-                fault.back = Some(now);
-                *node
-            })
-            .collect();
-        for node in back {
-            self.to_forgive.insert(node, None);
-        }
-        self.forgive_later();
-        self.forgive(now);
-        let remembered = BACK_REMEMBERED_MS + self.settings.window_ms;
-        self.faults.retain(|_, fault| {
-            fault.sessions > 0 || fault.back.is_none_or(|back| now < back + remembered)
-        });
-    }
-
-    /// The node that may have kept a session's heartbeats from the leader.
-    fn fault_in(&self, missing: &Missing, now: u64) -> Option<NodeId> {
-        let by = |node: NodeId| match missing.by {
-            HeardBy::Node(by) => by == node,
-            HeardBy::Registration => false,
-            HeardBy::NobodyYet => true,
-        };
-        let may_be = |node: NodeId, fault: &Fault| {
-            by(node)
-                && fault
-                    .back
-                    .is_none_or(|back| missing.heard <= back && now < back + missing.ttl_ms)
-        };
-        self.faults.iter().find(|(node, fault)| may_be(**node, fault)).map(|(node, _)| *node)
-    }
-
-    /// Nodes are back: those that are their fault have their TTL once more to be heard by them. Who is
-    /// taken from then on is noted when it is taken.
-    fn forgive_later(&mut self) {
-        use std::ops::Bound::{Excluded, Unbounded};
-        for (node, after) in std::mem::take(&mut self.to_forgive) {
-            let Some(back) = self.faults.get(&node).and_then(|fault| fault.back) else { continue };
-            let from = after.map_or(Unbounded, Excluded);
-            let mut piece = self.held.range((from, Unbounded)).take(LOOKS_PER_TURN).peekable();
-            while let Some((session, held)) = piece.next() {
-                if held.fault_of == Some(node) {
-                    self.forgiven.insert((back + held.missing.ttl_ms, *session));
-                }
-                if piece.peek().is_none() {
-                    self.to_forgive.insert(node, Some(*session));
-                }
-            }
-        }
-    }
-
-    fn forgive(&mut self, now: u64) {
-        for _ in 0..LOOKS_PER_TURN {
-            let Some((when, session)) = self.forgiven.first().copied() else { return };
-            if when > now {
-                return;
-            }
-            self.forgiven.pop_first();
-            // The node may be gone once more, or back for less long than this told.
-            let is_over = |held: &Held| {
-                let fault = held.fault_of.and_then(|node| self.faults.get(&node));
-                let back = fault.and_then(|fault| fault.back);
-                back.is_some_and(|back| back + held.missing.ttl_ms <= now)
-            };
-            if self.held.get(&session).is_some_and(is_over)
-                && let Some(held) = self.drop_held(session)
-            {
-                self.hold(Held { fault_of: None, ..held });
-            }
-        }
-    }
-
     // What brakes.
 
     /// Which scopes begin to brake now, and which stop.
@@ -638,17 +532,6 @@ impl Brake {
         })
     }
 
-    /// A node that is reached again, and nobody waits for any more.
-    fn is_back_and_empty(&self, scope: &Scope) -> bool {
-        match scope {
-            Scope::All | Scope::App(_) => false,
-            Scope::Node(node) => self
-                .faults
-                .get(node)
-                .is_none_or(|fault| fault.back.is_some() && fault.sessions == 0),
-        }
-    }
-
     fn share_percent(&self, scope: &Scope) -> Option<u64> {
         match scope {
             Scope::All => Some(self.settings.share_percent),
@@ -675,13 +558,6 @@ impl Brake {
                 None => fault.sessions.max(fault.late),
             }),
         }
-    }
-
-    /// What an operator lets go is no loss that all must brake for.
-    fn overdue_and_released(&self) -> u64 {
-        let released = self.words.iter().filter(|(_, mode)| **mode == BrakeMode::Release);
-        let tallies = released.filter_map(|(scope, _)| self.tally(scope.app()?));
-        tallies.map(|tally| tally.overdue).sum()
     }
 
     /// What a scope's rate is made of: all that is held of it.
@@ -725,25 +601,6 @@ impl Brake {
     /// The scopes that brake.
     pub fn scopes(&self) -> impl Iterator<Item = &Scope> {
         self.braking.keys()
-    }
-
-    // An operator's words.
-
-    /// The word about an app, or about sessions without any: its own before the one about all.
-    fn word(&self, app: Option<&AppName>) -> Option<BrakeMode> {
-        if self.words.is_empty() {
-            return None;
-        }
-        let own = app.and_then(|app| self.words.get(&Scope::App(app.clone())));
-        own.or_else(|| self.words.get(&Scope::All)).copied()
-    }
-
-    fn is_released(&self, scope: &Scope) -> bool {
-        let word = match scope {
-            Scope::All | Scope::Node(_) => self.word(None),
-            Scope::App(app) => self.word(Some(app)),
-        };
-        word == Some(BrakeMode::Release)
     }
 
     // What goes, and what is held.
