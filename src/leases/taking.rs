@@ -123,7 +123,7 @@ mod tests {
     use proptest::prelude::{ProptestConfig, Strategy, prop, prop_oneof, proptest};
     use roster_api::registry::BrakeSettings;
     use roster_storage::catalog::At;
-    use roster_storage::command::{Command, OpenSession, SetPace, Stamp};
+    use roster_storage::command::{Command, OpenSession, SetPace, Stamp, Suspect, Suspicion};
     use roster_storage::names::{NodeId, Revision};
 
     use super::super::{Due, Ended, Looked, SLOT_MS};
@@ -366,6 +366,26 @@ mod tests {
             brake.judge(&catalog, back + told_ttl + 1_000);
             assert!(brake.scopes().all(|scope| scope.node().is_none()), "never forgiven");
         }
+    }
+
+    #[test]
+    fn the_suspects_of_the_state_are_walked_in_pieces_each_once() {
+        let (_, mut catalog, _) = paced(100);
+        let suspicion = |(session, known): (SessionId, &roster_storage::catalog::Session)| {
+            Suspicion { session, touched: known.touched, suspect: true }
+        };
+        let sessions: Vec<_> = catalog.sessions().map(suspicion).collect();
+        let all: Vec<_> = sessions.iter().map(|suspicion| suspicion.session).collect();
+        let at = At { revision: Revision(100), term: 1, stamp: Stamp::default() };
+        catalog.apply(at, &Command::Suspect(Suspect { term: 1, sessions }));
+        let (mut walked, mut after) = (Vec::new(), None);
+        loop {
+            let piece: Vec<_> = catalog.suspects_after(after).take(7).collect();
+            let Some(last) = piece.last() else { break };
+            after = Some(*last);
+            walked.extend(piece);
+        }
+        assert_eq!(walked, all);
     }
 
     #[derive(Clone, Copy, Debug)]
