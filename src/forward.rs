@@ -142,9 +142,12 @@ impl Forward {
         let bytes = weight(&asked);
         let taken = self.heartbeat_calls.take();
         let deadline = taken.since() + self.way.timeout.min(HEARTBEAT_TIMEOUT_MAX);
-        let told = self.heartbeats.ask(asked, bytes, deadline).await.map_err(not_gathered)??;
-        taken.confirmed();
-        Ok(told)
+        let told =
+            self.heartbeats.ask(asked, bytes, deadline).await.map_err(not_gathered).flatten();
+        if told.is_err() {
+            taken.refused();
+        }
+        told
     }
 
     /// The heartbeat calls that clients made to this node.

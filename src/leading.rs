@@ -131,6 +131,11 @@ impl Leading {
         proposed
     }
 
+    /// Whether the disk takes entries: else [`Self::submit`] appends nothing.
+    pub fn may_propose(&self) -> bool {
+        self.disk.writable().is_ok()
+    }
+
     /// Proposes a command of this leader's own under this very term, never forwarded (invariant S5).
     /// `None` if it certainly was not appended.
     pub async fn submit(&self, term: u64, command: &Command) -> Option<Submitted> {

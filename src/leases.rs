@@ -22,6 +22,7 @@ pub mod pacing;
 mod removals;
 mod sync;
 mod table;
+mod taking;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -40,7 +41,6 @@ use tokio::task::yield_now;
 
 use adoption::Adoptions;
 use clock::LeaseClock;
-#[allow(unused_imports, reason = "for what holds sessions back")]
 pub use table::{Due, Ended, LeaseTable, Looked, NotRenewed, Overdue, Place, SLOT_MS};
 
 /// Sessions that are filled into a new table at a time: well below a millisecond.

@@ -35,9 +35,11 @@
 //! A scope stops to brake when what it lost was small, by half of what made it brake, for a whole
 //! window.
 
+mod faults;
 mod rate;
 mod waiting;
 mod window;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -47,6 +49,7 @@ use roster_storage::brake::{BrakeMode, Scope};
 use roster_storage::command::BrakeEnd;
 use roster_storage::names::{AppName, NodeId, Revision, SessionId};
 
+use faults::Fault;
 use rate::Bucket;
 use waiting::{Group, Waiting};
 use window::Window;
@@ -57,7 +60,7 @@ const GROUPS_PER_TURN: usize = 2_000;
 /// Sessions let go in one turn, so that none takes long.
 const SESSIONS_PER_TURN: usize = 2_000;
 
-/// Held sessions that one turn looks at in order to mark them.
+/// Held sessions that one turn looks at in order to mark them, or to forgive a node that is back.
 const LOOKS_PER_TURN: usize = 1_000;
 
 /// Between two looks at whether a scope may stop to brake, milliseconds.
@@ -65,10 +68,6 @@ const LEAVING_EVERY_MS: u64 = 500;
 
 /// The ordinary rate is filled up to what passes in so long, milliseconds.
 const ORDINARY_FULL_MS: u64 = 100;
-
-/// A node that came back is remembered for so long beyond the window: longer than any TTL that a
-/// client is likely to wait for.
-const BACK_REMEMBERED_MS: u64 = 120_000;
 
 /// How large the registry is. What is being removed and was not applied yet is counted still.
 pub trait Sizes {
@@ -93,6 +92,7 @@ pub struct Missing {
     pub session: SessionId,
     /// The last registration or update that the leader saw on it.
     pub touched: Revision,
+    /// As deadlines are counted with it: lengthened as all are.
     pub ttl_ms: u64,
     pub heard: u64,
     pub by: HeardBy,
@@ -191,18 +191,6 @@ impl Tally {
     }
 }
 
-/// A member that is not reached, or was not until lately.
-#[derive(Clone, Copy, Debug, Default)]
-struct Fault {
-    /// When it came back, if it did.
-    back: Option<u64>,
-    /// Sessions last heard by it that have missed a beat.
-    late: u64,
-    /// Overdue sessions that are its fault, and their instances.
-    sessions: u64,
-    instances: u64,
-}
-
 /// What is known of a session that is overdue.
 #[derive(Debug)]
 struct Held {
@@ -232,6 +220,8 @@ pub struct Brake {
     faults: BTreeMap<NodeId, Fault>,
     /// When a session is no longer the fault of a node that is back.
     forgiven: BTreeSet<(u64, SessionId)>,
+    /// Nodes that are back, and up to which held session that is noted.
+    to_forgive: BTreeMap<NodeId, Option<SessionId>>,
     to_mark: VecDeque<SessionId>,
     to_unmark: VecDeque<Mark>,
     ordinary: Bucket,
@@ -242,8 +232,8 @@ pub struct Brake {
 #[derive(Debug)]
 struct UnderWay {
     missing: Missing,
-    /// Counted as removed within the window.
-    counted: bool,
+    /// What it went by, and so what it has paid to whom.
+    gate: Gate,
 }
 
 impl Brake {
@@ -261,6 +251,7 @@ impl Brake {
             words: BTreeMap::new(),
             faults: BTreeMap::new(),
             forgiven: BTreeSet::new(),
+            to_forgive: BTreeMap::new(),
             to_mark: VecDeque::new(),
             to_unmark: VecDeque::new(),
             ordinary: Bucket::new(now),
@@ -284,20 +275,14 @@ impl Brake {
         self.hold(Held { missing, fault_of, expected: true });
     }
 
-    /// An operator's words, all that are in force.
-    pub fn set_words(&mut self, words: BTreeMap<Scope, BrakeMode>) {
-        if self.words != words {
-            self.words = words;
-            self.grew.extend(self.of_apps.keys().flatten().cloned());
-        }
-    }
-
     // What is overdue.
 
-    /// A session is overdue.
-    pub fn take(&mut self, mut missing: Missing, now: u64) {
+    /// A session is overdue. Returns whether it is held now: not while its removal is under way, which
+    /// may name an older registration than the one that it is overdue by. Then it must come again.
+    #[must_use]
+    pub fn take(&mut self, mut missing: Missing, now: u64) -> bool {
         if self.under_way.contains_key(&missing.session) {
-            return;
+            return false;
         }
         let before = self.drop_held(missing.session);
         missing.suspect |= before.as_ref().is_some_and(|before| before.missing.suspect);
@@ -312,6 +297,7 @@ impl Brake {
             self.forgiven.insert((back + missing.ttl_ms, missing.session));
         }
         self.hold(Held { missing, fault_of, expected: false });
+        true
     }
 
     /// It was heard again.
@@ -351,8 +337,23 @@ impl Brake {
         self.not_under_way(session);
     }
 
+    /// Takes back all that its going has changed: else whoever is let go again and again, and never
+    /// removed, would count as many, and the rate of what brakes is made of that.
     fn not_under_way(&mut self, session: SessionId) -> Option<Missing> {
-        let UnderWay { missing, counted } = self.under_way.remove(&session)?;
+        let UnderWay { missing, gate } = self.under_way.remove(&session)?;
+        let weight = missing.weight();
+        self.ordinary.give_back(weight);
+        for (scope, weight) in gate.scopes() {
+            if let Some(braking) = self.braking.get_mut(scope) {
+                braking.bucket.give_back(*weight);
+                // It may have begun to brake only since.
+                braking.removed = braking.removed.saturating_sub(*weight);
+            }
+        }
+        if gate.is_single() {
+            self.singles.take_back(weight);
+        }
+        let counted = gate.counts();
         self.each_tally(&missing, |tally, count| {
             tally.under_way -= count;
             if counted {
@@ -366,6 +367,17 @@ impl Brake {
     pub fn unmark_stray(&mut self, session: SessionId, touched: Revision) {
         if !self.held.contains_key(&session) && !self.under_way.contains_key(&session) {
             self.to_unmark.push_back(Mark { session, touched, suspect: false });
+        }
+    }
+
+    /// The state says that a held session is not suspect, and no mark is on its way: one of before may
+    /// have been taken off since it is held again.
+    pub fn mark_again(&mut self, session: SessionId) {
+        if let Some(held) = self.held.get_mut(&session)
+            && held.missing.suspect
+        {
+            held.missing.suspect = false;
+            self.to_mark.push_back(session);
         }
     }
 
@@ -426,73 +438,6 @@ impl Brake {
         }
         for (app, instances) in &missing.carries {
             of(Some(app), *instances);
-        }
-    }
-
-    // Nodes.
-
-    /// Which members the leader does not reach, each with how many sessions have missed a beat that
-    /// were last heard by it, or by nobody since this leader leads.
-    pub fn reach(&mut self, down: &BTreeMap<NodeId, u64>, now: u64) {
-        for (node, late) in down {
-            let fault = self.faults.entry(*node).or_default();
-            (fault.back, fault.late) = (None, *late);
-        }
-        let back: Vec<_> = self
-            .faults
-            .iter_mut()
-            .filter(|(node, fault)| !down.contains_key(node) && fault.back.is_none())
-            .map(|(node, fault)| {
-                fault.back = Some(now);
-                *node
-            })
-            .collect();
-        back.into_iter().for_each(|node| self.forgive_later(node, now));
-        self.forgive(now);
-        let remembered = BACK_REMEMBERED_MS + self.settings.window_ms;
-        self.faults.retain(|_, fault| {
-            fault.sessions > 0 || fault.back.is_none_or(|back| now < back + remembered)
-        });
-    }
-
-    /// The node that may have kept a session's heartbeats from the leader.
-    fn fault_in(&self, missing: &Missing, now: u64) -> Option<NodeId> {
-        let by = |node: NodeId| match missing.by {
-            HeardBy::Node(by) => by == node,
-            HeardBy::Registration => false,
-            HeardBy::NobodyYet => true,
-        };
-        let may_be = |node: NodeId, fault: &Fault| {
-            by(node)
-                && fault
-                    .back
-                    .is_none_or(|back| missing.heard <= back && now < back + missing.ttl_ms)
-        };
-        self.faults.iter().find(|(node, fault)| may_be(**node, fault)).map(|(node, _)| *node)
-    }
-
-    /// A node is back: those that are its fault have their TTL once more to be heard by it.
-    fn forgive_later(&mut self, node: NodeId, now: u64) {
-        let of_node = self.held.values().filter(|held| held.fault_of == Some(node));
-        self.forgiven.extend(of_node.map(|held| (now + held.missing.ttl_ms, held.missing.session)));
-    }
-
-    fn forgive(&mut self, now: u64) {
-        while let Some((when, session)) = self.forgiven.first().copied()
-            && when <= now
-        {
-            self.forgiven.pop_first();
-            // The node may be gone once more, or back for less long than this told.
-            let is_over = |held: &Held| {
-                let fault = held.fault_of.and_then(|node| self.faults.get(&node));
-                let back = fault.and_then(|fault| fault.back);
-                back.is_some_and(|back| back + held.missing.ttl_ms <= now)
-            };
-            if self.held.get(&session).is_some_and(is_over)
-                && let Some(held) = self.drop_held(session)
-            {
-                self.hold(Held { fault_of: None, ..held });
-            }
         }
     }
 
@@ -587,17 +532,6 @@ impl Brake {
         })
     }
 
-    /// A node that is reached again, and nobody waits for any more.
-    fn is_back_and_empty(&self, scope: &Scope) -> bool {
-        match scope {
-            Scope::All | Scope::App(_) => false,
-            Scope::Node(node) => self
-                .faults
-                .get(node)
-                .is_none_or(|fault| fault.back.is_some() && fault.sessions == 0),
-        }
-    }
-
     fn share_percent(&self, scope: &Scope) -> Option<u64> {
         match scope {
             Scope::All => Some(self.settings.share_percent),
@@ -624,13 +558,6 @@ impl Brake {
                 None => fault.sessions.max(fault.late),
             }),
         }
-    }
-
-    /// What an operator lets go is no loss that all must brake for.
-    fn overdue_and_released(&self) -> u64 {
-        let released = self.words.iter().filter(|(_, mode)| **mode == BrakeMode::Release);
-        let tallies = released.filter_map(|(scope, _)| self.tally(scope.app()?));
-        tallies.map(|tally| tally.overdue).sum()
     }
 
     /// What a scope's rate is made of: all that is held of it.
@@ -676,32 +603,14 @@ impl Brake {
         self.braking.keys()
     }
 
-    // An operator's words.
-
-    /// The word about an app, or about sessions without any: its own before the one about all.
-    fn word(&self, app: Option<&AppName>) -> Option<BrakeMode> {
-        if self.words.is_empty() {
-            return None;
-        }
-        let own = app.and_then(|app| self.words.get(&Scope::App(app.clone())));
-        own.or_else(|| self.words.get(&Scope::All)).copied()
-    }
-
-    fn is_released(&self, scope: &Scope) -> bool {
-        let word = match scope {
-            Scope::All | Scope::Node(_) => self.word(None),
-            Scope::App(app) => self.word(Some(app)),
-        };
-        word == Some(BrakeMode::Release)
-    }
-
     // What goes, and what is held.
 
     /// Lets sessions go: what the rates allow, each group in its turn. Each must be answered by
     /// [`Self::gone`] or [`Self::spared`].
     pub fn release(&mut self, chance: &mut Rng, now: u64) -> Vec<SessionId> {
         self.fill(now);
-        let mut groups = self.waiting.some_groups(chance, GROUPS_PER_TURN);
+        let may_go = |group: &Group| self.may_go(group);
+        let mut groups = self.waiting.some_groups(chance, GROUPS_PER_TURN, may_go);
         let (mut released, mut turn) = (Vec::new(), 0);
         while !groups.is_empty() && released.len() < SESSIONS_PER_TURN && self.ordinary.holds(1) {
             turn %= groups.len();
@@ -716,6 +625,30 @@ impl Brake {
             }
         }
         released
+    }
+
+    /// Whether one of a group may go, as far as can be told without a look at any of them. Few can while
+    /// much brakes, and who waits then are many.
+    fn may_go(&self, group: &Group) -> bool {
+        let holds_one =
+            |scope: &Scope| self.braking.get(scope).is_none_or(|braking| braking.bucket.holds(1));
+        if !self.words.is_empty() {
+            return true;
+        }
+        let own = group.app.clone().map(Scope::App);
+        let by_node = group.fault_of.map(Scope::Node);
+        let is_single = || {
+            let lost = self.of_apps.get(&group.app).map_or(0, Tally::lost);
+            lost <= self.settings.exempt && self.singles.sum() < self.settings.exempt_of_all()
+        };
+        own.iter().chain(&by_node).all(holds_one)
+            && (group.fault_of.is_some() || holds_one(&Scope::All) || is_single())
+    }
+
+    /// Nothing can be removed now: this time adds to no rate, so that not all goes at once afterwards.
+    pub fn wait(&mut self, now: u64) {
+        self.ordinary.wait(now);
+        self.braking.values_mut().for_each(|braking| braking.bucket.wait(now));
     }
 
     fn fill(&mut self, now: u64) {
@@ -746,37 +679,30 @@ impl Brake {
             Gate::Shut => return false,
         }
         let Some(held) = self.drop_held(session) else { return false };
-        self.pay(&gate, &held, now);
+        self.pay(gate, held.missing, now);
         true
     }
 
-    fn pay(&mut self, gate: &Gate, held: &Held, now: u64) {
-        let missing = held.missing.clone();
+    fn pay(&mut self, gate: Gate, missing: Missing, now: u64) {
         let weight = missing.weight();
         self.ordinary.take(weight);
-        let counted = match gate {
-            Gate::Paced { scopes, single } => {
-                for (scope, weight) in scopes {
-                    if let Some(braking) = self.braking.get_mut(scope) {
-                        braking.bucket.take(*weight);
-                        braking.removed += weight;
-                    }
-                }
-                if *single {
-                    self.singles.add(now, weight);
-                }
-                true
+        for (scope, weight) in gate.scopes() {
+            if let Some(braking) = self.braking.get_mut(scope) {
+                braking.bucket.take(*weight);
+                braking.removed += weight;
             }
-            Gate::Open { counted } => *counted,
-            Gate::Shut => false,
-        };
+        }
+        if gate.is_single() {
+            self.singles.add(now, weight);
+        }
+        let counted = gate.counts();
         self.each_tally(&missing, |tally, count| {
             tally.under_way += count;
             if counted {
                 tally.removed.add(now, count);
             }
         });
-        self.under_way.insert(missing.session, UnderWay { missing, counted });
+        self.under_way.insert(missing.session, UnderWay { missing, gate });
     }
 
     /// What holds a session back.
@@ -882,6 +808,30 @@ impl Gate {
         match self {
             Self::Open { .. } => true,
             Self::Paced { scopes, .. } => scopes.is_empty(),
+            Self::Shut => false,
+        }
+    }
+
+    /// Whose pace it goes by, and for how much.
+    fn scopes(&self) -> &[(Scope, u64)] {
+        match self {
+            Self::Paced { scopes, .. } => scopes,
+            Self::Open { .. } | Self::Shut => &[],
+        }
+    }
+
+    fn is_single(&self) -> bool {
+        match self {
+            Self::Paced { single, .. } => *single,
+            Self::Open { .. } | Self::Shut => false,
+        }
+    }
+
+    /// Whether a removal by it counts as a loss.
+    fn counts(&self) -> bool {
+        match self {
+            Self::Open { counted } => *counted,
+            Self::Paced { .. } => true,
             Self::Shut => false,
         }
     }

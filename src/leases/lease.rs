@@ -287,10 +287,11 @@ impl Lease {
     }
 
     /// By whom it was heard last, if that is longer ago than a client waits that beats in time.
-    pub fn late(&self, now: u64) -> Option<Via> {
+    pub fn late(&self, now: u64, stretch: Stretch) -> Option<Via> {
         let word = self.word();
         let silent_ms = now.saturating_sub(word.heard());
-        (silent_ms > self.ttl_ms.load(Ordering::Relaxed) / 2).then(|| word.via())
+        let ttl_ms = stretch.of(self.ttl_ms.load(Ordering::Relaxed));
+        (silent_ms > ttl_ms / 2).then(|| word.via())
     }
 
     /// Has the wheel look at it in `slot`, unless it does so earlier. Returns whether it must be

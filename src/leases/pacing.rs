@@ -10,6 +10,10 @@
 //! come in tell of the demand under what was told *before*. So an estimate that may lengthen takes the
 //! smallest stretch that was told lately, and one that may shorten the largest: constant demand is never
 //! estimated too high on the way up nor too low on the way down, and so the stretch does not swing.
+//!
+//! Not every client does as it is told: Sentinel's transports beat at a time of their own. A step that
+//! all have heard of and that took few calls away shows how many those are. From then on they are left
+//! out of the demand: nobody else's TTL is lengthened, or kept long, for what no stretch makes less.
 
 use std::collections::VecDeque;
 
@@ -47,6 +51,14 @@ const HEADROOM_PERCENT: u64 = 80;
 /// While clients hear of a fall, those who have heard of it and those who have not come at the same time,
 /// and so more than the rate: nothing rises for it until they are more than so much of it, percent.
 const OVERLAP_PERCENT: u64 = 150;
+
+/// A step was in vain if it took away less than one in so many of the calls that it takes away where
+/// all do as they are told.
+const IN_VAIN_PARTS: u64 = 4;
+
+/// Those who do as they are told have at least one in so many calls of the rate, however many the
+/// others make.
+const ROOM_PARTS: u64 = 5;
 
 /// How often the time of calm is doubled when heartbeats turn late again each time the stretch falls.
 const DOUBLINGS_MAX: u32 = 4;
@@ -89,6 +101,33 @@ pub struct Pacing {
     relapses: u32,
     /// The last change was a fall.
     fell: bool,
+    /// The last step that was taken for too many calls, until all have heard of it.
+    trial: Option<Trial>,
+    /// Calls per second that no stretch makes less, as the last step in vain has shown.
+    unmoved: u64,
+}
+
+/// A step that was taken for too many calls.
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    /// Calls per second before it, from clients that were told `before`.
+    calls: u64,
+    before: u32,
+    /// What it has them told.
+    told: u32,
+}
+
+impl Trial {
+    /// The calls that did not get less by it, if so few did that it was in vain; `now` is what comes in
+    /// since all have heard of it.
+    fn unmoved(&self, now: u64) -> Option<u64> {
+        let (before, told) = (u64::from(self.before), u64::from(self.told));
+        let hoped_for = self.calls - self.calls * before / told;
+        let was_in_vain = now + hoped_for / IN_VAIN_PARTS > self.calls;
+        // What they are if the rest changed by as much as it was told to.
+        let unmoved = (now * told).saturating_sub(self.calls * before) / (told - before);
+        was_in_vain.then_some(unmoved.min(now))
+    }
 }
 
 impl Pacing {
@@ -103,6 +142,8 @@ impl Pacing {
             unchanged_for: REACTION_SECONDS,
             relapses: 0,
             fell: false,
+            trial: None,
+            unmoved: 0,
         }
     }
 
@@ -110,6 +151,7 @@ impl Pacing {
     /// told from now on: the same, or another one of [`STRETCHES`].
     pub fn second(&mut self, load: Load, told: u32) -> u32 {
         self.note(load, told);
+        self.learn(told);
         let wanted = self.wanted(told);
         if wanted != told {
             self.fell = wanted < told;
@@ -132,9 +174,24 @@ impl Pacing {
             if is_calm || told == UNSTRETCHED && !is_late { self.calm_for + 1 } else { 0 };
     }
 
+    /// What the last step shows once all have heard of it.
+    fn learn(&mut self, told: u32) {
+        let calls = self.mean_calls(FALLING_SECONDS);
+        self.unmoved = self.unmoved.min(calls);
+        if self.unchanged_for + 1 >= self.limits.heard_by_all_seconds as u64
+            && let Some(trial) = self.trial.take()
+            && trial.told == told
+        {
+            self.unmoved = trial.unmoved(calls).unwrap_or(0);
+        }
+    }
+
     fn wanted(&mut self, told: u32) -> u32 {
         let needed = self.needed_to_rise();
         if needed > told {
+            let before = self.told.iter().min().copied().unwrap_or(told);
+            let calls = self.mean_calls(RISING_SECONDS);
+            self.trial = Some(Trial { calls, before, told: needed });
             return needed;
         }
         if self.late_for >= LATE_SECONDS && self.unchanged_for >= REACTION_SECONDS {
@@ -154,14 +211,20 @@ impl Pacing {
         let overlaps = self.fell && self.unchanged_for < self.limits.heard_by_all_seconds as u64;
         let percent = if overlaps { OVERLAP_PERCENT } else { 100 };
         let rate = self.limits.calls_per_second * percent / 100;
-        needed(self.mean_calls(RISING_SECONDS), told, rate)
+        self.needed(self.mean_calls(RISING_SECONDS), told, rate)
     }
 
     /// The stretch that the demand needs if it is as high as it can be.
     fn needed_to_fall(&self) -> u32 {
         let told = self.told.iter().max().copied().unwrap_or(UNSTRETCHED);
         let rate = self.limits.calls_per_second * HEADROOM_PERCENT / 100;
-        needed(self.mean_calls(FALLING_SECONDS), told, rate)
+        self.needed(self.mean_calls(FALLING_SECONDS), told, rate)
+    }
+
+    /// What those who do as they are told need to fit into what the others leave them.
+    fn needed(&self, calls: u64, told: u32, rate: u64) -> u32 {
+        let room = rate.saturating_sub(self.unmoved).max(rate / ROOM_PARTS);
+        needed(calls.saturating_sub(self.unmoved), told, room)
     }
 
     fn mean_calls(&self, seconds: usize) -> u64 {
@@ -295,6 +358,24 @@ mod tests {
     }
 
     #[test]
+    fn a_few_calls_too_many_from_clients_that_do_not_listen_are_tried_once() {
+        let mut pacing = Pacing::new(LIMITS, UNSTRETCHED);
+        let told = run(&mut pacing, 0..3_600, |_, _| calls(RATE * 105 / 100));
+        let mut steps = told;
+        steps.dedup();
+        assert_eq!(steps, [UNSTRETCHED, 150, UNSTRETCHED]);
+    }
+
+    #[test]
+    fn who_listens_is_still_slowed_down_after_a_step_in_vain() {
+        let mut pacing = Pacing::new(LIMITS, UNSTRETCHED);
+        run(&mut pacing, 0..3_600, |_, _| calls(RATE * 105 / 100));
+        let grown = |_, told| calls(RATE * 105 / 100 + RATE * 2 * 100 / u64::from(told));
+        let told = run(&mut pacing, 3_600..7_200, grown);
+        assert!(*told.last().expect("some") >= 400, "{told:?}");
+    }
+
+    #[test]
     fn a_single_second_of_many_calls_is_no_reason() {
         let mut pacing = Pacing::new(LIMITS, UNSTRETCHED);
         let peak = |now, _| calls(if now == 5 { RATE * 2 } else { RATE / 2 });
@@ -371,18 +452,40 @@ mod tests {
             }
         }
 
-        /// What does not get less however long the intervals are told to be: Sentinel's transports.
+        /// Sentinel's transports alone: what does not get less is no reason to keep anybody waiting.
         #[test]
-        fn clients_that_do_not_listen_bring_it_to_its_end_and_their_going_back(
+        fn clients_that_do_not_listen_lengthen_nobodys_ttl_for_long(
             percent_of_rate in 101..=2_000u64,
         ) {
             let mut pacing = Pacing::new(LIMITS, UNSTRETCHED);
-            let told = run(&mut pacing, 0..600, |_, _| calls(RATE * percent_of_rate / 100));
-            prop_assert_eq!(told.last(), Some(&800));
-            let rising = told.windows(2).all(|pair| pair[0] <= pair[1]);
-            prop_assert!(rising, "{:?}", told);
-            let told = run(&mut pacing, 600..1_200, |_, _| calls(0));
+            let steady = |_, _| calls(RATE * percent_of_rate / 100);
+            let told = run(&mut pacing, 0..900, steady);
             prop_assert_eq!(told.last(), Some(&UNSTRETCHED));
+            let told = run(&mut pacing, 900..7_200, steady);
+            prop_assert!(told.iter().all(|told| *told == UNSTRETCHED), "{:?}", told);
+        }
+
+        /// Beside clients that do not listen, those who do are slowed down as far as that helps, and it
+        /// comes to rest.
+        #[test]
+        fn clients_that_listen_make_room_beside_some_that_do_not(
+            every in 1..=40u64,
+            percent_that_listen in 1..=300u64,
+            percent_that_do_not in 1..=150u64,
+        ) {
+            let mut fleet = Fleet::new(RATE * percent_that_listen / 100, every);
+            let others = RATE * percent_that_do_not / 100;
+            let limits = PacingLimits { heard_by_all_seconds: 400, calm_seconds: 450, ..LIMITS };
+            let mut pacing = Pacing::new(limits, UNSTRETCHED);
+            let mut came = 0;
+            let told = run(&mut pacing, 0..12_000, |now, told| {
+                came = fleet.beat(now, told) + others;
+                calls(came)
+            });
+            let (_, rest) = told.split_at(10_000);
+            prop_assert!(rest.iter().all(|told| *told == rest[0]), "it swings: {:?}", rest);
+            let most = RATE.max(others + RATE / ROOM_PARTS) + others / (IN_VAIN_PARTS - 1);
+            prop_assert!(came <= most * 11 / 10, "{} calls at {}", came, rest[0]);
         }
 
         /// Whatever comes in, what is wanted is one of the stretches, and less than the rate with

@@ -24,18 +24,13 @@ use roster_storage::version::Version;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::Instant;
 
-use super::brake::{Brake, HeardBy, Loss, Mark, Missing, Sizes, Turn};
+use super::brake::{Brake, Loss, Mark, Turn};
 use super::clock::Ticks;
 use super::table::LateCount;
-use super::{Due, Ended, LeaseTable, Looked, Overdue};
+use super::taking::{PIECE, Taking, expected, missing};
+use super::{Due, Ended, LeaseTable, Looked};
 use crate::leading::Submitted;
 use crate::node::Running;
-
-/// Leases looked at by one judgement of the time, so that a long tick is not judged by an old one.
-const PIECE: usize = 1_024;
-
-/// Pieces taken in one turn: what fell due at once is taken up within some turns.
-const PIECES_PER_TURN: usize = 16;
 
 /// Held sessions looked at in one turn, whether they were heard.
 const LOOKS_PER_TURN: usize = 4_096;
@@ -46,8 +41,8 @@ const COUNTED_PER_TURN: usize = 100_000;
 /// Between two counts of who is late while a member is not reached.
 const COUNT_EVERY: Duration = Duration::from_millis(500);
 
-/// Suspects of the state looked at in one turn, whether anybody holds them.
-const STRAYS_PER_TURN: usize = 1_024;
+/// Suspects of the state, and held sessions, held against each other in one turn.
+const COMPARED_PER_TURN: usize = 1_024;
 
 /// Between two writings of what the brakes of the state say.
 const TELL_EVERY: Duration = Duration::from_millis(500);
@@ -59,6 +54,7 @@ pub struct Removals {
     running: Arc<Running>,
     table: Arc<LeaseTable>,
     brake: Brake,
+    taking: Taking,
     chance: Rng,
     answers: JoinSet<Answer>,
     /// Sessions that have missed a beat, as they were counted last and are counted now.
@@ -71,6 +67,8 @@ pub struct Removals {
     looked_at: Option<SessionId>,
     /// Where the look at the suspects of the state goes on.
     strays_after: Option<SessionId>,
+    /// Where the comparison of those held with the state goes on.
+    compared: Option<SessionId>,
     /// Marks are on their way; the next ones wait for them.
     marking: bool,
     /// Why scopes brake no more, until the state says so too.
@@ -113,6 +111,7 @@ impl Removals {
             running: running.clone(),
             table: table.clone(),
             brake,
+            taking: Taking::default(),
             chance: Rng::with_seed(seed),
             answers: JoinSet::new(),
             late: LateCount::default(),
@@ -121,6 +120,7 @@ impl Removals {
             down: BTreeSet::new(),
             looked_at: None,
             strays_after: None,
+            compared: None,
             marking: false,
             left: BTreeMap::new(),
             told_at: Instant::now(),
@@ -130,8 +130,9 @@ impl Removals {
 
     /// One turn of the leader's loop; the clock ticks for each piece of it.
     pub async fn turn(&mut self, clock: &mut Ticks<'_>) {
-        let version = self.running.published.load();
         self.take_answers();
+        // After the answers, so that it shows what they tell.
+        let version = self.running.published.load();
         self.hear_operators(&version);
         self.see_nodes(clock.tick());
         self.take_overdue(&version, clock);
@@ -217,34 +218,9 @@ impl Removals {
     // Who is overdue.
 
     fn take_overdue(&mut self, version: &Version, clock: &mut Ticks<'_>) {
-        for _ in 0..PIECES_PER_TURN {
-            let now = clock.tick();
-            let Some(piece) = self.table.take_due(now, PIECE) else { return };
-            for overdue in piece {
-                // One whose end is published and not told to the table yet is passed over.
-                if let Some(missing) = self.missing(&version.catalog, overdue) {
-                    self.brake.take(missing, now);
-                }
-            }
-        }
-    }
-
-    fn missing(&self, catalog: &Catalog, overdue: Overdue) -> Option<Missing> {
-        let session = catalog.session(overdue.session)?;
-        let by = match overdue.via {
-            Some(node) => HeardBy::Node(node),
-            None if self.table.is_as_found(overdue.heard) => HeardBy::NobodyYet,
-            None => HeardBy::Registration,
-        };
-        Some(Missing {
-            session: overdue.session,
-            touched: overdue.touched,
-            ttl_ms: session.ttl_ms,
-            heard: overdue.heard,
-            by,
-            carries: carried(catalog, overdue.session),
-            suspect: session.suspect,
-        })
+        let Self { table, brake, taking, .. } = self;
+        let missing = |overdue| missing(table, &version.catalog, overdue);
+        taking.take_up(table, brake, || clock.tick(), missing);
     }
 
     /// Whether some of those held were heard, in turn.
@@ -282,7 +258,7 @@ impl Removals {
         }
         if changed || self.told_at.elapsed() >= TELL_EVERY {
             self.told_at = Instant::now();
-            self.unmark_strays(version);
+            self.compare_marks(version);
             for (scope, change) in self.untold(&version.catalog) {
                 let command = Command::Brake(SetBrake { term: self.table.term(), scope, change });
                 if let Some(answer) = self.submit(&command).await {
@@ -296,21 +272,25 @@ impl Removals {
         }
     }
 
-    /// Nobody stays suspect for ever because an answer was lost.
-    fn unmark_strays(&mut self, version: &Version) {
+    /// Holds who is suspect by the state against who is held, both ways: nobody stays suspect for ever
+    /// because an answer was lost, and whoever is held is suspect.
+    fn compare_marks(&mut self, version: &Version) {
         if self.marking {
             return;
         }
-        let after = self.strays_after;
-        let suspects = version.catalog.suspects().skip_while(|session| Some(*session) <= after);
-        let suspects: Vec<_> = suspects.take(STRAYS_PER_TURN).collect();
-        self.strays_after = match suspects.len() {
-            STRAYS_PER_TURN => suspects.last().copied(),
-            _ => None,
-        };
+        let suspects: Vec<_> =
+            version.catalog.suspects_after(self.strays_after).take(COMPARED_PER_TURN).collect();
+        self.strays_after = next_piece_after(&suspects);
         for session in suspects {
             if let Some(known) = version.catalog.session(session) {
                 self.brake.unmark_stray(session, known.touched);
+            }
+        }
+        let held: Vec<_> = self.brake.held_after(self.compared).take(COMPARED_PER_TURN).collect();
+        self.compared = next_piece_after(&held);
+        for session in held {
+            if version.catalog.session(session).is_some_and(|known| !known.suspect) {
+                self.brake.mark_again(session);
             }
         }
     }
@@ -358,7 +338,13 @@ impl Removals {
     }
 
     async fn end_released(&mut self, version: &Version, clock: &mut Ticks<'_>) {
-        let released = self.brake.release(&mut self.chance, clock.tick());
+        let now = clock.tick();
+        // What would not be appended is not let go: it would only come back, turn after turn.
+        if !self.taking.has_seen_all(now) || !self.running.leading.may_propose() {
+            self.brake.wait(now);
+            return;
+        }
+        let released = self.brake.release(&mut self.chance, now);
         let things_of =
             |session| version.catalog.session(session).map_or(0, |known| known.things as usize);
         let mut ending = end(&self.table, released, clock.tick(), things_of);
@@ -445,45 +431,14 @@ async fn marked(answer: Submitted, marks: Vec<Mark>) -> Answer {
     }
 }
 
-/// A session that the state says is suspect, and that this leader has not found overdue yet.
-fn expected(catalog: &Catalog, session: SessionId, now: u64) -> Option<Missing> {
-    let known = catalog.session(session)?;
-    Some(Missing {
-        session,
-        touched: known.touched,
-        ttl_ms: known.ttl_ms,
-        heard: now,
-        by: HeardBy::NobodyYet,
-        carries: carried(catalog, session),
-        suspect: true,
-    })
-}
-
-/// How many instances of which apps hang off a session, in the order of the apps.
-fn carried(catalog: &Catalog, session: SessionId) -> Vec<(AppName, u64)> {
-    let mut carried: Vec<(AppName, u64)> = Vec::new();
-    for key in catalog.held_by(session) {
-        match carried.last_mut() {
-            Some((app, count)) if *app == key.app => *count += 1,
-            Some(_) | None => carried.push((key.app.clone(), 1)),
-        }
-    }
-    carried
+/// Where the next piece begins, if this one was whole.
+fn next_piece_after(piece: &[SessionId]) -> Option<SessionId> {
+    piece.last().copied().filter(|_| piece.len() == COMPARED_PER_TURN)
 }
 
 /// A brake of an app that is gone has nothing to hold, and the state takes none.
 fn is_there(catalog: &Catalog, scope: &Scope) -> bool {
     scope.app().is_none_or(|app| catalog.app(app).is_some())
-}
-
-impl Sizes for Catalog {
-    fn instances(&self) -> u64 {
-        self.instance_count()
-    }
-
-    fn instances_of(&self, app: &AppName) -> u64 {
-        self.app(app).map_or(0, |app| app.instances.len() as u64)
-    }
 }
 
 /// What became of sessions that were let go.

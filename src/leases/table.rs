@@ -322,6 +322,11 @@ impl LeaseTable {
         }
     }
 
+    /// A TTL in milliseconds as deadlines are counted with it now.
+    pub fn counted(&self, ttl_ms: u64) -> u64 {
+        self.stretch().of(ttl_ms)
+    }
+
     /// A session that was there when the leadership began, unless it is known already or has ended.
     /// Returns whether it is there now; once the table was [`LeaseTable::opened`] nothing is filled
     /// in any more.
@@ -526,11 +531,12 @@ impl LeaseTable {
     /// whether all were counted; else the next call goes on.
     pub fn count_late(&self, count: &mut LateCount, now: u64, limit: usize) -> bool {
         let mut looked_at = 0;
+        let stretch = self.stretch();
         while let Some(part) = self.parts.get(count.parts) {
             let part = part.read();
             for number in &part.index {
                 let lease = &part.leases[*number as usize];
-                if let Some(via) = lease.late(now) {
+                if let Some(via) = lease.late(now, stretch) {
                     let (heard, _) = lease.last_heard();
                     match self.vias.node(via) {
                         Some(node) => *count.by_node.entry(node).or_default() += 1,
@@ -759,6 +765,23 @@ mod tests {
         table.set_stretch(100);
         assert_eq!(taken(&table, 5_000), [], "what is late is looked at in the next slot");
         assert_eq!(taken(&table, 5_000 + SLOT_MS).len(), 1);
+    }
+
+    #[test]
+    fn who_beats_as_seldom_as_it_was_told_has_missed_no_beat() {
+        let table = LeaseTable::new(1);
+        table.touch(S, 15_000, Revision(1), 0);
+        table.set_stretch(800);
+        assert_eq!(table.renew(S, None, VIA, 0), Ok(15_000));
+        let late = |now| {
+            let mut count = LateCount::default();
+            assert!(table.count_late(&mut count, now, 1_000));
+            count.by(VIA)
+        };
+        let told = Stretch(800).of(15_000);
+        assert_eq!(late(told / 3), 0, "its next beat is due only now");
+        assert_eq!(late(told / 2), 0);
+        assert_eq!(late(told / 2 + 1), 1);
     }
 
     #[test]

@@ -295,6 +295,15 @@ impl Catalog {
         self.suspects.iter().copied()
     }
 
+    /// The same from the next session on, found without walking over those before it.
+    pub fn suspects_after(
+        &self,
+        session: Option<SessionId>,
+    ) -> impl Iterator<Item = SessionId> + '_ {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.suspects.range((session.map_or(Unbounded, Excluded), Unbounded)).copied()
+    }
+
     pub fn suspect_count(&self) -> usize {
         self.suspects.len()
     }

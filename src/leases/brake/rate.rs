@@ -29,6 +29,11 @@ impl Bucket {
         self.millionths = self.millionths.saturating_add(more - owed).min(full);
     }
 
+    /// The time until `now` gives nothing.
+    pub fn wait(&mut self, now: u64) {
+        self.at = now.max(self.at);
+    }
+
     /// Whether so much may go now.
     pub fn holds(&self, count: u64) -> bool {
         self.owed == 0 && self.millionths >= count.saturating_mul(WHOLE)
@@ -39,6 +44,14 @@ impl Bucket {
         let taken = count.saturating_mul(WHOLE);
         self.owed = self.owed.saturating_add(taken.saturating_sub(self.millionths));
         self.millionths = self.millionths.saturating_sub(taken);
+    }
+
+    /// So much of what was taken out did not go after all.
+    pub fn give_back(&mut self, count: u64) {
+        let given = count.saturating_mul(WHOLE);
+        let paid = given.min(self.owed);
+        self.owed -= paid;
+        self.millionths = self.millionths.saturating_add(given - paid);
     }
 }
 
@@ -57,6 +70,16 @@ mod tests {
         assert!(bucket.holds(1));
         bucket.take(1);
         assert!(!bucket.holds(1));
+    }
+
+    #[test]
+    fn what_is_given_back_is_as_if_it_had_not_been_taken() {
+        let mut bucket = Bucket::new(0);
+        bucket.fill(100, 10_000, 1_000, 1_000);
+        bucket.take(3_000);
+        bucket.give_back(3_000);
+        assert!(bucket.holds(1_000));
+        assert!(!bucket.holds(1_001));
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl World {
         let by = via.map_or(HeardBy::NobodyYet, HeardBy::Node);
         let missing = Missing { session, touched, ttl_ms: TTL, heard, by, carries, suspect: false };
         self.missing.insert(session, missing.clone());
-        self.brake.take(missing, self.now);
+        assert!(self.brake.take(missing, self.now));
     }
 
     fn tick(&mut self) {
@@ -379,7 +379,7 @@ fn a_new_leader_goes_on_with_the_brake_and_with_who_is_suspect() {
     for session in 1..=700 {
         world.missing.insert(SessionId(session), missing(session));
         world.marked.insert(SessionId(session));
-        world.brake.take(missing(session), world.now);
+        assert!(world.brake.take(missing(session), world.now));
     }
     world.pass(MINUTE);
     assert_eq!(world.brakes(), [pay]);
@@ -396,6 +396,108 @@ fn what_was_not_proposed_is_no_loss() {
     released.into_iter().for_each(|session| world.brake.spared(session));
     assert_eq!(world.brake.of_all.lost(), 0);
     assert!(world.brake.under_way.is_empty());
+}
+
+#[test]
+fn what_was_not_proposed_does_not_make_a_scope_that_brakes_any_faster() {
+    let mut world = World::new(&[("pay", 1_000), ("other", 10), ("large", 500)]);
+    world.stop("pay", 900);
+    world.pass(1_000);
+    world.stop("other", 1);
+    assert_eq!(world.brakes(), [Scope::All]);
+    let before = world.brake.loss(&Scope::All, &world.live).peak;
+    let mut spared = 0;
+    for _ in 0..3_000 {
+        world.now += TICK;
+        world.brake.judge(&world.live, world.now);
+        for session in world.brake.release(&mut world.chance, world.now) {
+            spared += 1;
+            world.brake.spared(session);
+            assert!(world.brake.take(world.missing[&session].clone(), world.now));
+        }
+    }
+    assert!(spared > 1_000, "only {spared} were let go");
+    let after = world.brake.loss(&Scope::All, &world.live).peak;
+    assert!(after <= before + 1, "the rate was made of {before}, and is of {after}");
+    assert_eq!(world.brake.singles.sum(), 0, "the small loss still has its turn");
+}
+
+#[test]
+fn what_could_not_be_removed_for_a_while_does_not_go_at_once_afterwards() {
+    let mut world = World::new(&[("pay", 1_000)]);
+    world.stop("pay", 900);
+    world.pass(1_000);
+    let before = world.went.len();
+    for _ in 0..10 * MINUTE / TICK {
+        world.now += TICK;
+        world.brake.judge(&world.live, world.now);
+        world.brake.wait(world.now);
+    }
+    world.pass(MINUTE);
+    let in_a_minute = world.went.len() - before;
+    assert!((55..=65).contains(&in_a_minute), "{in_a_minute} went");
+}
+
+#[test]
+fn a_node_that_comes_back_is_forgiven_a_piece_at_a_time_and_everybody_is() {
+    let count = 3 * LOOKS_PER_TURN as u64 + 1;
+    let mut world = World::new(&[("pay", 100 * count)]);
+    world.down.insert(2, count);
+    world.tick();
+    world.stop_by("pay", count, Some(2));
+    world.down.clear();
+    world.tick();
+    assert_eq!(world.brake.forgiven.len(), LOOKS_PER_TURN);
+    world.pass(4 * TICK);
+    assert_eq!(world.brake.forgiven.len() + world.went.len(), count as usize);
+    world.pass(TTL - 10 * TICK);
+    assert!((world.went.len() as u64) < count / 10, "by the pace alone");
+    world.step = TICK;
+    world.pass(1_000 + 10 * TICK);
+    assert_eq!(world.went.len() as u64, count);
+}
+
+#[test]
+fn no_group_is_looked_at_while_no_rate_lets_one_of_it_go() {
+    let names: Vec<_> = (0..100).map(|n| format!("app-{n}")).collect();
+    let apps: Vec<_> = names.iter().map(|name| (name.as_str(), 20)).collect();
+    let mut world = World::new(&apps);
+    names.iter().for_each(|name| world.stop(name, 20));
+    world.pass(1_000);
+    assert_eq!(world.brakes(), [Scope::All]);
+    let groups = |world: &mut World| {
+        let brake = &world.brake;
+        brake.waiting.some_groups(&mut world.chance, 1_000, |group| brake.may_go(group)).len()
+    };
+    assert_eq!(groups(&mut world), 0);
+    world.say(&[(Some("app-1"), BrakeMode::Release)]);
+    assert_eq!(groups(&mut world), 100);
+    let before = world.went.len();
+    world.tick();
+    assert!(world.went.len() >= before + 19, "what an operator lets go waits for no rate");
+}
+
+#[test]
+fn who_is_held_again_while_its_mark_is_taken_off_is_marked_again() {
+    let mut world = World::new(&[("pay", 100)]);
+    world.stop("pay", 100);
+    let marks = world.brake.marks(1_000);
+    assert_eq!(marks.len(), 0, "nothing brakes yet");
+    world.pass(1_000);
+    let (session, missing) = world.missing.first_key_value().expect("one is held");
+    let again = Missing { suspect: true, ..missing.clone() };
+    let session = *session;
+    world.brake.heard(session);
+    assert!(world.brake.take(again, world.now));
+    let taken_off = world.brake.marks(1_000);
+    assert!(taken_off.iter().all(|mark| mark.session == session && !mark.suspect));
+    assert_eq!(taken_off.len(), 1);
+    // The state shows that it is suspect no more.
+    world.brake.mark_again(session);
+    let marks = world.brake.marks(1_000);
+    assert!(marks.iter().any(|mark| mark.session == session && mark.suspect), "{marks:?}");
+    world.brake.mark_again(SessionId(0));
+    assert_eq!(world.brake.marks(1_000), []);
 }
 
 #[derive(Clone, Debug)]

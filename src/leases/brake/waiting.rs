@@ -69,22 +69,22 @@ impl Waiting {
         }
     }
 
-    /// Up to `limit` groups, each once, in an order that chance gives.
-    pub fn some_groups(&mut self, chance: &mut Rng, limit: usize) -> Vec<Group> {
-        let count = limit.min(self.order.len());
-        for at in 0..count {
-            self.swap(at, chance.usize(at..self.order.len()));
+    /// Those that may go of up to `limit` groups, each once: any are looked at, as chance gives, and in an
+    /// order that chance gives.
+    pub fn some_groups(
+        &self,
+        chance: &mut Rng,
+        limit: usize,
+        may_go: impl Fn(&Group) -> bool,
+    ) -> Vec<Group> {
+        if self.order.is_empty() {
+            return Vec::new();
         }
-        self.order[..count].to_vec()
-    }
-
-    fn swap(&mut self, one: usize, other: usize) {
-        self.order.swap(one, other);
-        for at in [one, other] {
-            if let Some(line) = self.lines.get_mut(&self.order[at]) {
-                line.at = at;
-            }
-        }
+        let (before, after) = self.order.split_at(chance.usize(..self.order.len()));
+        let looked_at = after.iter().chain(before).take(limit);
+        let mut groups: Vec<_> = looked_at.filter(|group| may_go(group)).cloned().collect();
+        chance.shuffle(&mut groups);
+        groups
     }
 
     /// One of a group's sessions, as chance gives.
@@ -121,7 +121,7 @@ mod tests {
                     waiting.remove(SessionId(session));
                     model.remove(&SessionId(session));
                 }
-                let mut groups = waiting.some_groups(&mut chance, 100);
+                let mut groups = waiting.some_groups(&mut chance, 100, |_| true);
                 groups.sort();
                 let mut wanted: Vec<_> = model.values().cloned().collect();
                 wanted.sort();
