@@ -2,8 +2,8 @@
 //!
 //! A fleet that starts, or loses its cluster, or is told another pace, must not beat as one from then on.
 //! So after a beginning, after failures, and where heartbeats are wanted more often than before, the
-//! first pause is a random part of the usual one, which spreads those who began together evenly. Later pauses vary by a tenth, so that what chance or
-//! a stall brings together drifts apart.
+//! first pause is a random part of the usual one, which spreads those who began together evenly. Later
+//! pauses vary by a tenth, so that what chance or a stall brings together drifts apart.
 
 use std::time::Duration;
 
@@ -24,8 +24,13 @@ const FIRST_RETRY_PARTS: u32 = 10;
 const FIRST_RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// Of the time for which the lease is safe yet, no pause takes more than this part after a failure,
-/// whatever a node asks for: one more try is made while it counts.
+/// whatever a node asks for: one more try is made while it counts...
 const SAFE_PARTS: u32 = 2;
+
+/// ...nor, once that time is over, more than so many halves of the usual time: heartbeats are wanted
+/// three times in a TTL, so this is half of it. A new leader gives every lease its TTL, so who comes
+/// that soon is heard while that counts.
+const FAILING_HALVES_MAX: u32 = 3;
 
 /// An answer that took longer than this part of the usual time came to many at one moment, as at the
 /// end of an outage.
@@ -108,11 +113,18 @@ impl Rhythm {
         let limit = first.saturating_mul(1 << (failures - 1).min(16)).min(self.every);
         let asked = self.retry_after.unwrap_or_default();
         let pause = asked.saturating_add(limit.mul_f64(chance));
+        let most = self.every / 2 * FAILING_HALVES_MAX;
+        let pause = if pause > most { spread_below(most, chance) } else { pause };
         match safe_for.is_zero() {
             true => pause,
             false => pause.min(safe_for / SAFE_PARTS),
         }
     }
+}
+
+/// Many who may not wait for as long as they were asked to do not come back as one either.
+fn spread_below(most: Duration, chance: f64) -> Duration {
+    most.mul_f64(0.5 + chance / 2.0)
 }
 
 #[cfg(test)]
@@ -232,5 +244,19 @@ mod tests {
         let mut rhythm = going(EVERY);
         rhythm.failed(Some(Duration::MAX));
         assert!(pauses(rhythm, SAFE).iter().all(|pause| *pause <= SAFE / 2));
+    }
+
+    #[test]
+    fn after_an_outage_that_outlasted_the_lease_all_are_back_within_what_a_new_leader_gives() {
+        let ttl = EVERY * 3;
+        let mut rhythm = going(EVERY);
+        for _ in 0..20 {
+            rhythm.failed(Some(ttl * 2));
+            let pauses = pauses(rhythm, Duration::ZERO);
+            assert!(pauses.iter().all(|pause| *pause <= ttl / 2), "{pauses:?}");
+            let (soonest, latest) = (pauses.iter().min(), pauses.iter().max());
+            let apart = latest.expect("some").abs_diff(*soonest.expect("some"));
+            assert!(apart > ttl / 5, "they come back as one: {pauses:?}");
+        }
     }
 }

@@ -93,3 +93,12 @@ def test_no_node_can_ask_for_so_much_that_the_lease_is_lost_by_it() -> None:
     rhythm = going()
     rhythm.failed(1e9)
     assert max(pauses(rhythm)) <= SAFE / 2
+
+
+def test_after_an_outage_longer_than_the_lease_all_are_back_within_what_a_leader_gives() -> None:
+    ttl = EVERY * 3
+    rhythm = going()
+    for _ in range(20):
+        rhythm.failed(ttl * 2)
+        assert max(pauses(rhythm, 0)) <= ttl / 2
+        assert max(pauses(rhythm, 0)) - min(pauses(rhythm, 0)) > ttl / 5

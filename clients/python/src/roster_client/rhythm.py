@@ -2,8 +2,8 @@
 
 A fleet that starts, or loses its cluster, or is told another pace, must not beat as one from then on. So
 after a beginning, after failures, and where heartbeats are wanted more often than before, the first pause
-is a random part of the usual one, which spreads those who began together evenly. Later pauses vary by a tenth, so that what chance or a stall
-brings together drifts apart."""
+is a random part of the usual one, which spreads those who began together evenly. Later pauses vary by a
+tenth, so that what chance or a stall brings together drifts apart."""
 
 from __future__ import annotations
 
@@ -30,8 +30,11 @@ _FIRST_RETRY_PART = 0.1
 _FIRST_RETRY_SECONDS_MAX = 1.0
 
 # Of the time for which the lease is safe yet, no pause takes more than this part after a failure, whatever
-# a node asks for: one more try is made while it counts.
+# a node asks for: one more try is made while it counts. Once that time is over, no pause takes more than so
+# many of the usual ones, which is half of the TTL: a new leader gives every lease its TTL, so who comes that
+# soon is heard while that counts.
 _SAFE_PART = 0.5
+_FAILING_PAUSES_MAX = 1.5
 
 
 class Rhythm:
@@ -94,4 +97,8 @@ class Rhythm:
         first = min(self._every * _FIRST_RETRY_PART, _FIRST_RETRY_SECONDS_MAX)
         limit = min(first * (1 << min(self._failures - 1, 16)), self._every)
         pause = (self._retry_after or 0.0) + limit * chance
+        most = self._every * _FAILING_PAUSES_MAX
+        if pause > most:
+            # Many who may not wait for as long as they were asked to do not come back as one either.
+            pause = most * (0.5 + chance / 2)
         return min(pause, safe_for * _SAFE_PART) if safe_for > 0 else pause
