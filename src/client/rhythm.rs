@@ -7,8 +7,13 @@
 
 use std::time::Duration;
 
+use super::pauses::RETRY_AFTER_MAX;
+
 /// Heartbeats are not sent more often than this, whatever a node says.
 const EVERY_MIN: Duration = Duration::from_millis(10);
+
+/// Nor more seldom than this, which is the longest TTL there is: times are added to the clock's.
+const EVERY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A pause is at most so much shorter or longer than asked for.
 const JITTER: f64 = 0.1;
@@ -53,7 +58,7 @@ pub struct Rhythm {
 impl Rhythm {
     /// Begins with the answer to a registration.
     pub fn new(every: Duration) -> Self {
-        let every = every.max(EVERY_MIN);
+        let every = bounded(every);
         Self { every, before: every, fresh: true, failures: 0, retry_after: None }
     }
 
@@ -64,7 +69,7 @@ impl Rhythm {
 
     /// A heartbeat was answered after it `took` so long, and the next ones are wanted so often.
     pub fn answered(&mut self, every: Duration, took: Duration) {
-        let sooner = every.max(EVERY_MIN) < self.every;
+        let sooner = bounded(every) < self.every;
         let fresh = sooner || self.failures > 0 || took > self.every / LATE_PARTS;
         *self = Self { before: self.every, fresh, ..Self::new(every) };
     }
@@ -111,8 +116,8 @@ impl Rhythm {
     fn after(&self, failures: u32, safe_for: Duration, chance: f64) -> Duration {
         let first = (self.every / FIRST_RETRY_PARTS).min(FIRST_RETRY_MAX);
         let limit = first.saturating_mul(1 << (failures - 1).min(16)).min(self.every);
-        let asked = self.retry_after.unwrap_or_default();
-        let pause = asked.saturating_add(limit.mul_f64(chance));
+        let asked = self.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+        let pause = asked + limit.mul_f64(chance);
         let most = self.every / 2 * FAILING_HALVES_MAX;
         let pause = if pause > most { spread_below(most, chance) } else { pause };
         match safe_for.is_zero() {
@@ -120,6 +125,10 @@ impl Rhythm {
             false => pause.min(safe_for / SAFE_PARTS),
         }
     }
+}
+
+fn bounded(every: Duration) -> Duration {
+    every.clamp(EVERY_MIN, EVERY_MAX)
 }
 
 /// Many who may not wait for as long as they were asked to do not come back as one either.
@@ -258,5 +267,14 @@ mod tests {
             let apart = latest.expect("some").abs_diff(*soonest.expect("some"));
             assert!(apart > ttl / 5, "they come back as one: {pauses:?}");
         }
+    }
+
+    #[test]
+    fn whatever_a_proxy_asks_for_the_next_one_is_sent_within_days() {
+        let mut rhythm = going(Duration::MAX);
+        assert!(pauses(rhythm, SAFE).iter().all(|pause| *pause <= EVERY_MAX * 2));
+        rhythm.failed(Some(Duration::MAX));
+        let hour = Duration::from_secs(60 * 60);
+        assert!(pauses(rhythm, Duration::ZERO).iter().all(|pause| *pause <= hour));
     }
 }
