@@ -21,6 +21,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError, NewConnectionError
 
 from .errors import InvalidRequest, Outcome, RosterError, Unavailable, UnexpectedAnswer, refusal
+from .rhythm import RETRY_AFTER_SECONDS_MAX
 
 # More are a mistake in the list.
 ENDPOINTS_MAX = 64
