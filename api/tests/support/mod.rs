@@ -48,6 +48,8 @@ pub struct Alone {
     pub commands: Mutex<Vec<Command>>,
     /// All that came in.
     pub beats: Mutex<Vec<Beat>>,
+    /// Bodies of heartbeats that came to the leader unread.
+    pub bodies: AtomicU64,
     pub fail: Mutex<Option<Unavailable>>,
     /// Only commands after so many fail.
     pub fail_after: AtomicU64,
@@ -280,6 +282,7 @@ impl Registry for Alone {
 
     async fn heartbeats(&self, body: BeatsBody) -> Result<(Revision, BodyAnswer), Unavailable> {
         self.check()?;
+        self.bodies.fetch_add(1, Ordering::Relaxed);
         let Some(batch) =
             Batch::read(&body).filter(|_| !self.takes_no_bodies.load(Ordering::Relaxed))
         else {
