@@ -64,9 +64,7 @@ pub(super) async fn read(State(api): Shared, Key(key): Key, mut params: Params) 
     // Who reads what may be old wants an answer without the leader.
     let heard = match reading.consistency {
         Consistency::Stale => None,
-        Consistency::Linearizable => {
-            heard_of(&api, [instance].into_iter()).await?.pop().flatten()
-        }
+        Consistency::Linearizable => heard_of(&api, [instance].into_iter()).await?.pop().flatten(),
     };
     let view = InstanceView::new(&version.catalog, &key.app, &key.id, instance).heard(heard);
     let answer = Answer::json(&view).at(version.revision()).read(reading.consistency);
