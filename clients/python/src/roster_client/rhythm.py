@@ -104,9 +104,9 @@ class Rhythm:
         limit = min(first * (1 << min(self._failures - 1, 16)), self._every)
         pause = min(self._retry_after or 0.0, RETRY_AFTER_SECONDS_MAX) + limit * chance
         most = self._every * _FAILING_PAUSES_MAX
-        if pause > most:
+        if safe_for <= 0 and pause > most:
             # Many who may not wait for as long as they were asked to do not come back as one either.
-            pause = most * (0.5 + chance / 2)
+            return most * (0.5 + chance / 2)
         return min(pause, safe_for * _SAFE_PART) if safe_for > 0 else pause
 
 
