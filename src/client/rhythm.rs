@@ -119,8 +119,8 @@ impl Rhythm {
         let asked = self.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
         let pause = asked + limit.mul_f64(chance);
         let most = self.every / 2 * FAILING_HALVES_MAX;
-        let pause = if pause > most { spread_below(most, chance) } else { pause };
         match safe_for.is_zero() {
+            true if pause > most => spread_below(most, chance),
             true => pause,
             false => pause.min(safe_for / SAFE_PARTS),
         }
