@@ -165,9 +165,12 @@ mod tests {
             let piece = Box::pin(async move { end.notified().await });
             tokio::spawn(async move { aside.run(piece, IfBusy::Wait).await });
         }
-        while aside.turns_of_pieces.available_permits() > 0 {
-            yield_now().await;
-        }
+        let all_taken = async {
+            while aside.turns_of_pieces.available_permits() > 0 {
+                yield_now().await;
+            }
+        };
+        timeout(LONG, all_taken).await.expect("each takes a turn");
         let search = aside.run(nothing(), IfBusy::Refuse);
         assert_eq!(timeout(LONG, search).await.expect("it has turns of its own"), Ok(()));
         end.notify_waiters();
