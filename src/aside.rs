@@ -1,5 +1,6 @@
 //! What takes long, done where it holds nobody up: on the background threads, a few at once. What
-//! waits for its turn is bounded in number and in time; beyond, it is refused before it began.
+//! waits for its turn is bounded in number and in time; beyond, it is refused before it began. The
+//! pieces of answers that have begun take turns of their own: neither kind waits for the other.
 
 use std::time::Duration;
 
@@ -13,6 +14,10 @@ use tokio_util::task::AbortOnDropHandle;
 /// Works under way per background thread: one may wait for the leader while another computes.
 const AT_ONCE_PER_THREAD: usize = 2;
 
+/// Pieces of answers that have begun, under way per background thread. Each is short, so between two
+/// steps of a search there is time for several, and thousands of them hold up no search.
+const PIECES_AT_ONCE_PER_THREAD: usize = 8;
+
 /// Works that wait for their turn and may be refused. A page of a search over a million instances
 /// takes about half a second of a thread: more would only wait until nobody wants their answer.
 const WAITING_MAX: usize = 64;
@@ -22,6 +27,8 @@ const WAITING_MAX: usize = 64;
 pub struct Aside {
     threads: Handle,
     turns: Semaphore,
+    /// Of what waits for as long as it takes.
+    turns_of_pieces: Semaphore,
     waiting: Semaphore,
     /// How long one that may be refused waits for its turn.
     patience: Duration,
@@ -33,6 +40,7 @@ impl Aside {
         Self {
             threads,
             turns: Semaphore::new(count * AT_ONCE_PER_THREAD),
+            turns_of_pieces: Semaphore::new(count * PIECES_AT_ONCE_PER_THREAD),
             waiting: Semaphore::new(WAITING_MAX),
             patience,
         }
@@ -47,7 +55,7 @@ impl Aside {
     ) -> Result<(), Unavailable> {
         let _turn = match if_busy {
             IfBusy::Refuse => self.turn_soon().await?,
-            IfBusy::Wait => self.turn().await?,
+            IfBusy::Wait => turn_of(&self.turns_of_pieces).await?,
         };
         let ended = AbortOnDropHandle::new(self.threads.spawn(work)).await;
         ended.map_err(|e| Unavailable::Unknown(format!("this node failed at it: {e}")))
@@ -63,17 +71,16 @@ impl Aside {
         let _place = self.waiting.try_acquire().map_err(|_| {
             overloaded(format!("{WAITING_MAX} searches and long lists wait on this node"))
         })?;
-        timeout(self.patience, self.turn()).await.unwrap_or_else(|_| {
+        timeout(self.patience, turn_of(&self.turns)).await.unwrap_or_else(|_| {
             let waited = self.patience;
             Err(overloaded(format!("searches and long lists of others took this node {waited:?}")))
         })
     }
+}
 
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, Unavailable> {
-        // It is never closed.
-        let turn = self.turns.acquire().await;
-        turn.map_err(|_| Unavailable::NotReady("this node is stopping".into()))
-    }
+async fn turn_of(turns: &Semaphore) -> Result<SemaphorePermit<'_>, Unavailable> {
+    // It is never closed.
+    turns.acquire().await.map_err(|_| Unavailable::NotReady("this node is stopping".into()))
 }
 
 #[cfg(test)]
@@ -135,15 +142,38 @@ mod tests {
     async fn one_that_may_be_refused_waits_only_so_long_for_its_turn() {
         let aside = aside(Duration::from_millis(1));
         let end = occupy(&aside).await;
-        let patient = tokio::spawn({
-            let aside = aside.clone();
-            async move { aside.run(nothing(), IfBusy::Wait).await }
-        });
         let refused = aside.run(nothing(), IfBusy::Refuse).await;
         assert!(matches!(refused, Err(Unavailable::Overloaded(_))), "{refused:?}");
-        assert!(!patient.is_finished());
         end.notify_waiters();
-        assert_eq!(patient.await.expect("it ran"), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_that_began_goes_on_beside_searches_that_hold_all_turns() {
+        let aside = aside(LONG);
+        let end = occupy(&aside).await;
+        let piece = aside.run(nothing(), IfBusy::Wait);
+        assert_eq!(timeout(LONG, piece).await.expect("it has turns of its own"), Ok(()));
+        end.notify_waiters();
+    }
+
+    #[tokio::test]
+    async fn a_search_goes_on_beside_any_number_of_snapshots() {
+        let aside = aside(LONG);
+        let end = Arc::new(Notify::new());
+        for _ in 0..PIECES_AT_ONCE_PER_THREAD * 2 {
+            let (aside, end) = (aside.clone(), end.clone());
+            let piece = Box::pin(async move { end.notified().await });
+            tokio::spawn(async move { aside.run(piece, IfBusy::Wait).await });
+        }
+        let all_taken = async {
+            while aside.turns_of_pieces.available_permits() > 0 {
+                yield_now().await;
+            }
+        };
+        timeout(LONG, all_taken).await.expect("each takes a turn");
+        let search = aside.run(nothing(), IfBusy::Refuse);
+        assert_eq!(timeout(LONG, search).await.expect("it has turns of its own"), Ok(()));
+        end.notify_waiters();
     }
 
     #[tokio::test]

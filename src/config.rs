@@ -30,6 +30,10 @@ pub const LOG: &str = "info";
 /// More instances than any cluster has: higher numbers mean the same.
 const INSTANCES_MANY: u64 = 1_000_000_000;
 
+/// The largest body of a client. A round to the leader may carry a last one beyond the
+/// weight at which it is full, and other nodes take calls of at most twice this.
+const BODY_LIMIT_KIB_MAX: usize = 32 * 1024;
+
 /// Bytes of changes that wait for one watcher.
 const WATCH_QUEUE_BYTES_MAX: u64 = 4 << 20;
 
@@ -462,7 +466,8 @@ impl Settings {
                 rate: at_least("--expiry-rate", self.expiry_rate, 10_000, 1)?.min(INSTANCES_MANY),
             },
             lease_reads: self.lease_reads.unwrap_or(true),
-            heartbeat_rate: at_least("--heartbeat-rate", self.heartbeat_rate, 100_000, 1)?,
+            heartbeat_rate: at_least("--heartbeat-rate", self.heartbeat_rate, 100_000, 1)?
+                .min(INSTANCES_MANY),
             pace_calm: pace_calm(self.pace_calm)?,
             checkpoint_every: at_least("--checkpoint-every", self.checkpoint_every, 100_000, 10)?,
             checkpoint_every_bytes: at_least(
@@ -490,7 +495,7 @@ impl Settings {
             },
             disk_reserve_bytes: self.disk_reserve_mib.unwrap_or(256) << 20,
             request_timeout: request_timeout(self.request_timeout)?,
-            body_limit: self.body_limit_kib.unwrap_or(4096).max(1) << 10,
+            body_limit: body_limit(self.body_limit_kib)?,
             sentinel: roster_api::SentinelSettings::new(
                 millis(self.sentinel_unhealthy),
                 millis(self.sentinel_dead),
@@ -595,6 +600,16 @@ fn pace_calm(given: Option<Span>) -> Result<Duration, ConfigError> {
     Ok(calm)
 }
 
+/// What was gathered goes on to the leader in one call, whose body the other nodes bound too.
+fn body_limit(given: Option<usize>) -> Result<usize, ConfigError> {
+    let kib = given.unwrap_or(4096).max(1);
+    if kib > BODY_LIMIT_KIB_MAX {
+        let why = format!("{kib} is too high; the most is {BODY_LIMIT_KIB_MAX}");
+        return Err(wrong("--body-limit-kib", why));
+    }
+    Ok(kib << 10)
+}
+
 fn request_timeout(given: Option<Span>) -> Result<Duration, ConfigError> {
     let timeout = given.map_or(Duration::from_secs(5), |s| s.0);
     if timeout < Duration::from_millis(100) {
@@ -657,4 +672,35 @@ fn at_least(
         return Err(wrong(setting, format!("{value} is too low; the least is {least}")));
     }
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given() -> Settings {
+        Settings {
+            node_id: Some(1),
+            data_dir: Some("data".into()),
+            cluster: Some("1=one:7500,2=two:7500,3=three:7500".into()),
+            ..Settings::default()
+        }
+    }
+
+    #[test]
+    fn a_number_that_stands_for_no_limit_is_one_that_can_be_counted_with() {
+        let settings = Settings { heartbeat_rate: Some(u64::MAX), ..given() };
+        let rate = settings.resolve().expect("complete").heartbeat_rate;
+        assert!(rate.checked_mul(1_000).is_some(), "{rate}");
+    }
+
+    #[test]
+    fn a_body_that_other_nodes_would_refuse_is_refused_by_the_settings() {
+        let with = |kib| Settings { body_limit_kib: Some(kib), ..given() }.resolve();
+        assert_eq!(with(BODY_LIMIT_KIB_MAX).expect("it fits").body_limit, 32 << 20);
+        for too_much in [BODY_LIMIT_KIB_MAX + 1, usize::MAX] {
+            let error = with(too_much).expect_err("it does not fit").to_string();
+            assert!(error.contains("--body-limit-kib") && error.contains("32768"), "{error}");
+        }
+    }
 }

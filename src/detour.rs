@@ -84,7 +84,7 @@ impl KnownLeader {
         deadline: Instant,
     ) -> Result<(Revision, Vec<BeatsTold>), Unavailable> {
         loop {
-            let why = match self.find().await {
+            let why = match self.find(deadline).await {
                 Some((id, member)) => {
                     match self.try_at(id, member, question.clone(), deadline).await {
                         Ok(told) => return Ok(told),
@@ -117,17 +117,18 @@ impl KnownLeader {
         }
     }
 
-    async fn find(&self) -> Option<(NodeId, PeerNode)> {
+    async fn find(&self, deadline: Instant) -> Option<(NodeId, PeerNode)> {
         let known = self.known.lock().clone();
         if known.is_some() {
             return known;
         }
+        let limit = deadline.saturating_duration_since(Instant::now()).min(HELLO_TIMEOUT);
         let list = self.question.list.0.iter();
         let others = list.filter(|(id, _)| **id != self.question.node);
         let asked = others.map(async |(id, address)| {
             let member = PeerNode { peer: address.clone(), ..PeerNode::default() };
             let link = self.peers.link_to(*id, member, Purpose::Status);
-            link.call::<_, HelloAnswer>(path::HELLO, &self.question, HELLO_TIMEOUT).await.ok()
+            link.call::<_, HelloAnswer>(path::HELLO, &self.question, limit).await.ok()
         });
         let found = self.leader_of(join_all(asked).await.into_iter().flatten());
         self.known.lock().clone_from(&found);

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use roster_api::beats::BodyAnswer;
-use roster_api::registry::{Beat, BeatAnswers, BeatRefused, Heard, Renewed, Unavailable};
+use roster_api::registry::{
+    Beat, BeatAnswers, BeatRefused, BeatTarget, Heard, Renewed, Unavailable,
+};
 use roster_storage::command::{EncodedCommand, Outcome};
 use roster_storage::names::{NodeId, Revision, SessionId};
 use serde::Serialize;
@@ -41,8 +43,11 @@ pub const HEARTBEATS: Rounds =
 const READS: Rounds =
     Rounds { at_once: 2, bytes: 8 << 20, pause: Duration::ZERO, waiting_max: usize::MAX };
 
-/// What a heartbeat weighs.
-const BEAT_BYTES: usize = 128;
+/// What a heartbeat weighs without the names in it.
+const BEAT_BYTES: usize = 96;
+
+/// What an adopted epoch adds, without its app's name.
+const ADOPTED_BYTES: usize = 16;
 
 /// Between two tries to find a leader that takes a request.
 const RETRY: Duration = Duration::from_millis(10);
@@ -167,8 +172,19 @@ impl Forward {
 pub fn weight(asked: &BeatsAsked) -> usize {
     match asked {
         BeatsAsked::Body(body) => body.bytes.len(),
-        BeatsAsked::One(_) | BeatsAsked::Many(_) => read_already(asked).len() * BEAT_BYTES,
+        BeatsAsked::One(_) | BeatsAsked::Many(_) => {
+            read_already(asked).iter().map(weight_of_one).sum()
+        }
     }
+}
+
+fn weight_of_one(beat: &Beat) -> usize {
+    let names = match &beat.target {
+        BeatTarget::Session(_) => 0,
+        BeatTarget::Instance { key, .. } => key.app.as_str().len() + key.id.as_str().len(),
+    };
+    let adopted = beat.adopted.iter().map(|(app, _)| app.as_str().len() + ADOPTED_BYTES);
+    BEAT_BYTES + names + adopted.sum::<usize>()
 }
 
 /// Answers all that were asked together.
@@ -496,5 +512,30 @@ fn settle(proposed: Proposed) -> Try<Result<Outcome, Unavailable>> {
             Some(leader) => format!("node {leader} may lead now"),
             None => "the asked node does not lead any more".into(),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use roster_storage::names::InstanceKey;
+
+    use super::*;
+
+    #[test]
+    fn a_heartbeat_weighs_at_least_what_it_takes_on_the_way() {
+        let named = |length: usize| {
+            let name = "n".repeat(length);
+            let key = InstanceKey::new(name.parse().expect("a name"), name.parse().expect("an id"));
+            let adopted = vec![(key.app.clone(), Revision(u64::MAX)); 3];
+            let target = BeatTarget::Instance { key, incarnation: None };
+            Beat { adopted, mark: Some(i64::MAX), ..Beat::of(target) }
+        };
+        let session = Beat::of(BeatTarget::Session("7".parse().expect("an id")));
+        for beat in [session, named(1), named(40), named(1_024)] {
+            for asked in [asking(vec![beat.clone()]), asking(vec![beat.clone(); 9])] {
+                let bytes = encode(std::slice::from_ref(&asked)).len();
+                assert!(weight(&asked) >= bytes, "{} for {bytes} bytes", weight(&asked));
+            }
+        }
     }
 }

@@ -572,6 +572,7 @@ mod tests {
                 incarnation: None,
                 by_operator: false,
                 condition: Condition::Any,
+                reason: Default::default(),
             }));
         }
 

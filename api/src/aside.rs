@@ -3,21 +3,19 @@
 
 use std::future::Future;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
 use tokio::sync::oneshot;
 
+use crate::Api;
 use crate::error::ApiError;
 use crate::registry::{IfBusy, Unavailable};
-use crate::{Api, Shared};
 
 /// An answer about so many things is made at once; one about more is made aside. Changing threads
 /// costs about as much as to write ten of them.
 pub(crate) const LIGHT: usize = 256;
 
 impl Api {
-    /// Does what takes long; refused with `overloaded` where too much of it waits.
+    /// Does what takes long; refused with `overloaded` where too much of it waits. Never for what waits
+    /// for the leader or for a change: it would keep others from their turn.
     pub async fn aside<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
@@ -46,14 +44,4 @@ impl Api {
         self.registry.aside(Box::pin(work), if_busy).await?;
         result.await.map_err(|_| Unavailable::Unknown("this node failed at it".into()))
     }
-}
-
-/// For routes that take long whatever is asked. Not for those that wait for a change: they would keep
-/// others from their turn.
-pub(crate) async fn aside(
-    State(api): Shared,
-    request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    api.aside(next.run(request)).await
 }

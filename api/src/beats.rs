@@ -16,12 +16,28 @@ use crate::registry::{BeatRefused, BeatTarget};
 use crate::wire::heartbeat::{FailedBeat, HeartbeatsView};
 use crate::wire::instance::heartbeat_every;
 
+/// Room for [`HEARTBEATS_MAX`] instances that say all there is to say, with names of 240 bytes; of longer
+/// ones fewer fit. A body is read by the leader, on the threads that lead, and there is nobody else.
+pub(crate) const HEARTBEATS_BYTES_MAX: usize = HEARTBEATS_MAX * 320;
+
 /// A body that nobody has read yet. Its answer is encoded as it is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BeatsBody {
     pub encoding: Encoding,
     #[serde(serialize_with = "write_bytes", deserialize_with = "read_bytes")]
     pub bytes: Bytes,
+}
+
+impl BeatsBody {
+    /// Whether it begins as what a batch is: an object, a map. Cheap, so that the leader is not asked to
+    /// read what is something else altogether.
+    pub(crate) fn begins_as_a_batch(&self) -> bool {
+        match self.encoding {
+            Encoding::Json => self.bytes.trim_ascii_start().starts_with(b"{"),
+            // The markers of maps: small ones, and those with a length of two and of four bytes.
+            Encoding::Msgpack => matches!(self.bytes.first(), Some(0x80..=0x8f | 0xde | 0xdf)),
+        }
+    }
 }
 
 fn write_bytes<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {

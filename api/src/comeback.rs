@@ -2,10 +2,13 @@
 //!
 //! A crowd that is refused at one moment and told to come back after the same time is the same crowd
 //! again. So each is told another second out of a span, and the span grows with how many were told of
-//! late and are still to come. Each second of it brings back no more than a node refuses cheaply.
+//! late and are still to come, so that each second brings back no more than a node refuses cheaply. It
+//! ends where a lease would: who obeys must be back within the time that a new leader gives.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+
+use roster_storage::limits::TTL_MS_DEFAULT;
 
 /// How many are told to come back within one second.
 const PER_SECOND: u64 = 5_000;
@@ -13,8 +16,12 @@ const PER_SECOND: u64 = 5_000;
 /// What passes by itself has mostly passed after this, seconds; a few are told no more.
 const SPAN_MIN: u64 = 2;
 
-/// Nobody is told to stay away for longer than this, seconds.
-const SPAN_MAX: u64 = 30;
+/// Nobody is told to stay away for longer than this, seconds. After an outage every lease has its TTL
+/// from the moment at which a leader is there: who was refused just before it must come well within
+/// that, or a whole crowd is overdue at one moment. What is refused may always be a heartbeat.
+const SPAN_MAX: u64 = 12;
+
+const _: () = assert!(SPAN_MAX * 1_000 < TTL_MS_DEFAULT, "who obeys would lose its lease by it");
 
 /// A step that is a fraction of all 64-bit numbers, the golden ratio: wherever a row of multiples of
 /// it begins, they lie evenly over the whole.
@@ -76,16 +83,17 @@ mod tests {
 
     #[test]
     fn a_crowd_is_spread_over_as_many_seconds_as_it_is_large() {
-        let told = told(&Comebacks::new(), 0, 20 * PER_SECOND);
-        assert_eq!((told.keys().min(), told.keys().max()), (Some(&1), Some(&20)));
+        let told = told(&Comebacks::new(), 0, 10 * PER_SECOND);
+        assert_eq!((told.keys().min(), told.keys().max()), (Some(&1), Some(&10)));
         let most = told.values().max().expect("some");
         assert!(*most < 4 * PER_SECOND, "{told:?}");
     }
 
     #[test]
-    fn nobody_is_sent_away_for_long_however_many_there_are() {
+    fn nobody_is_sent_away_for_as_long_as_a_lease_lasts_however_many_there_are() {
         let told = told(&Comebacks::new(), 0, 1_000_000);
         assert_eq!(told.keys().max(), Some(&SPAN_MAX));
+        assert!(told.keys().all(|seconds| seconds * 1_000 < TTL_MS_DEFAULT), "{told:?}");
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub fn router(registry: Arc<dyn Registry>, options: ApiOptions) -> axum::Router 
         registry,
         options,
     });
-    conventions::around(routes::all(api.clone()), api)
+    conventions::around(routes::all(), api)
 }
 
 /// What a client is told whose connection is one too many, in HTTP/1: `overloaded`, and that it is

@@ -95,7 +95,7 @@ pub(crate) struct Watching {
 }
 
 enum Phase {
-    Snapshot { version: Arc<Version>, place: Place, feed: Box<dyn Feed> },
+    Snapshot { version: Arc<Version>, place: Box<Place>, feed: Box<dyn Feed> },
     Changes(Following),
     Ended,
 }
@@ -270,7 +270,7 @@ async fn snapshot_phase(
     let feed = api.registry.follow(asked.interest.clone(), revision, asked.patience).await;
     let feed = feed.map_err(|why| ApiError::not_followed(why, revision))?;
     frames.mark(&Mark::SnapshotBegin(revision));
-    Ok((Phase::Snapshot { version, place: Place::default(), feed }, revision))
+    Ok((Phase::Snapshot { version, place: Box::default(), feed }, revision))
 }
 
 /// Writes the next things that stand in the catalogue; returns whether they were the last.

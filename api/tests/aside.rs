@@ -43,16 +43,45 @@ async fn a_light_request_stays_where_it_is_and_a_long_one_goes_aside() {
     for long in [
         "/v1/apps/many/instances",
         "/v1/apps/many/instances?limit=10&filter=zone=='z'",
-        "/v1/apps/many/instances?heartbeats=true",
         "/v1/instances?q=nowhere",
         "/v1/shards",
         "/v1/events",
-        "/app/briefinfos.json",
-        "/app/many/machines.json",
+        "/app/names.json",
     ] {
         assert_eq!(server.get(long).await.status, StatusCode::OK, "{long}");
         assert_eq!(done_aside(&server), [IfBusy::Refuse], "{long}");
     }
+    // What is looked for, and what is shown of it once the leader has told who was heard.
+    for in_two_turns in [
+        "/v1/apps/many/instances?heartbeats=true",
+        "/app/briefinfos.json",
+        "/app/many/machines.json",
+    ] {
+        assert_eq!(server.get(in_two_turns).await.status, StatusCode::OK, "{in_two_turns}");
+        assert_eq!(done_aside(&server), [IfBusy::Refuse; 2], "{in_two_turns}");
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_leader_keeps_nobody_from_a_stale_search() {
+    let server = Server::new();
+    register(&server, "many", MANY).await;
+    *server.registry.fail.lock() = Some(Unavailable::NoLeader("no node has won".into()));
+    for waits in [
+        "/v1/apps/many/instances",
+        "/v1/instances?q=i0001",
+        "/v1/shards",
+        "/v1/events",
+        "/app/names.json",
+        "/app/briefinfos.json",
+        "/app/many/machines.json",
+    ] {
+        assert_eq!(server.get(waits).await.status, StatusCode::SERVICE_UNAVAILABLE, "{waits}");
+        assert_eq!(done_aside(&server), [], "{waits}");
+    }
+    let stale = server.get("/v1/instances?q=i0001&consistency=stale").await;
+    assert_eq!(stale.status, StatusCode::OK, "{}", stale.text());
+    assert_eq!(done_aside(&server), [IfBusy::Refuse]);
 }
 
 #[tokio::test]

@@ -40,6 +40,41 @@ async fn a_brake_is_shown_as_a_status_and_as_an_alarm() {
     assert_eq!(status["brakes"].as_array().map(Vec::len), Some(0));
 }
 
+#[tokio::test]
+async fn of_many_brakes_the_worst_are_shown_and_the_number_of_the_others() {
+    let server = Server::new();
+    for missing in 1..=150 {
+        let app = format!("app-{missing}");
+        ok(&server, &format!("PUT /v1/apps/{app}"), "{}").await;
+        let (scope, change) =
+            (Scope::App(AppName::new(app).expect("a name")), BrakeChange::On { missing, of: 200 });
+        let on = Command::Brake(SetBrake { term: 1, scope, change });
+        server.registry.propose(on).await.expect("decided");
+    }
+    let status = ok(&server, &format!("GET {BRAKE}"), "").await;
+    let missing = |brake: &Value| brake["missing"].as_u64().expect("a number");
+    let shown: Vec<_> = status["brakes"].as_array().expect("a list").iter().map(missing).collect();
+    assert_eq!(shown, (51..=150).rev().collect::<Vec<_>>());
+    assert_eq!(status["more"], 50, "{status}");
+    let cluster = ok(&server, "GET /v1/cluster", "").await;
+    let alarms = cluster["alarms"].as_array().expect("a list");
+    let of_brakes = alarms.iter().filter(|alarm| alarm["code"] == "mass-loss");
+    assert_eq!(of_brakes.count(), 101, "{cluster}");
+    let last = alarms.last().expect("some")["detail"].as_str().expect("text");
+    assert!(last.starts_with("50 more"), "{last}");
+
+    ok(&server, &format!("PUT {BRAKE}"), r#"{"scope":"app","app":"app-150","mode":"hold"}"#).await;
+    let rates = async || {
+        let status = ok(&server, &format!("GET {BRAKE}"), "").await;
+        let rate = |at: usize| status["brakes"][at]["removed_per_minute"].as_f64();
+        (rate(0).expect("a number"), rate(1).expect("a number"))
+    };
+    let (held, other) = rates().await;
+    assert!(held == 0.0 && other > 0.0, "{held} {other}");
+    ok(&server, &format!("PUT {BRAKE}"), r#"{"scope":"all","mode":"hold"}"#).await;
+    assert_eq!(rates().await, (0.0, 0.0));
+}
+
 /// Found by the chronicle of `whoever_resumes_anywhere`: what a snapshot leaves out, the changes after
 /// it cannot bring back.
 #[tokio::test]

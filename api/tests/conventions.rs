@@ -439,6 +439,32 @@ async fn heartbeats_of_many_come_as_msgpack_too() {
 }
 
 #[tokio::test]
+async fn what_is_no_batch_of_heartbeats_or_too_long_for_one_does_not_come_to_the_leader() {
+    let server = Server::new();
+    let json = "application/json";
+    let msgpack = "application/msgpack";
+    for (kind, body, problem) in [
+        (json, b"".to_vec(), (400, "malformed")),
+        (json, b"\x00".repeat(1_000_000), (400, "malformed")),
+        (json, b" [".repeat(1_000_000), (400, "invalid-body")),
+        (json, b"\"sessions\"".to_vec(), (400, "invalid-body")),
+        (json, b"{\"sessions\":[\"1\"]}".repeat(200_000), (413, "too-large")),
+        (msgpack, b"\x00".repeat(1_000_000), (400, "invalid-body")),
+        (msgpack, b"\xc1".to_vec(), (400, "malformed")),
+    ] {
+        let begin = body[..body.len().min(12)].to_vec();
+        let headers = [("content-type", kind)];
+        let reply = server.call_with("POST /v1/heartbeats", &headers, Body::from(body)).await;
+        let (status, code) = reply.problem();
+        assert_eq!((status, code.as_str()), problem, "{begin:?}: {}", reply.text());
+        assert_eq!(server.registry.bodies.lock().len(), 0, "{begin:?}");
+    }
+    let told = server.call("POST /v1/heartbeats", " {\"sessions\":[]}").await;
+    assert_eq!(told.status.as_u16(), 200, "{}", told.text());
+    assert_eq!(server.registry.bodies.lock().len(), 1);
+}
+
+#[tokio::test]
 async fn heartbeats_of_many_are_answered_alike_by_a_leader_that_does_not_read_bodies() {
     let server = Server::new();
     server.call(&format!("PUT {INSTANCE}"), "{}").await;
@@ -488,9 +514,9 @@ async fn a_body_of_many_heartbeats_is_passed_on_byte_by_byte_whatever_it_is() {
     let bodies: [(&str, &'static [u8]); 5] = [
         ("application/json", b" { \"sessions\" : [ \"1\" ] }\n"),
         ("application/json", b"{\"instances\":[{\"id\":\"\\u0061\",\"app\":\"pay\"}]}"),
-        ("application/json", b"no JSON"),
+        ("application/json", b"{no JSON"),
         ("application/msgpack", b"\x81\xa8sessions\xdc\x00\x01\xa11"),
-        ("application/msgpack", b"\xc1"),
+        ("application/msgpack", b"\x81\xc1"),
     ];
     for (kind, body) in bodies {
         let headers = [("content-type", kind)];

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Options;
 
 /// No node's `Retry-After` is followed beyond this.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 
 /// The pauses of one row of failures. Each is a random part of its limit, so that the clients of a
 /// node that died do not all come to the next one at once; the limit grows with each round over all

@@ -2,13 +2,18 @@
 //!
 //! A fleet that starts, or loses its cluster, or is told another pace, must not beat as one from then on.
 //! So after a beginning, after failures, and where heartbeats are wanted more often than before, the
-//! first pause is a random part of the usual one, which spreads those who began together evenly. Later pauses vary by a tenth, so that what chance or
-//! a stall brings together drifts apart.
+//! first pause is a random part of the usual one, which spreads those who began together evenly. Later
+//! pauses vary by a tenth, so that what chance or a stall brings together drifts apart.
 
 use std::time::Duration;
 
+use super::pauses::RETRY_AFTER_MAX;
+
 /// Heartbeats are not sent more often than this, whatever a node says.
 const EVERY_MIN: Duration = Duration::from_millis(10);
+
+/// Nor more seldom than this, which is the longest TTL there is: times are added to the clock's.
+const EVERY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A pause is at most so much shorter or longer than asked for.
 const JITTER: f64 = 0.1;
@@ -24,8 +29,13 @@ const FIRST_RETRY_PARTS: u32 = 10;
 const FIRST_RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// Of the time for which the lease is safe yet, no pause takes more than this part after a failure,
-/// whatever a node asks for: one more try is made while it counts.
+/// whatever a node asks for: one more try is made while it counts...
 const SAFE_PARTS: u32 = 2;
+
+/// ...nor, once that time is over, more than so many halves of the usual time: heartbeats are wanted
+/// three times in a TTL, so this is half of it. A new leader gives every lease its TTL, so who comes
+/// that soon is heard while that counts.
+const FAILING_HALVES_MAX: u32 = 3;
 
 /// An answer that took longer than this part of the usual time came to many at one moment, as at the
 /// end of an outage.
@@ -48,7 +58,7 @@ pub struct Rhythm {
 impl Rhythm {
     /// Begins with the answer to a registration.
     pub fn new(every: Duration) -> Self {
-        let every = every.max(EVERY_MIN);
+        let every = bounded(every);
         Self { every, before: every, fresh: true, failures: 0, retry_after: None }
     }
 
@@ -59,7 +69,7 @@ impl Rhythm {
 
     /// A heartbeat was answered after it `took` so long, and the next ones are wanted so often.
     pub fn answered(&mut self, every: Duration, took: Duration) {
-        let sooner = every.max(EVERY_MIN) < self.every;
+        let sooner = bounded(every) < self.every;
         let fresh = sooner || self.failures > 0 || took > self.every / LATE_PARTS;
         *self = Self { before: self.every, fresh, ..Self::new(every) };
     }
@@ -106,13 +116,24 @@ impl Rhythm {
     fn after(&self, failures: u32, safe_for: Duration, chance: f64) -> Duration {
         let first = (self.every / FIRST_RETRY_PARTS).min(FIRST_RETRY_MAX);
         let limit = first.saturating_mul(1 << (failures - 1).min(16)).min(self.every);
-        let asked = self.retry_after.unwrap_or_default();
-        let pause = asked.saturating_add(limit.mul_f64(chance));
+        let asked = self.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+        let pause = asked + limit.mul_f64(chance);
+        let most = self.every / 2 * FAILING_HALVES_MAX;
         match safe_for.is_zero() {
+            true if pause > most => spread_below(most, chance),
             true => pause,
             false => pause.min(safe_for / SAFE_PARTS),
         }
     }
+}
+
+fn bounded(every: Duration) -> Duration {
+    every.clamp(EVERY_MIN, EVERY_MAX)
+}
+
+/// Many who may not wait for as long as they were asked to do not come back as one either.
+fn spread_below(most: Duration, chance: f64) -> Duration {
+    most.mul_f64(0.5 + chance / 2.0)
 }
 
 #[cfg(test)]
@@ -232,5 +253,28 @@ mod tests {
         let mut rhythm = going(EVERY);
         rhythm.failed(Some(Duration::MAX));
         assert!(pauses(rhythm, SAFE).iter().all(|pause| *pause <= SAFE / 2));
+    }
+
+    #[test]
+    fn after_an_outage_that_outlasted_the_lease_all_are_back_within_what_a_new_leader_gives() {
+        let ttl = EVERY * 3;
+        let mut rhythm = going(EVERY);
+        for _ in 0..20 {
+            rhythm.failed(Some(ttl * 2));
+            let pauses = pauses(rhythm, Duration::ZERO);
+            assert!(pauses.iter().all(|pause| *pause <= ttl / 2), "{pauses:?}");
+            let (soonest, latest) = (pauses.iter().min(), pauses.iter().max());
+            let apart = latest.expect("some").abs_diff(*soonest.expect("some"));
+            assert!(apart > ttl / 5, "they come back as one: {pauses:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_a_proxy_asks_for_the_next_one_is_sent_within_days() {
+        let mut rhythm = going(Duration::MAX);
+        assert!(pauses(rhythm, SAFE).iter().all(|pause| *pause <= EVERY_MAX * 2));
+        rhythm.failed(Some(Duration::MAX));
+        let hour = Duration::from_secs(60 * 60);
+        assert!(pauses(rhythm, Duration::ZERO).iter().all(|pause| *pause <= hour));
     }
 }

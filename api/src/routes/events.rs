@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
 use axum::extract::State;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,6 +13,7 @@ use crate::answer::{Answer, Answered};
 use crate::error::{ApiError, Invalid};
 use crate::extract::Params;
 use crate::filter::Wanted;
+use crate::lists::Paging;
 use crate::registry::{Past, PastChanges};
 use crate::wire::event::{HistoryView, pick};
 use crate::{Api, Shared};
@@ -31,6 +33,25 @@ pub(super) async fn events(State(api): Shared, mut params: Params) -> Answered {
     params.end()?;
     let version = api.read(reading).await?;
     let newest = version.revision();
+    let here = api.clone();
+    let asked = Asked { interest, newest_first, since, until, paging };
+    let read = async move { read(&here, asked, newest).await };
+    let body = api.aside(read).await??;
+    Ok(Answer::json_body(body).at(newest).read(reading.consistency))
+}
+
+/// Which events are wanted.
+struct Asked {
+    interest: Interest,
+    newest_first: bool,
+    since: Option<Bound>,
+    until: Option<Bound>,
+    paging: Paging,
+}
+
+/// One page, as it is answered.
+async fn read(api: &Api, asked: Asked, newest: Revision) -> Result<Body, ApiError> {
+    let Asked { interest, newest_first, since, until, paging } = asked;
     let after = api.revision_of(since, Revision(0)).await;
     let upto = api.revision_of(until, newest).await.min(newest);
     let mut page = Page {
@@ -42,10 +63,10 @@ pub(super) async fn events(State(api): Shared, mut params: Params) -> Answered {
     if let Some(cursor) = paging.cursor() {
         page.go_on(cursor)?;
     }
-    let next = page.fill(&api).await?;
+    let next = page.fill(api).await?;
     let covered = api.registry.covered().await;
     let body = page.view.body(next.map(|next| next.text(newest_first)), &covered);
-    Ok(Answer::json_body(body.into()).at(newest).read(reading.consistency))
+    Ok(body.into())
 }
 
 /// Where a page ends in the middle of the past: this event of this revision comes next. It is counted

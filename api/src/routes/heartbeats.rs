@@ -7,7 +7,7 @@ use roster_storage::names::{Incarnation, Revision};
 
 use super::instances;
 use crate::answer::{Answer, Answered};
-use crate::beats::{BeatsBody, BodyAnswer, Summary};
+use crate::beats::{BeatsBody, BodyAnswer, HEARTBEATS_BYTES_MAX, Summary};
 use crate::error::{ApiError, Invalid};
 use crate::extract::{Content, Encoding, Key, Params, Session};
 use crate::registry::{Beat, BeatRefused, BeatTarget, Renewed};
@@ -80,7 +80,19 @@ pub(super) async fn beat(
 pub(super) async fn many(State(api): Shared, params: Params, content: Content) -> Answered {
     params.end()?;
     let encoding = content.encoding()?;
+    if content.bytes.len() > HEARTBEATS_BYTES_MAX {
+        let length = content.bytes.len();
+        let detail = format!(
+            "{length} bytes of heartbeats are over the limit of {HEARTBEATS_BYTES_MAX}; send them in \
+             several calls"
+        );
+        return Err(ApiError::too_large(detail));
+    }
     let body = BeatsBody { encoding, bytes: content.bytes.clone() };
+    if !body.begins_as_a_batch() {
+        // What is wrong is told here; the leader has more to do.
+        content.json_or_msgpack::<HeartbeatsBody>()?;
+    }
     let (revision, answer) = api.registry.heartbeats(body).await?;
     match answer {
         BodyAnswer::Renewed(body) => Ok(Answer::encoded_body(encoding, body.into()).at(revision)),

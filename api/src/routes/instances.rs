@@ -13,7 +13,7 @@ use crate::aside::LIGHT;
 use crate::error::{ApiError, decided};
 use crate::extract::{App, Content, Key, Params, Reading, When};
 use crate::filter::Wanted;
-use crate::lists::{Listed, Page, Paging, cursor_of_key, list_body};
+use crate::lists::{Listed, Matches, Page, Paging, cursor_of_key, list_body};
 use crate::poll::{changes_list, instance_changed, members_changed, of_app, of_instance};
 use crate::registry::Consistency;
 use crate::wire::instance::{
@@ -65,9 +65,7 @@ pub(super) async fn read(State(api): Shared, Key(key): Key, mut params: Params) 
     // Who reads what may be old wants an answer without the leader.
     let heard = match reading.consistency {
         Consistency::Stale => None,
-        Consistency::Linearizable => {
-            last_heard(&api, [instance].into_iter()).await?.pop().flatten()
-        }
+        Consistency::Linearizable => heard_of(&api, [instance].into_iter()).await?.pop().flatten(),
     };
     let view = InstanceView::new(&version.catalog, &key.app, &key.id, instance).heard(heard);
     let answer = Answer::json(&view).at(version.revision()).read(reading.consistency);
@@ -84,8 +82,8 @@ fn live<'a>(
     known.instances.get(id).ok_or_else(unknown)
 }
 
-/// Wall clocks of the last heartbeats, in order.
-async fn last_heard(
+/// Wall clocks of the last heartbeats, in order. It asks the leader.
+async fn heard_of(
     api: &Api,
     instances: impl Iterator<Item = &Arc<Instance>>,
 ) -> Result<Vec<Option<u64>>, ApiError> {
@@ -174,11 +172,12 @@ pub(super) async fn list(State(api): Shared, App(name): App, mut params: Params)
     }
     let looked_at = if all { count.min(page.limit) } else { count };
     let (listed, wanted, heartbeats) = (asked.listed, asked.wanted, asked.heartbeats);
-    if looked_at <= LIGHT {
-        return render(&api, &page, &listed, &wanted, heartbeats).await;
+    if looked_at > LIGHT {
+        return render_aside(&api, page, listed, wanted, heartbeats).await;
     }
-    let here = api.clone();
-    api.aside(async move { render(&here, &page, &listed, &wanted, heartbeats).await }).await?
+    let matches = page.matches(&listed, &wanted).await?;
+    let heard = if heartbeats { Some(last_heard(&api, &page, &matches).await?) } else { None };
+    Ok(render(&api, &page, &listed, &matches, heard))
 }
 
 /// The list of an app in one page.
@@ -205,25 +204,51 @@ async fn whole(api: &Arc<Api>, name: AppName, page: Page) -> Answered {
 pub(super) async fn search(State(api): Shared, params: Params) -> Answered {
     let asked = asked(params, None)?;
     let page = api.page(&asked.listed, asked.reading, asked.paging).await?;
-    render(&api, &page, &asked.listed, &asked.wanted, asked.heartbeats).await
+    render_aside(&api, page, asked.listed, asked.wanted, asked.heartbeats).await
 }
 
-/// One page, line by line.
-async fn render(
+/// One page of what takes long. No turn is held while the leader is asked who was heard.
+async fn render_aside(
+    api: &Arc<Api>,
+    page: Page,
+    listed: Listed,
+    wanted: Wanted,
+    heartbeats: bool,
+) -> Answered {
+    let here = api.clone();
+    if !heartbeats {
+        return api
+            .aside(async move { find_and_render(&here, &page, &listed, &wanted).await })
+            .await?;
+    }
+    let find = async move {
+        let matches = page.matches(&listed, &wanted).await;
+        (page, listed, matches)
+    };
+    let (page, listed, matches) = api.aside(find).await?;
+    let matches = matches?;
+    let heard = last_heard(api, &page, &matches).await?;
+    api.aside(async move { render(&here, &page, &listed, &matches, Some(heard)) }).await
+}
+
+async fn find_and_render(api: &Api, page: &Page, listed: &Listed, wanted: &Wanted) -> Answered {
+    let matches = page.matches(listed, wanted).await?;
+    Ok(render(api, page, listed, &matches, None))
+}
+
+/// One page, line by line; `heard` are the last heartbeats of what is [`found`], if they are wanted.
+fn render(
     api: &Api,
     page: &Page,
     listed: &Listed,
-    wanted: &Wanted,
-    heartbeats: bool,
-) -> Answered {
-    let matches = page.matches(listed, wanted).await?;
+    matches: &Matches,
+    heard: Option<Vec<Option<u64>>>,
+) -> Answer {
     let catalog = page.catalog();
-    let found = || matches.keys.iter().filter_map(|key| Some((key, catalog.instance(key)?)));
-    let mut instances: Vec<_> = found()
+    let mut instances: Vec<_> = found(page, matches)
         .map(|(key, instance)| InstanceView::new(catalog, &key.app, &key.id, instance))
         .collect();
-    if heartbeats {
-        let heard = last_heard(api, found().map(|(_, instance)| instance)).await?;
+    if let Some(heard) = heard {
         instances = instances.into_iter().zip(heard).map(|(view, at)| view.heard(at)).collect();
     }
     let revision = page.version.revision();
@@ -235,5 +260,21 @@ async fn render(
         instances,
         revision: revision.0,
     };
-    Ok(Answer::json(&list).at(revision).read(page.consistency))
+    Answer::json(&list).at(revision).read(page.consistency)
+}
+
+fn found<'a>(
+    page: &'a Page,
+    matches: &'a Matches,
+) -> impl Iterator<Item = (&'a InstanceKey, &'a Arc<Instance>)> {
+    matches.keys.iter().filter_map(|key| Some((key, page.catalog().instance(key)?)))
+}
+
+/// Wall clocks of the last heartbeats of what is [`found`], in order.
+async fn last_heard(
+    api: &Api,
+    page: &Page,
+    matches: &Matches,
+) -> Result<Vec<Option<u64>>, ApiError> {
+    heard_of(api, found(page, matches).map(|(_, instance)| instance)).await
 }

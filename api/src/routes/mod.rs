@@ -25,16 +25,13 @@ mod work;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get, post, put};
 
 use crate::Api;
-use crate::aside::aside;
 
 /// Every path that Roster serves.
-pub(crate) fn all(api: Arc<Api>) -> Router<Arc<Api>> {
+pub(crate) fn all() -> Router<Arc<Api>> {
     Router::new()
-        .merge(all_aside(api))
         .route("/v1/apps", get(apps::list))
         .route("/v1/apps/{app}", get(apps::read).put(apps::put).delete(apps::delete))
         .route("/v1/apps/{app}/instances", get(instances::list))
@@ -59,11 +56,13 @@ pub(crate) fn all(api: Arc<Api>) -> Router<Arc<Api>> {
         .route("/v1/apps/{app}/ring/compact", post(rings::compact))
         .route("/v1/apps/{app}/ring/owners", get(rings::owners).post(rings::owners_of_many))
         .route("/v1/apps/{app}/ring/simulate", post(rings::simulate))
+        .route("/v1/instances", get(instances::search))
         .route("/v1/instances:batch", post(batch::batch))
         .route("/v1/heartbeats", post(heartbeats::many))
         .route("/v1/sessions", post(sessions::open))
         .route("/v1/sessions/{session}", get(sessions::read).delete(sessions::close))
         .route("/v1/sessions/{session}/heartbeat", put(heartbeats::session))
+        .route("/v1/shards", get(shards::list))
         .route("/v1/shard-sets", get(shard_sets::list))
         .route(
             "/v1/shard-sets/{set}",
@@ -72,6 +71,8 @@ pub(crate) fn all(api: Arc<Api>) -> Router<Arc<Api>> {
         .route("/v1/shard-sets/{set}/scaling", get(shard_sets::scaling))
         .route("/v1/shard-sets/{set}/plan", post(shard_sets::plan))
         .route("/v1/shard-sets/{set}/release", post(work::release_by_operator))
+        .route("/v1/shard-sets/{set}/shards", get(work::shards))
+        .route("/v1/shard-sets/{set}/workers", get(work::workers))
         .route("/v1/shard-sets/{set}/workers/{id}", get(work::worker))
         .route("/v1/shard-sets/{set}/workers/{id}/release", post(work::release_by_worker))
         .route("/v1/locks", get(locks::list))
@@ -84,6 +85,7 @@ pub(crate) fn all(api: Arc<Api>) -> Router<Arc<Api>> {
         .route("/v1/elections/{name}/campaign", post(elections::campaign))
         .route("/v1/elections/{name}/resign", post(elections::resign))
         .route("/v1/elections/{name}/check", get(elections::check))
+        .route("/v1/events", get(events::events))
         .route("/v1/changes", get(changes::changes))
         .route("/v1/watch", get(watch::watch))
         .route("/v1/cluster", get(cluster::cluster))
@@ -93,23 +95,12 @@ pub(crate) fn all(api: Arc<Api>) -> Router<Arc<Api>> {
         .route("/readyz", get(cluster::readyz))
         .route("/registry/machine", any(sentinel::beat))
         .route("/app/{app}/machine/remove.json", any(sentinel::remove))
+        .route("/app/names.json", get(sentinel::names))
+        .route("/app/briefinfos.json", get(sentinel::briefs))
+        .route("/app/{app}/machines.json", get(sentinel::machines))
         .route("/version", get(sentinel::version))
         .route("/", get(ui::root))
         .route("/ui", get(ui::redirect))
         .route("/ui/", get(ui::index))
         .route("/ui/{*file}", get(ui::file))
-}
-
-/// What takes long whatever is asked.
-fn all_aside(api: Arc<Api>) -> Router<Arc<Api>> {
-    Router::new()
-        .route("/v1/instances", get(instances::search))
-        .route("/v1/shards", get(shards::list))
-        .route("/v1/shard-sets/{set}/shards", get(work::shards))
-        .route("/v1/shard-sets/{set}/workers", get(work::workers))
-        .route("/v1/events", get(events::events))
-        .route("/app/names.json", get(sentinel::names))
-        .route("/app/briefinfos.json", get(sentinel::briefs))
-        .route("/app/{app}/machines.json", get(sentinel::machines))
-        .route_layer(from_fn_with_state(api, aside))
 }

@@ -13,7 +13,7 @@ use http::Uri;
 use roster_storage::catalog::{App as AppEntry, Instance};
 use roster_storage::command::{Command, Condition, Deregister, Profile, Refusal, Register};
 use roster_storage::limits::TEXT_BYTES_MAX;
-use roster_storage::names::{AppName, InstanceId, InstanceKey, Revision};
+use roster_storage::names::{AppName, InstanceId, InstanceKey, Revision, SessionId};
 use roster_storage::version::Version;
 use smol_str::{SmolStr, format_smolstr};
 
@@ -228,18 +228,35 @@ impl MachineBeat {
 
 pub(super) async fn names(State(api): Shared) -> Result<Answer, ApiError> {
     let version = api.read(NOW).await?;
-    let names = version.catalog.apps_after(None).map(|(name, _)| name.as_str());
-    Ok(Answer::json(&Envelope::success(Some(names.collect::<Vec<_>>()))).at(version.revision()))
+    let render = async move {
+        let names = version.catalog.apps_after(None).map(|(name, _)| name.as_str());
+        let names: Vec<_> = names.collect();
+        Answer::json(&Envelope::success(Some(names))).at(version.revision())
+    };
+    api.aside(render).await
 }
 
 pub(super) async fn briefs(State(api): Shared) -> Result<Answer, ApiError> {
-    let settings = &api.options.sentinel;
     let version = api.read(NOW).await?;
-    let apps: Vec<_> = version.catalog.apps_after(None).collect();
-    let all = apps.iter().flat_map(|(_, app)| app.instances.values());
-    let mut heard = heard_of(&api, all).await?.into_iter();
-    let mut infos = Vec::with_capacity(apps.len());
-    for (name, app) in apps {
+    let there = version.clone();
+    let sessions = api.aside(async move { sessions_of_all(&there) }).await?;
+    let heard = heard_of(&api, sessions).await?;
+    let here = api.clone();
+    api.aside(async move { render_briefs(&here, &version, heard) }).await
+}
+
+fn sessions_of_all(version: &Version) -> Vec<SessionId> {
+    let apps = version.catalog.apps_after(None);
+    let instances = apps.flat_map(|(_, app)| app.instances.values());
+    instances.map(|instance| instance.session).collect()
+}
+
+/// `heard`: of [`sessions_of_all`].
+fn render_briefs(api: &Api, version: &Version, heard: Vec<Option<Heard>>) -> Answer {
+    let settings = &api.options.sentinel;
+    let mut heard = heard.into_iter();
+    let mut infos = Vec::new();
+    for (name, app) in version.catalog.apps_after(None) {
         let kind = app.record.policy.kind;
         let machines = app.instances.values().map(|instance| {
             let heard = heard.next().flatten();
@@ -249,33 +266,44 @@ pub(super) async fn briefs(State(api): Shared) -> Result<Answer, ApiError> {
         let machines = machines.collect();
         infos.push(AppInfo::new(name.as_str(), app, machines, settings));
     }
-    Ok(Answer::json(&Envelope::success(Some(infos))).at(version.revision()))
+    Answer::json(&Envelope::success(Some(infos))).at(version.revision())
 }
 
-async fn heard_of(
-    api: &Api,
-    instances: impl Iterator<Item = &Arc<Instance>>,
-) -> Result<Vec<Option<Heard>>, ApiError> {
-    let sessions = instances.map(|instance| instance.session).collect();
+/// It asks the leader, so no turn is held meanwhile.
+async fn heard_of(api: &Api, sessions: Vec<SessionId>) -> Result<Vec<Option<Heard>>, ApiError> {
     api.registry.last_heard(sessions).await.map_err(ApiError::of_read)
 }
 
 pub(super) async fn machines(State(api): Shared, App(name): App) -> Result<Answer, ApiError> {
     let version = api.read(NOW).await?;
     let revision = version.revision();
-    let Some(app) = version.catalog.app(&name) else {
+    if version.catalog.app(&name).is_none() {
         return Ok(success().at(revision));
+    }
+    let of_app = name.clone();
+    let instances = api.aside(async move { by_address(&version, &of_app) }).await?;
+    let sessions = instances.iter().map(|instance| instance.session).collect();
+    let heard = heard_of(&api, sessions).await?;
+    let here = api.clone();
+    let render = async move {
+        let settings = &here.options.sentinel;
+        let machines = instances.iter().zip(heard);
+        let machines: Vec<_> = machines
+            .map(|(instance, heard)| MachineInfo::new(name.as_str(), instance, heard, settings))
+            .collect();
+        Answer::json(&Envelope::success(Some(machines))).at(revision)
     };
-    let mut instances: Vec<_> = app.instances.values().collect();
-    instances.sort_by_key(|instance| (instance.profile.ip(), instance.profile.port()));
-    let heard = heard_of(&api, instances.iter().copied()).await?;
-    let settings = &api.options.sentinel;
-    let machines: Vec<_> = instances
-        .into_iter()
-        .zip(heard)
-        .map(|(instance, heard)| MachineInfo::new(name.as_str(), instance, heard, settings))
-        .collect();
-    Ok(Answer::json(&Envelope::success(Some(machines))).at(revision))
+    api.aside(render).await
+}
+
+fn by_address(version: &Version, app: &AppName) -> Vec<Arc<Instance>> {
+    let instances = version.catalog.app(app).into_iter().flat_map(|app| app.instances.values());
+    let mut instances: Vec<_> = instances.cloned().collect();
+    instances.sort_by(|one, other| {
+        let (one, other) = (&one.profile, &other.profile);
+        (one.ip(), one.port()).cmp(&(other.ip(), other.port()))
+    });
+    instances
 }
 
 pub(super) async fn remove(

@@ -4,13 +4,13 @@ use axum::extract::State;
 use roster_storage::command::Refusal;
 use roster_storage::names::AppName;
 
-use crate::Shared;
 use crate::answer::{Answer, Answered};
 use crate::error::Invalid;
 use crate::extract::Params;
 use crate::filter::Wanted;
-use crate::lists::{Listed, cursor_of_key};
+use crate::lists::{Listed, Page, cursor_of_key};
 use crate::wire::shard::{ShardList, ShardView};
+use crate::{Api, Shared};
 
 pub(super) async fn list(State(api): Shared, mut params: Params) -> Answered {
     let (reading, paging) = (params.reading()?, params.paging()?);
@@ -18,18 +18,23 @@ pub(super) async fn list(State(api): Shared, mut params: Params) -> Answered {
     params.end()?;
     let listed = Listed::new("shards", app);
     let page = api.page(&listed, reading, paging).await?;
+    let here = api.clone();
+    api.aside(async move { render(&here, &page, &listed).await }).await?
+}
+
+async fn render(api: &Api, page: &Page, listed: &Listed) -> Answered {
     let catalog = page.catalog();
     if let Some(app) = listed.app.as_ref().filter(|app| catalog.app(app).is_none()) {
         return Err(Refusal::UnknownApp(app.clone()).into());
     }
-    let matches = page.matches(&listed, &Wanted::default()).await?;
+    let matches = page.matches(listed, &Wanted::default()).await?;
     let found = matches.keys.iter().filter_map(|key| Some((key, catalog.instance(key)?)));
     let revision = page.version.revision();
     let list = ShardList {
         next_cursor: matches
             .go_on_after
             .as_ref()
-            .map(|key| api.cursor(&page, &listed, &cursor_of_key(key))),
+            .map(|key| api.cursor(page, listed, &cursor_of_key(key))),
         shards: found.map(|(key, i)| ShardView::new(&key.app, &key.id, i)).collect(),
         revision: revision.0,
     };

@@ -14,7 +14,7 @@ use super::shard_sets::known;
 use crate::answer::{Answer, Answered};
 use crate::error::{ApiError, Invalid, decided};
 use crate::extract::{Content, Params, Set, SetWorker};
-use crate::lists::Listed;
+use crate::lists::{Listed, Page};
 use crate::pace::Pace;
 use crate::poll::{changes_worker, of_worker, worker_changed};
 use crate::wire::work::{
@@ -39,14 +39,26 @@ pub(super) async fn shards(State(api): Shared, Set(name): Set, mut params: Param
     let listed =
         Listed { set: Some(name.clone()), worker, shard, gone, ..Listed::new("work", app) };
     let page = api.page(&listed, reading, paging).await?;
-    let set = known(&page.version, &name)?;
+    let here = api.clone();
+    let render = async move { render_shards(&here, &page, &name, &listed, with_standbys).await };
+    api.aside(render).await?
+}
+
+async fn render_shards(
+    api: &Api,
+    page: &Page,
+    name: &ShardSetName,
+    listed: &Listed,
+    with_standbys: bool,
+) -> Answered {
+    let set = known(&page.version, name)?;
     if let Some(worker) = &listed.worker {
         is_worker(set, worker)?;
     }
     let after = page.after.as_deref().map(ShardId::new).transpose();
     let after = after.map_err(Invalid::name("cursor"))?;
     let (found, more) = {
-        let mut ids = ids(page.catalog(), set, &listed, after.as_ref());
+        let mut ids = ids(page.catalog(), set, listed, after.as_ref());
         let found: Vec<_> = ids.by_ref().take(page.limit).map(|id| (id.key(), id)).collect();
         (found, ids.next().is_some())
     };
@@ -67,7 +79,7 @@ pub(super) async fn shards(State(api): Shared, Set(name): Set, mut params: Param
     let last = found.last().filter(|_| more);
     let revision = page.version.revision();
     let list = SetShardList {
-        next_cursor: last.map(|(_, shard)| api.cursor(&page, &listed, shard.as_str())),
+        next_cursor: last.map(|(_, shard)| api.cursor(page, listed, shard.as_str())),
         shards: views,
         revision: revision.0,
     };
@@ -201,7 +213,12 @@ pub(super) async fn workers(State(api): Shared, Set(name): Set, mut params: Para
     params.end()?;
     let listed = Listed { set: Some(name.clone()), ..Listed::new("workers", None) };
     let page = api.page(&listed, reading, paging).await?;
-    let set = known(&page.version, &name)?;
+    let here = api.clone();
+    api.aside(async move { render_workers(&here, &page, &name, &listed) }).await?
+}
+
+fn render_workers(api: &Api, page: &Page, name: &ShardSetName, listed: &Listed) -> Answered {
+    let set = known(&page.version, name)?;
     let after = page.after.as_deref().map(InstanceId::new).transpose();
     let after = after.map_err(Invalid::name("cursor"))?;
     let ids = set.group.workers().map(|(id, _)| id);
@@ -211,7 +228,7 @@ pub(super) async fn workers(State(api): Shared, Set(name): Set, mut params: Para
     let line = |id: &&'_ InstanceId| worker_line(page.catalog(), set, id);
     let revision = page.version.revision();
     let list = WorkerList {
-        next_cursor: last.map(|last| api.cursor(&page, &listed, last)),
+        next_cursor: last.map(|last| api.cursor(page, listed, last)),
         workers: shown.iter().filter_map(line).collect(),
         revision: revision.0,
     };

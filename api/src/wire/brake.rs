@@ -1,5 +1,8 @@
 //! The mass-loss brake as clients see it.
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
 use roster_storage::brake::{Brake, BrakeMode, BrakeOverride, Scope};
 use roster_storage::catalog::Catalog;
 use roster_storage::command::OverrideBrake;
@@ -63,19 +66,45 @@ pub(crate) struct BrakeOverrideView<'a> {
     revision: u64,
 }
 
+/// Brakes, and operators' words, that are shown at once; of others there is the number. After a large
+/// loss each app may have one.
+const SHOWN_MAX: usize = 100;
+
 /// What is slowed down, and what operators say about it.
 #[derive(Serialize)]
 pub(crate) struct BrakesView<'a> {
+    /// Those of which most is missing come first.
     brakes: Vec<BrakeView<'a>>,
+    /// Brakes that are not among these.
+    #[serde(skip_serializing_if = "is_none")]
+    more: usize,
     overrides: Vec<BrakeOverrideView<'a>>,
+    /// Operators' words that are not among these.
+    #[serde(skip_serializing_if = "is_none")]
+    more_overrides: usize,
+}
+
+fn is_none(count: &usize) -> bool {
+    *count == 0
+}
+
+/// The brakes of which most is missing, and how many there are besides.
+fn worst(catalog: &Catalog) -> (Vec<(&Scope, &Brake)>, usize) {
+    let mut brakes: Vec<_> = catalog.brakes().collect();
+    let more = brakes.len().saturating_sub(SHOWN_MAX);
+    brakes.sort_by_key(|(_, brake)| Reverse(brake.missing));
+    brakes.truncate(SHOWN_MAX);
+    (brakes, more)
 }
 
 impl<'a> BrakesView<'a> {
     pub fn new(catalog: &'a Catalog, settings: BrakeSettings) -> Self {
-        let brakes = catalog.brakes().map(|(scope, brake)| BrakeView {
+        let (worst, more) = worst(catalog);
+        let held = Held::by_operators(catalog);
+        let brakes = worst.into_iter().map(|(scope, brake)| BrakeView {
             app: scope.app().map(AppName::as_str),
             alarm: AlarmView::new(scope, brake),
-            removed_per_minute: per_minute(catalog, settings, scope, brake),
+            removed_per_minute: if held.has(scope) { 0.0 } else { per_minute(settings, brake) },
             revision: brake.since.0,
         });
         let overrides = catalog.brake_overrides().map(|(scope, word)| BrakeOverrideView {
@@ -86,7 +115,9 @@ impl<'a> BrakesView<'a> {
             expires: word.expires_wall_ms.map(Moment),
             revision: word.revision.0,
         });
-        Self { brakes: brakes.collect(), overrides: overrides.collect() }
+        let more_overrides = catalog.brake_overrides().count().saturating_sub(SHOWN_MAX);
+        let overrides = overrides.take(SHOWN_MAX).collect();
+        Self { brakes: brakes.collect(), more, overrides, more_overrides }
     }
 
     /// `None` while nothing is slowed down and nobody has said anything about it.
@@ -95,18 +126,25 @@ impl<'a> BrakesView<'a> {
     }
 }
 
-fn per_minute(catalog: &Catalog, settings: BrakeSettings, scope: &Scope, brake: &Brake) -> f64 {
-    let mut words = catalog.brake_overrides();
-    let is_held = |(about, word): (&Scope, &BrakeOverride)| {
-        (about == scope || *about == Scope::All) && word.mode == BrakeMode::Hold
-    };
-    match words.any(is_held) {
-        true => 0.0,
-        false => {
-            let per_minute = brake.missing as f64 * 60_000.0 / settings.pace_ms as f64;
-            (per_minute * 10.0).round() / 10.0
-        }
+/// What operators hold.
+struct Held<'a>(BTreeSet<&'a Scope>);
+
+impl<'a> Held<'a> {
+    fn by_operators(catalog: &'a Catalog) -> Self {
+        let is_hold = |word: &BrakeOverride| word.mode == BrakeMode::Hold;
+        Self(
+            catalog.brake_overrides().filter(|(_, word)| is_hold(word)).map(|(of, _)| of).collect(),
+        )
     }
+
+    fn has(&self, scope: &Scope) -> bool {
+        self.0.contains(scope) || self.0.contains(&Scope::All)
+    }
+}
+
+fn per_minute(settings: BrakeSettings, brake: &Brake) -> f64 {
+    let per_minute = brake.missing as f64 * 60_000.0 / settings.pace_ms as f64;
+    (per_minute * 10.0).round() / 10.0
 }
 
 /// The brake as a whole.
@@ -157,8 +195,22 @@ impl From<BrakeSettings> for SettingsView {
     }
 }
 
-/// A brake as an alarm of the cluster.
-pub(crate) fn alarm(scope: &Scope, brake: &Brake) -> Alarm {
+/// The brakes as alarms of the cluster. If they are too many, the last one tells of the others.
+pub(crate) fn alarms(catalog: &Catalog) -> Vec<Alarm> {
+    let (worst, more) = worst(catalog);
+    let mut alarms: Vec<_> = worst.into_iter().map(|(scope, on)| alarm(scope, on)).collect();
+    if more > 0 {
+        let since_ms = catalog.brakes().map(|(_, on)| on.since_ms).min().unwrap_or_default();
+        let detail = format!(
+            "{more} more apps or nodes are slowed down, of which less is missing (GET \
+             /v1/apps/APP/instances shows which instances of an app are suspect)"
+        );
+        alarms.push(Alarm { code: "mass-loss", since_ms, detail });
+    }
+    alarms
+}
+
+fn alarm(scope: &Scope, brake: &Brake) -> Alarm {
     let Brake { missing, of, .. } = brake;
     let whose = match scope {
         Scope::All => String::new(),

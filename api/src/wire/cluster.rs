@@ -69,8 +69,7 @@ impl<'a> ClusterView<'a> {
         catalog: Option<&'a Catalog>,
         settings: BrakeSettings,
     ) -> Self {
-        let brakes = catalog.into_iter().flat_map(Catalog::brakes);
-        let mass_losses = brakes.map(|(scope, on)| brake::alarm(scope, on));
+        let mass_losses = catalog.into_iter().flat_map(brake::alarms);
         let pace = catalog.map(Catalog::pace).unwrap_or_default();
         let answers = cluster.nodes.iter().filter_map(|node| node.answer.as_ref());
         let commit = answers.map(|answer| answer.commit).max().unwrap_or(0);

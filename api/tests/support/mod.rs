@@ -28,6 +28,16 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tower::ServiceExt;
 
+tokio::task_local! {
+    /// Set where work is done aside.
+    static IN_TURN: ();
+}
+
+/// Without a leader this takes seconds, and others wait for the turn.
+fn holds_no_turn() {
+    assert!(IN_TURN.try_with(|()| ()).is_err(), "the leader is waited for in a turn");
+}
+
 pub const NODE: NodeId = 1;
 pub const STARTED_MS: u64 = 1_795_293_377_350;
 
@@ -179,7 +189,10 @@ impl Registry for Alone {
         _: Option<Revision>,
     ) -> Result<Arc<Version>, Unavailable> {
         match consistency {
-            Consistency::Linearizable => self.check()?,
+            Consistency::Linearizable => {
+                holds_no_turn();
+                self.check()?;
+            }
             Consistency::Stale => {}
         }
         Ok(self.version())
@@ -301,6 +314,7 @@ impl Registry for Alone {
         &self,
         sessions: Vec<SessionId>,
     ) -> Result<Vec<Option<Heard>>, Unavailable> {
+        holds_no_turn();
         self.check()?;
         let heard = self.heard.lock();
         let fresh = Heard { wall_ms: STARTED_MS, ago_ms: 0, mark: None };
@@ -318,7 +332,7 @@ impl Registry for Alone {
         if let (Some(why), IfBusy::Refuse) = (self.busy.lock().clone(), if_busy) {
             return Err(why);
         }
-        work.await;
+        IN_TURN.scope((), work).await;
         Ok(())
     }
 

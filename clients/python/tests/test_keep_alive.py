@@ -256,7 +256,9 @@ def test_what_an_overloaded_node_asks_for_is_kept_as_far_as_the_lease_allows(clo
         wait_until(lambda: keep.error is not None, "a refusal")
         assert keep._pause(clock.now) == pytest.approx(keep.safe_for() / 2)
         clock.now += 15
-        assert keep._pause(clock.now) >= 3_600, "there is nothing to lose any more"
+        assert keep.safe_for() <= 0
+        # Of the TTL that goes with so frequent heartbeats, this is half.
+        assert keep._pause(clock.now) <= keep.registered.heartbeat_every * 1.5
         keep.stop()
 
 

@@ -6,7 +6,7 @@ from typing import List
 
 import pytest
 
-from roster_client.rhythm import EVERY_SECONDS_MIN, Rhythm
+from roster_client.rhythm import EVERY_SECONDS_MAX, EVERY_SECONDS_MIN, Rhythm
 
 EVERY = 5.0
 SAFE = 12.0
@@ -93,3 +93,19 @@ def test_no_node_can_ask_for_so_much_that_the_lease_is_lost_by_it() -> None:
     rhythm = going()
     rhythm.failed(1e9)
     assert max(pauses(rhythm)) <= SAFE / 2
+
+
+def test_after_an_outage_longer_than_the_lease_all_are_back_within_what_a_leader_gives() -> None:
+    ttl = EVERY * 3
+    rhythm = going()
+    for _ in range(20):
+        rhythm.failed(ttl * 2)
+        assert max(pauses(rhythm, 0)) <= ttl / 2
+        assert max(pauses(rhythm, 0)) - min(pauses(rhythm, 0)) > ttl / 5
+
+
+def test_whatever_a_proxy_asks_for_the_next_one_is_sent_within_days() -> None:
+    rhythm = going(1e300)
+    assert max(pauses(rhythm)) <= EVERY_SECONDS_MAX * 2
+    rhythm.failed(1e300)
+    assert max(pauses(rhythm, 0)) <= 60 * 60

@@ -2,8 +2,8 @@
 
 A fleet that starts, or loses its cluster, or is told another pace, must not beat as one from then on. So
 after a beginning, after failures, and where heartbeats are wanted more often than before, the first pause
-is a random part of the usual one, which spreads those who began together evenly. Later pauses vary by a tenth, so that what chance or a stall
-brings together drifts apart."""
+is a random part of the usual one, which spreads those who began together evenly. Later pauses vary by a
+tenth, so that what chance or a stall brings together drifts apart."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ from typing import Optional
 
 EVERY_SECONDS_MIN = 0.01
 """Heartbeats are not sent more often than this, whatever a node says."""
+
+EVERY_SECONDS_MAX = 24 * 60 * 60.0
+"""Nor more seldom than this, which is the longest TTL there is: no clock waits for just any time."""
+
+RETRY_AFTER_SECONDS_MAX = 30.0
+"""No node's ``Retry-After`` is followed beyond this."""
 
 # A pause is at most so much shorter or longer than asked for.
 _JITTER = 0.1
@@ -30,8 +36,11 @@ _FIRST_RETRY_PART = 0.1
 _FIRST_RETRY_SECONDS_MAX = 1.0
 
 # Of the time for which the lease is safe yet, no pause takes more than this part after a failure, whatever
-# a node asks for: one more try is made while it counts.
+# a node asks for: one more try is made while it counts. Once that time is over, no pause takes more than so
+# many of the usual ones, which is half of the TTL: a new leader gives every lease its TTL, so who comes that
+# soon is heard while that counts.
 _SAFE_PART = 0.5
+_FAILING_PAUSES_MAX = 1.5
 
 
 class Rhythm:
@@ -39,7 +48,7 @@ class Rhythm:
     says after how many seconds a heartbeat is wanted. All times are in seconds."""
 
     def __init__(self, every: float) -> None:
-        self._every = max(every, EVERY_SECONDS_MIN)
+        self._every = _bounded(every)
         # How often before the last answer said otherwise.
         self._before = self._every
         self._fresh = True
@@ -58,9 +67,9 @@ class Rhythm:
 
     def answered(self, every: float, took: float) -> None:
         """A heartbeat was answered after it ``took`` so long, and the next ones are wanted so often."""
-        sooner = max(every, EVERY_SECONDS_MIN) < self._every
+        sooner = _bounded(every) < self._every
         self._fresh = sooner or self.is_failing or took > self._every * _LATE_PART
-        self._before, self._every = self._every, max(every, EVERY_SECONDS_MIN)
+        self._before, self._every = self._every, _bounded(every)
         self._failures, self._retry_after = 0, None
 
     def failed(self, retry_after: Optional[float] = None) -> None:
@@ -93,5 +102,13 @@ class Rhythm:
         limit on top, since it asks many for the same."""
         first = min(self._every * _FIRST_RETRY_PART, _FIRST_RETRY_SECONDS_MAX)
         limit = min(first * (1 << min(self._failures - 1, 16)), self._every)
-        pause = (self._retry_after or 0.0) + limit * chance
+        pause = min(self._retry_after or 0.0, RETRY_AFTER_SECONDS_MAX) + limit * chance
+        most = self._every * _FAILING_PAUSES_MAX
+        if safe_for <= 0 and pause > most:
+            # Many who may not wait for as long as they were asked to do not come back as one either.
+            return most * (0.5 + chance / 2)
         return min(pause, safe_for * _SAFE_PART) if safe_for > 0 else pause
+
+
+def _bounded(every: float) -> float:
+    return min(max(every, EVERY_SECONDS_MIN), EVERY_SECONDS_MAX)

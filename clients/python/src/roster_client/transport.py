@@ -21,6 +21,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError, NewConnectionError
 
 from .errors import InvalidRequest, Outcome, RosterError, Unavailable, UnexpectedAnswer, refusal
+from .rhythm import RETRY_AFTER_SECONDS_MAX
 
 # More are a mistake in the list.
 ENDPOINTS_MAX = 64
@@ -37,7 +38,6 @@ _LATE_TRY_SECONDS_MIN = 0.25
 
 _PAUSE_SECONDS_MIN = 0.1
 _PAUSE_SECONDS_MAX = 5.0
-_RETRY_AFTER_SECONDS_MAX = 30.0
 
 # Idle connections that are kept per node; more calls at once open more, which are closed after.
 _CONNECTIONS_KEPT = 16
@@ -407,5 +407,5 @@ class Pauses:
         limit = min(_PAUSE_SECONDS_MIN * (1 << rounds), _PAUSE_SECONDS_MAX)
         pause = limit * random.uniform(0.5, 1.0)
         if retry_after is not None and rounds:
-            pause = max(pause, min(retry_after, _RETRY_AFTER_SECONDS_MAX))
+            pause = max(pause, min(retry_after, RETRY_AFTER_SECONDS_MAX))
         return pause
