@@ -748,7 +748,7 @@ mod tests {
     #[tokio::test]
     async fn thousands_who_are_woken_at_once_let_others_run_in_between() {
         const FOLLOWERS: usize = 2_000;
-        let written = Arc::new(AtomicUsize::new(0));
+        let (waiting, written) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let followers: Vec<_> = (0..FOLLOWERS)
             .map(|_| {
                 let (interest, queue) = (Interest::default(), Mutex::default());
@@ -756,13 +756,16 @@ mod tests {
             })
             .collect();
         for follower in followers.clone() {
-            let written = written.clone();
+            let (waiting, written) = (waiting.clone(), written.clone());
             tokio::spawn(async move {
+                waiting.fetch_add(1, Ordering::Relaxed);
                 follower.wake.notified().await;
                 written.fetch_add(1, Ordering::Relaxed);
             });
         }
-        yield_now().await;
+        while waiting.load(Ordering::Relaxed) < FOLLOWERS {
+            yield_now().await;
+        }
         let heartbeat = tokio::spawn({
             let written = written.clone();
             async move {
