@@ -41,9 +41,15 @@ class Browser:
         self._allowed: list[re.Pattern[str]] = []
 
     def open(self, base: str, *parts: str, query: str = "") -> None:
-        """Opens a page of the dashboard anew, by the parts of its address."""
-        self.driver.get("about:blank")
-        self.driver.get(f"{base}/ui/#/" + "/".join(quote(part, safe="") for part in parts) + query)
+        """Opens a page of the dashboard, by the parts of its address."""
+        address = "#/" + "/".join(quote(part, safe="") for part in parts) + query
+        here = self.driver.current_url
+        if here.startswith(f"{base}/ui/") and not here.endswith(address):
+            # As a link would. Emptied, so that the page before is not taken for this one.
+            self.run("document.getElementById('main').replaceChildren(); location.hash = arguments[0]", address)
+        else:
+            self.driver.get("about:blank")
+            self.driver.get(f"{base}/ui/{address}")
         self.until("the page is open", lambda: self.run("return !!document.querySelector('main .body:not([aria-busy])')"))
         self.run("window.neverReloaded = true")
 
