@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Iterator
 
 import pytest
+from selenium.common.exceptions import WebDriverException
+from urllib3.exceptions import HTTPError
 
 from browser import Browser, running_browser
 from cluster import Cluster, running_cluster
@@ -43,6 +46,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = yield
     browser = getattr(item, "funcargs", {}).get("browser")
     if report.when == "call" and report.failed and browser is not None:
-        report.sections.append(("what the page shows", browser.driver.current_url + "\n" + browser.find("body").text))
-        report.sections.append(("what the browser told", "\n".join(browser.console())))
+        # The browser may be what failed.
+        with contextlib.suppress(WebDriverException, HTTPError):
+            report.sections.append(("what the page shows", browser.driver.current_url + "\n" + browser.find("body").text))
+            report.sections.append(("what the browser told", "\n".join(browser.console())))
     return report
