@@ -69,7 +69,7 @@ export function visible(text) {
 
 /** A name that somebody chose: kept apart from the direction of what is around it, cut by the
  *  style sheet if it is long, whole in its title, and with marks in place of what cannot be seen. */
-export function name(text, props) {
+export function name(text, { class: kind, ...props } = {}) {
   const whole = String(text);
   const parts = [];
   let end = 0;
@@ -79,7 +79,7 @@ export function name(text, props) {
     end = match.index + match[0].length;
   }
   parts.push(whole.slice(end));
-  return el('bdi', { class: 'name', title: visible(whole), ...props }, parts);
+  return el('bdi', { class: kind ? `name ${kind}` : 'name', title: visible(whole), ...props }, parts);
 }
 
 /** A link within the dashboard; `to` is made by `route`. */

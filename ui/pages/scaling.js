@@ -13,8 +13,9 @@ const SAMPLE_EVERY = 2_000;
 const samples = new Map();
 const SAMPLES_MAX = 2_000;
 
-/** Window of the picture, milliseconds. */
+/** Window of the picture, milliseconds: less where less is known. */
 const WINDOW = 15 * 60_000;
+const WINDOW_LEAST = 60_000;
 
 /** Events of workers that are looked back at. */
 const EVENTS = 500;
@@ -123,15 +124,15 @@ function before(event) {
 
 function draw(kept, past) {
   const to = Date.now();
-  const from = to - WINDOW;
   const known = kept[0].at;
   const older = past.filter((point) => point.at < known);
+  const from = to - Math.min(WINDOW, Math.max(WINDOW_LEAST, to - (older[0]?.at ?? known)));
   const current = [...within(older, from), ...within(kept.map(({ at, current: value }) => ({ at, value })), from)];
   const desired = within(kept.map(({ at, desired: value }) => ({ at, value })), from);
   return steps([
     { label: 'desired', kind: 'desired', points: desired },
     { label: 'current', kind: 'current', points: current },
-  ], from, to, `Desired ${kept.at(-1).desired}, current ${kept.at(-1).current} workers; the last 15 minutes`);
+  ], from, to, `Desired ${kept.at(-1).desired}, current ${kept.at(-1).current} workers; ${plural(Math.round((to - from) / 60_000), 'minute')} until now`);
 }
 
 /** Those of the window, and the one before it, from which its first value comes. */
