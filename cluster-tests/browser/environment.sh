@@ -1,5 +1,5 @@
 # What `run-tests` and `screenshots` begin with: the arguments, Chromium, and Python in an environment of its
-# own. Sourced by both; sets `here`, `roster`, `work` and `python`, and ends with the script whatever it started.
+# own. Sourced by both; sets `here`, `roster`, `work` and `python`, and ends with the script whatever it started. Exit code 77: there is no Chromium to test with.
 
 me=$(basename "$0")
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -14,12 +14,14 @@ have_chromium() {
 
 if ! have_chromium; then
     if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
-        apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null
+        {
+            apt-get update -qq
+            DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium chromium-driver
+        } >/dev/null || echo "$me: Chromium could not be installed" >&2
     fi
     have_chromium || {
         echo "$me: chromium and chromedriver are not on the PATH: install them (Debian: apt-get install chromium chromium-driver)" >&2
-        exit 1
+        exit 77
     }
 fi
 
