@@ -239,6 +239,16 @@ impl History {
         limits: HistoryLimits,
         sizes: Sizes,
     ) -> Result<Self, HistoryError> {
+        match Self::opened(folder, limits, sizes) {
+            // The damage was found by reading: now the folder is set aside.
+            Err(HistoryError::Failed { .. }) if folder::is_marked_broken(folder) => {
+                Self::opened(folder, limits, sizes)
+            }
+            opened => opened,
+        }
+    }
+
+    fn opened(folder: &Path, limits: HistoryLimits, sizes: Sizes) -> Result<Self, HistoryError> {
         let mut notes = Vec::new();
         let Contents { store, rows, names, lost } =
             folder::open(folder, sizes.segment_bytes, &mut notes)?;

@@ -63,7 +63,12 @@ pub(super) fn is_damage(e: &StoreError) -> bool {
     }
 }
 
-/// Has the next start set the folder aside.
+/// Whether the next opening sets the folder aside because of what an earlier one met.
+pub(super) fn is_marked_broken(folder: &Path) -> bool {
+    beside(folder, "broken").exists()
+}
+
+/// Has the next opening set the folder aside.
 pub(super) fn mark_broken(folder: &Path, why: &str) -> io::Result<()> {
     fs::write(beside(folder, "broken"), why)
 }

@@ -161,16 +161,13 @@ pub fn plain(changes: &[Arc<Change>]) -> Vec<Change> {
     changes.iter().map(|change| Change::clone(change)).collect()
 }
 
-/// Opens it; waits until the one before has let go of the folder. Where sled cannot read what a damage
-/// left, the history is off until the next start, which sets the folder aside: so that is made at once.
+/// Opens it; waits until the one before has let go of the folder.
 pub fn open(folder: &Path, limits: HistoryLimits, sizes: Sizes) -> History {
-    let mut starts = 0;
     loop {
         match History::open_with(folder, limits, sizes) {
             Ok(history) => return history,
             Err(HistoryError::Busy { .. }) => std::thread::yield_now(),
-            Err(HistoryError::Failed { .. }) if starts == 0 => starts += 1,
-            Err(e @ HistoryError::Failed { .. }) => panic!("at the next start too: {e}"),
+            Err(e @ HistoryError::Failed { .. }) => panic!("{e}"),
         }
     }
 }
