@@ -21,7 +21,7 @@ use tokio::task::yield_now;
 
 use crate::disk_guard::DiskGuard;
 use crate::gather::{Gatherer, Rounds};
-use crate::leases::bodies::{BEATS_MIN, Found};
+use crate::leases::bodies::{Digest, Found};
 use crate::leases::{LeaseTable, Leases, NotRenewed, Place};
 use crate::raft::Raft;
 use crate::raft::rpc::{
@@ -291,17 +291,13 @@ impl Round<'_> {
     }
 
     fn renew_body(&self, body: &BeatsBody) -> BodyAnswer {
-        let bodies = &self.table.bodies;
-        let digest = bodies.digest(body);
-        if let Some(found) = bodies.find(digest) {
-            match self.renew_found(&found) {
-                Some(summary) => return BodyAnswer::Renewed(summary.write(body.encoding)),
-                None => bodies.forget(digest),
-            }
+        let digest = self.table.bodies.digest(body);
+        if let Some(summary) = digest.and_then(|digest| self.renew_remembered(digest)) {
+            return BodyAnswer::Renewed(summary.write(body.encoding));
         }
         let Some(batch) = Batch::read(body) else { return BodyAnswer::NotRead };
         self.leases.count_heartbeats(batch.len() as u64);
-        let mut reading = Reading::new(batch.len());
+        let mut reading = Reading::new(digest.map(|_| batch.len()));
         for session in batch.sessions() {
             match self.renew_session(session, None) {
                 Ok(ttl_ms) => {
@@ -317,15 +313,25 @@ impl Round<'_> {
         for beat in batch.instances() {
             self.renew_instance(beat, &mut reading);
         }
-        if let Some(places) = reading.places.take() {
-            let places = places.into_boxed_slice();
-            bodies.remember(digest, Found { revision: self.version.revision(), places });
+        if let (Some(digest), Some(places)) = (digest, reading.places) {
+            let found = Found { revision: self.version.revision(), places: places.into() };
+            self.table.bodies.remember(digest, found);
         }
         BodyAnswer::Renewed(reading.summary.write(body.encoding))
     }
 
-    /// Renews all that a body named when it was read; `None` if any of them has to be looked up again.
-    /// Then some are renewed twice, which is as good as once.
+    /// Renews all that a body named when it was read; `None` if it was not, or if any of them has to be
+    /// looked up again. Then some are renewed twice, which is as good as once.
+    fn renew_remembered(&self, digest: Digest) -> Option<Summary> {
+        let bodies = &self.table.bodies;
+        let found = bodies.find(digest)?;
+        let renewed = self.renew_found(&found);
+        if renewed.is_none() {
+            bodies.forget(digest);
+        }
+        renewed
+    }
+
     fn renew_found(&self, found: &Found) -> Option<Summary> {
         let mut summary = Summary::default();
         for place in &found.places {
@@ -409,14 +415,14 @@ impl Round<'_> {
 struct Reading {
     summary: Summary,
     /// Where those are found again that were renewed so far; `None` once somebody cannot be, and where
-    /// few beat together.
+    /// nobody asks.
     places: Option<Vec<Place>>,
 }
 
 impl Reading {
-    fn new(beats: usize) -> Self {
-        let places = (beats >= BEATS_MIN).then(|| Vec::with_capacity(beats));
-        Self { summary: Summary::default(), places }
+    /// `remember`: how many are to be found again, if the body is worth it.
+    fn new(remember: Option<usize>) -> Self {
+        Self { summary: Summary::default(), places: remember.map(Vec::with_capacity) }
     }
 
     fn found(&mut self, place: Option<Place>) {
@@ -488,6 +494,7 @@ impl ClusterClock {
 
 #[cfg(test)]
 mod tests {
+    use crate::leases::PARTS;
     use roster_api::beats::Encoding;
     use roster_storage::catalog::{At, Catalog};
     use roster_storage::command::{Command, Condition, Deregister, OpenSession, Profile, Register};
@@ -498,8 +505,8 @@ mod tests {
 
     use super::*;
 
-    /// So many sessions are opened until one comes to the part of the table of an earlier one.
-    const PARTS_OF_TABLE: usize = 256;
+    /// In a body that is worth remembering.
+    const BEATS: usize = 32;
 
     #[test]
     fn a_session_that_is_published_and_has_no_lease_yet_is_not_told_to_be_unknown() {
@@ -578,12 +585,14 @@ mod tests {
 
         /// What is answered, and whether the body was read for it.
         fn beat(&self, body: &BeatsBody, now: u64) -> (Value, bool) {
-            let before = self.table.bodies.find(self.table.bodies.digest(body));
+            let bodies = &self.table.bodies;
+            let digest = bodies.digest(body).expect("it is long enough");
+            let before = bodies.find(digest);
             let version = self.version();
             let table = self.table.clone();
             let round = Round { leases: &self.leases, table, version, via: 1, now };
             let BodyAnswer::Renewed(answer) = round.renew_body(body) else { panic!("not read") };
-            let after = self.table.bodies.find(self.table.bodies.digest(body));
+            let after = bodies.find(digest);
             let same =
                 before.zip(after).is_some_and(|(before, after)| Arc::ptr_eq(&before, &after));
             (serde_json::from_slice(&answer).expect("JSON"), !same)
@@ -606,7 +615,7 @@ mod tests {
     }
 
     fn ids() -> impl Iterator<Item = String> {
-        (0..BEATS_MIN).map(|number| format!("i{number}"))
+        (0..BEATS).map(|number| format!("i{number}"))
     }
 
     #[test]
@@ -616,7 +625,7 @@ mod tests {
         let body = body_of(ids());
         let (first, read) = leader.beat(&body, 100);
         assert!(read);
-        assert_eq!(first["renewed"], BEATS_MIN);
+        assert_eq!(first["renewed"], BEATS);
         let (again, read) = leader.beat(&body, 200);
         assert_eq!((again, read), (first, false));
         ids().for_each(|id| assert_eq!(leader.heard(&id), 200, "{id}"));
@@ -631,17 +640,17 @@ mod tests {
         leader.deregister("i3");
         let (answer, _) = leader.beat(&body, 200);
         assert_eq!(answer["failed"][0]["id"], "i3", "{answer}");
-        assert_eq!(answer["renewed"], BEATS_MIN - 1);
+        assert_eq!(answer["renewed"], BEATS - 1);
 
         leader.register("i3", None);
         leader.beat(&body, 300);
         leader.deregister("i3");
-        // Its session's lease stands where the other one's stood, if anywhere.
-        (0..PARTS_OF_TABLE).for_each(|number| leader.register(&format!("other{number}"), None));
+        // One of their leases comes to where its stood: there is one for every part of the table.
+        let others = PARTS as usize;
+        (0..others).for_each(|number| leader.register(&format!("other{number}"), None));
         let (answer, _) = leader.beat(&body, 400);
-        assert_eq!(answer["renewed"], BEATS_MIN - 1, "{answer}");
-        (0..PARTS_OF_TABLE)
-            .for_each(|number| assert!(leader.heard(&format!("other{number}")) < 400));
+        assert_eq!(answer["renewed"], BEATS - 1, "{answer}");
+        (0..others).for_each(|number| assert!(leader.heard(&format!("other{number}")) < 400));
     }
 
     /// Old sessions come to places that others had just left, until all are filled in.
@@ -665,16 +674,16 @@ mod tests {
         leader.beat(&body, 100);
         let open = OpenSession { ttl_ms: None, name: "s".into(), request: None };
         leader.apply(&Command::OpenSession(open));
-        let session = SessionId(BEATS_MIN as u64 + 1);
+        let session = SessionId(BEATS as u64 + 1);
         leader.register("i3", Some(session));
         let (answer, read) = leader.beat(&body, 200);
-        assert_eq!((answer["renewed"].as_u64(), read), (Some(BEATS_MIN as u64), true));
+        assert_eq!((answer["renewed"].as_u64(), read), (Some(BEATS as u64), true));
         assert_eq!(leader.heard("i3"), 200);
         // It can leave the session behind, which no lease would tell of.
         leader.deregister("i3");
         let (answer, _) = leader.beat(&body, 300);
         assert_eq!(answer["failed"][0]["id"], "i3", "{answer}");
-        assert_eq!(answer["renewed"], BEATS_MIN - 1);
+        assert_eq!(answer["renewed"], BEATS - 1);
     }
 
     #[test]

@@ -41,6 +41,8 @@ use tokio::task::yield_now;
 
 use adoption::Adoptions;
 use clock::LeaseClock;
+#[cfg(test)]
+pub(crate) use table::PARTS;
 pub use table::{Due, Ended, LeaseTable, Looked, NotRenewed, Overdue, Place, SLOT_MS};
 
 /// Sessions that are filled into a new table at a time: well below a millisecond.
@@ -113,7 +115,7 @@ impl Leases {
     }
 
     /// From here on apply tells the table of all that comes after the version that is returned.
-    pub fn begin_table(
+    pub(crate) fn begin_table(
         &self,
         term: u64,
         published: &Published,

@@ -20,8 +20,8 @@ use super::table::Place;
 /// Leases of all bodies of one generation: each takes four bytes, and there are two generations.
 const PLACES_MAX: usize = 1 << 21;
 
-/// A body with fewer is read as fast as it is found.
-pub const BEATS_MIN: usize = 16;
+/// A shorter body, of some ten heartbeats, is read as fast as it is found.
+const BYTES_MIN: usize = 512;
 
 /// What a body came to when it was read.
 #[derive(Debug)]
@@ -62,7 +62,12 @@ impl Default for Bodies {
 }
 
 impl Bodies {
-    pub fn digest(&self, body: &BeatsBody) -> Digest {
+    /// `None` if the body is not worth remembering.
+    pub fn digest(&self, body: &BeatsBody) -> Option<Digest> {
+        (body.bytes.len() >= BYTES_MIN).then(|| self.digest_of(body))
+    }
+
+    fn digest_of(&self, body: &BeatsBody) -> Digest {
         let mut hasher = SipHasher13::new_with_key(&self.key);
         hasher.write_u8(body.encoding as u8);
         hasher.write(&body.bytes);
@@ -125,18 +130,18 @@ mod tests {
     #[test]
     fn bodies_are_told_apart_by_their_bytes_and_by_how_these_are_read() {
         let bodies = Bodies::default();
-        let one = bodies.digest(&body("one"));
-        assert_eq!(one, bodies.digest(&body("one")));
-        assert_ne!(one, bodies.digest(&body("two")));
+        let one = bodies.digest_of(&body("one"));
+        assert_eq!(one, bodies.digest_of(&body("one")));
+        assert_ne!(one, bodies.digest_of(&body("two")));
         let packed = BeatsBody { encoding: Encoding::Msgpack, ..body("one") };
-        assert_ne!(one, bodies.digest(&packed));
-        assert_ne!(one, Bodies::default().digest(&body("one")));
+        assert_ne!(one, bodies.digest_of(&packed));
+        assert_ne!(one, Bodies::default().digest_of(&body("one")));
     }
 
     #[test]
     fn what_is_used_stays_and_what_is_not_goes_within_two_turns() {
         let bodies = Bodies::default();
-        let (used, unused) = (bodies.digest(&body("used")), bodies.digest(&body("unused")));
+        let (used, unused) = (bodies.digest_of(&body("used")), bodies.digest_of(&body("unused")));
         bodies.remember(used, found(1));
         bodies.remember(unused, found(1));
         for turn in 0..3_u128 {

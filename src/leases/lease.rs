@@ -8,8 +8,9 @@
 //!
 //! Registrations are rarer, and what they change is more than a word: the expiry names the last
 //! one. So a session's touches and judgements exclude each other by a lock; a heartbeat takes that
-//! only for a glance at the last touch, and only where it comes by a remembered place. A touch that comes before a judgement is both judged and named. One that comes after it
-//! takes the mark away: the expiry names an older touch, and apply drops it.
+//! only for a glance at the last touch, and only where it comes by a remembered place. A touch that
+//! comes before a judgement is both judged and named. One that comes after it takes the mark away:
+//! the expiry names an older touch, and apply drops it.
 
 use roster_storage::brake::stretched;
 use roster_storage::command::Expiry;

@@ -32,7 +32,7 @@ pub const SLOT_MS: u64 = 20;
 
 /// Parts of the table, so that registrations and heartbeats of different sessions do not wait for
 /// each other, and so that a part that grows holds nobody up for long.
-const PARTS: u64 = 256;
+pub const PARTS: u64 = 256;
 
 /// How far ahead a lease is filed at most. A later deadline is looked at on the way, so that what is
 /// gone leaves the wheel by then.
