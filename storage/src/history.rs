@@ -504,9 +504,14 @@ impl History {
         self.state.read().coverage.end()
     }
 
-    /// The ranges that are covered and synced, oldest first: first and last revision of each.
+    /// The ranges that are covered and synced, oldest first: first and last revision of each. None
+    /// once it is turned off: nothing of them can be read.
     pub fn covered(&self) -> Vec<(Revision, Revision)> {
-        self.state.read().coverage.ranges()
+        let state = self.state.read();
+        match state.failed {
+            Some(_) => Vec::new(),
+            None => state.coverage.ranges(),
+        }
     }
 
     /// Whether it has all after `after` up to `upto`, or takes it up now. May wait for the disk.

@@ -282,8 +282,17 @@ fn power_cut(left: &[Left], cut: bool, before: u64, step: u64, bytes_max: u64, s
     copy(&folder, &other);
     fs::write(other.join("db"), mixed(&synced, &later, left, cut)).expect("written");
     let newest = (before + 1) * step;
-    let history = open(&other, limits, SMALL);
-    let notes = history.take_notes();
+    let mut history = open(&other, limits, SMALL);
+    read_all(&history, newest);
+    let mut notes = history.take_notes();
+    if history.working().is_err() {
+        // Sled came upon it in the middle of what was read: it is off, and says so.
+        assert_eq!(covered(&history), [], "nothing can be read of it");
+        assert!(notes.iter().any(|note| note.contains("sets the folder aside")), "{notes:?}");
+        drop(history);
+        history = open(&other, limits, SMALL);
+        notes = history.take_notes();
+    }
     let told = assert_right(&history, newest, 50);
     let said = notes.iter().any(|note| note.contains("an empty one begins"));
     assert!(!said || (!strict && told.is_empty()), "set aside: {notes:?}, {told:?}");
