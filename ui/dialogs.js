@@ -111,27 +111,32 @@ function list(lines, without) {
 
 const NOTHING = 'It is on no ring and works on no shards: nothing else moves.';
 
-export function drain(instance) {
+/** An operator's word that an instance takes no part: it stays registered. */
+function putOverride(instance, { state, ...words }) {
   return confirm({
-    title: 'Drain this instance',
+    ...words,
     subject: subject(instance),
-    text: 'It stays registered. It leaves its ring at once, and hands its shards over one by one as it lets go of them.',
     preview: async () => list(await departure(instance), NOTHING),
     fields: [REASON, EXPIRES],
+    act: ({ reason, expires }) => put(`${of(instance)}/override`, { state, reason, ...(expires && { expires }) }),
+  });
+}
+
+export function drain(instance) {
+  return putOverride(instance, {
+    state: 'draining',
+    title: 'Drain this instance',
+    text: 'It stays registered. It leaves its ring at once, and hands its shards over one by one as it lets go of them.',
     verb: 'Drain',
-    act: ({ reason, expires }) => put(`${of(instance)}/override`, { state: 'draining', reason, ...(expires && { expires }) }),
   });
 }
 
 export function maintenance(instance) {
-  return confirm({
+  return putOverride(instance, {
+    state: 'maintenance',
     title: 'Put this instance into maintenance',
-    subject: subject(instance),
     text: 'It stays registered and takes no part until that is taken back, also if it restarts meanwhile.',
-    preview: async () => list(await departure(instance), NOTHING),
-    fields: [REASON, EXPIRES],
     verb: 'Maintenance',
-    act: ({ reason, expires }) => put(`${of(instance)}/override`, { state: 'maintenance', reason, ...(expires && { expires }) }),
   });
 }
 
