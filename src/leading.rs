@@ -564,7 +564,7 @@ mod tests {
         fn register(&mut self, id: &str, session: Option<SessionId>) {
             self.apply(&Command::Register(Register {
                 key: key(id),
-                profile: Profile::default(),
+                profile: Profile::default().into(),
                 session,
                 ttl_ms: None,
                 takeover: false,

@@ -283,7 +283,7 @@ mod tests {
         let register = |id| {
             Command::Register(Register {
                 key: key(id),
-                profile: Profile { weight: 1, ..Profile::default() },
+                profile: Profile { weight: 1, ..Profile::default() }.into(),
                 session: Some(session),
                 ttl_ms: None,
                 takeover: false,

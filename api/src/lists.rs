@@ -468,7 +468,7 @@ mod tests {
         for n in 0..instances {
             let register = Register {
                 key: InstanceKey::new(app(), format!("i{n:04}").parse().expect("an id")),
-                profile: Profile { weight: 1, ..Profile::default() },
+                profile: Profile { weight: 1, ..Profile::default() }.into(),
                 session: None,
                 ttl_ms: None,
                 takeover: false,

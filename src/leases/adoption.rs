@@ -221,7 +221,7 @@ mod tests {
         fn registers(&mut self, id: &str, takeover: bool) {
             self.apply(&Command::Register(Register {
                 key: key(id),
-                profile: Profile { weight: 1, ..Profile::default() },
+                profile: Profile { weight: 1, ..Profile::default() }.into(),
                 session: None,
                 ttl_ms: None,
                 takeover,

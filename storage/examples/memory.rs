@@ -88,7 +88,8 @@ fn registration(n: u64, apps: u64, shuffled: bool) -> Register {
             weight: 1,
             metadata: std::sync::Arc::new(metadata.collect()),
             payload: Vec::new(),
-        },
+        }
+        .into(),
         session: None,
         ttl_ms: Some(600_000),
         takeover: false,

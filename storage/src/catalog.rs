@@ -119,9 +119,12 @@ impl Catalog {
     pub fn apply(&mut self, at: At, command: &Command) -> (Outcome, Vec<Event>) {
         let mut events = Vec::new();
         self.advance(at, &mut events);
-        let outcome = self.at_most_once(at, command.request(), |catalog| {
+        let mut outcome = self.at_most_once(at, command.request(), |catalog| {
             catalog.decide(at, command, &mut events)
         });
+        // By the pace of now, also where it is the answer of an earlier time: what was told then may be
+        // held no more.
+        outcome.lengthen_ttls(self.clock.pace);
         self.settle_latches(at, &mut events);
         self.settle_rings(at, &mut events);
         self.settle_shard_sets(at, command, &mut events);

@@ -12,13 +12,14 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::brake::{BrakeMode, Scope};
+use crate::brake::{BrakeMode, Pace, Scope};
 use crate::latch::{Claim, Claimant, Mode};
 use crate::limits::{COMMAND_BYTES_MAX, DOCUMENT_BYTES_COUNTED_MIN};
 use crate::names::{
     AppName, DocumentName, IdempotencyKey, Incarnation, InstanceId, InstanceKey, LatchKey,
     Revision, SessionId, ShardId, ShardSetName,
 };
+use crate::profile::PackedProfile;
 use crate::shards::scaling::ScalingPolicy;
 
 /// One decision. Encoded with field names, so that versions of the binary can be mixed.
@@ -179,7 +180,7 @@ pub struct Profile {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Register {
     pub key: InstanceKey,
-    pub profile: Profile,
+    pub profile: PackedProfile,
     /// The session to hang off. Without one a live instance keeps its own and a new one gets a
     /// private session.
     pub session: Option<SessionId>,
@@ -526,6 +527,15 @@ pub struct Outcome {
     pub result: Result<Reply, Refusal>,
 }
 
+impl Outcome {
+    /// Makes the TTLs in it those that clients are told at this pace.
+    pub(crate) fn lengthen_ttls(&mut self, pace: Pace) {
+        if let Ok(reply) = &mut self.result {
+            reply.lengthen_ttls(pace);
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
     /// Nothing to tell: a tick, or an entry of Raft's own.
@@ -600,6 +610,46 @@ pub enum Reply {
     BrakeOverridePut,
     BrakeOverrideCleared,
     PaceSet,
+}
+
+impl Reply {
+    fn lengthen_ttls(&mut self, pace: Pace) {
+        match self {
+            Self::Registered(Registered { ttl_ms, .. }) | Self::SessionOpened { ttl_ms, .. } => {
+                *ttl_ms = pace.told(*ttl_ms);
+            }
+            Self::Batch(items) => {
+                items.iter_mut().flatten().for_each(|item| item.lengthen_ttls(pace));
+            }
+            Self::Done
+            | Self::AppPut { .. }
+            | Self::AppDeleted { .. }
+            | Self::Patched { .. }
+            | Self::Deregistered { .. }
+            | Self::OverridePut
+            | Self::OverrideCleared
+            | Self::DocumentPut { .. }
+            | Self::DocumentDeleted
+            | Self::RingPut { .. }
+            | Self::RingDeleted
+            | Self::RingCompacted { .. }
+            | Self::ShardSetPut { .. }
+            | Self::ShardSetDeleted
+            | Self::Released(_)
+            | Self::Rebalanced { .. }
+            | Self::SessionClosed { .. }
+            | Self::Claimed { .. }
+            | Self::Withdrawn(_)
+            | Self::LatchReleased
+            | Self::LatchBroken(_)
+            | Self::Expired { .. }
+            | Self::Suspected { .. }
+            | Self::BrakeSet
+            | Self::BrakeOverridePut
+            | Self::BrakeOverrideCleared
+            | Self::PaceSet => {}
+        }
+    }
 }
 
 /// What became of a claim that was to be given up.

@@ -4,6 +4,8 @@
 //! common (version, zone, the names of their metadata) is a [`Shape`] that they share. Whoever reads
 //! sees none of that: [`PackedProfile`] gives each field, and is encoded exactly like [`Profile`].
 
+mod packing;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,7 +14,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_bytes::Bytes;
 use smol_str::SmolStr;
 
+use self::packing::Packing;
 use crate::command::Profile;
+
+/// The fields of an encoded profile, in the order in which all encoders write them.
+const FIELDS: [&str; 8] =
+    ["ip", "port", "hostname", "version", "zone", "weight", "metadata", "payload"];
 
 /// Shapes that an app remembers for those who come: versions times zones, of which there are few at
 /// a time. Who finds none gets its own, and the oldest is forgotten.
@@ -100,6 +107,15 @@ impl PackedProfile {
         self.shape.0.len() + self.own.len() + self.payload().len()
     }
 
+    fn of(shape: Writer, own: Writer, payload: impl Into<Box<[u8]>>) -> Self {
+        let payload = payload.into();
+        Self {
+            shape: Arc::new(Shape(shape.0.into_boxed_str())),
+            own: own.0.into_boxed_str(),
+            payload: (!payload.is_empty()).then(|| Box::new(Payload(payload))),
+        }
+    }
+
     fn own_texts(&self) -> Reader<'_> {
         let mut reader = Reader(&self.own);
         reader.number();
@@ -128,12 +144,7 @@ impl From<&Profile> for PackedProfile {
         own.text(&profile.ip);
         own.text(&profile.hostname);
         metadata.values().for_each(|value| own.text(value));
-        let payload = (!profile.payload.is_empty()).then(|| profile.payload.as_slice().into());
-        Self {
-            shape: Arc::new(Shape(shape.0.into_boxed_str())),
-            own: own.0.into_boxed_str(),
-            payload: payload.map(|bytes| Box::new(Payload(bytes))),
-        }
+        Self::of(shape, own, profile.payload.as_slice())
     }
 }
 
@@ -171,9 +182,11 @@ impl Serialize for PackedProfile {
     }
 }
 
+/// Packs the fields as they come, without making a [`Profile`] first: each node reads each
+/// registration once from the log, and all instances at a start.
 impl<'de> Deserialize<'de> for PackedProfile {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Profile::deserialize(deserializer).map(Self::from)
+        deserializer.deserialize_struct("Profile", &FIELDS, Packing)
     }
 }
 
@@ -254,6 +267,11 @@ impl Writer {
         // A command has at most `COMMAND_BYTES_MAX` bytes, a checkpoint's block far less than 4 GiB.
         self.number(u32::try_from(text.len()).expect("a text comes from a command"));
         self.0.push_str(text);
+    }
+
+    /// The text that was written at this length.
+    fn text_at(&self, at: usize) -> &str {
+        Reader(&self.0[at..]).text()
     }
 }
 
@@ -336,7 +354,44 @@ mod tests {
                 serde_json::to_string(&profile.metadata).expect("encodes")
             );
             let read: PackedProfile = rmp_serde::from_slice(&named).expect("decodes");
+            prop_assert_eq!(&read, &packed);
+            let unnamed = rmp_serde::to_vec(&packed).expect("encodes");
+            let read: PackedProfile = rmp_serde::from_slice(&unnamed).expect("decodes");
+            prop_assert_eq!(&read, &packed);
+            let read: PackedProfile =
+                rmp_serde::from_read(named.as_slice()).expect("decodes what it cannot borrow");
             prop_assert_eq!(read, packed);
+        }
+    }
+
+    #[test]
+    fn a_field_of_a_later_version_is_passed_over() {
+        let json = r#"{"ip": "10.0.0.1", "port": 80, "colour": ["red"], "hostname": "", "version": "2",
+            "zone": "", "weight": 1, "metadata": {"a": "1", "b": "2"}, "payload": [], "more": {}}"#;
+        let read: PackedProfile = serde_json::from_str(json).expect("decodes");
+        assert_eq!((read.ip(), read.version()), ("10.0.0.1", "2"));
+        assert_eq!(read.metadata().collect::<Vec<_>>(), [("a", "1"), ("b", "2")]);
+    }
+
+    #[test]
+    fn what_is_not_a_profile_is_refused() {
+        let fields = |rest: &str| {
+            let json = format!(
+                r#"{{"ip": "", "port": 80, "hostname": "", "version": "", "zone": "", {rest}}}"#
+            );
+            serde_json::from_str::<PackedProfile>(&json).map(|_| ()).map_err(|e| e.to_string())
+        };
+        let whole = fields(r#""weight": 1, "metadata": {"a": "1"}, "payload": []"#);
+        assert_eq!(whole, Ok(()));
+        for (rest, why) in [
+            (r#""weight": 1, "metadata": {}"#, "missing field `payload`"),
+            (r#""weight": 1, "payload": [], "metadata": {}"#, "missing field `payload`"),
+            (r#""weight": "1", "metadata": {}, "payload": []"#, "expected u16"),
+            (r#""weight": 1, "metadata": {"b": "", "a": ""}, "payload": []"#, "not in order"),
+            (r#""weight": 1, "metadata": {"a": "", "a": ""}, "payload": []"#, "not in order"),
+        ] {
+            let error = fields(rest).expect_err(rest);
+            assert!(error.contains(why), "{rest}: {error}");
         }
     }
 

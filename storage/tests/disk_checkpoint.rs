@@ -31,7 +31,7 @@ fn register(index: u64) -> Entry {
     let id = InstanceId::new(format!("i{index}")).expect("an id");
     let command = Command::Register(Register {
         key: InstanceKey::new(app, id),
-        profile: Profile { payload: vec![index as u8; 300], ..Profile::default() },
+        profile: Profile { payload: vec![index as u8; 300], ..Profile::default() }.into(),
         session: None,
         ttl_ms: None,
         takeover: false,
@@ -57,7 +57,7 @@ fn work(index: u64) -> Entry {
     let register = |key| {
         Command::Register(Register {
             key,
-            profile: Profile { weight: 1 + (index % 3) as u16, ..Profile::default() },
+            profile: Profile { weight: 1 + (index % 3) as u16, ..Profile::default() }.into(),
             session: None,
             ttl_ms: None,
             takeover: true,

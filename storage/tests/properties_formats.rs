@@ -32,7 +32,8 @@ fn register() -> Register {
             weight: 2,
             metadata: Arc::new([("k".into(), "v".into())].into_iter().collect()),
             payload: vec![0, 255],
-        },
+        }
+        .into(),
         session: None,
         ttl_ms: Some(10_000),
         takeover: true,
@@ -200,7 +201,7 @@ fn the_bytes_of_rings_and_shard_sets_and_their_hash() {
     let register = Register { condition: Condition::Any, ..register() };
     let mut other = register.clone();
     other.key = InstanceKey::new(app(), "b:1".parse().expect("an id"));
-    other.profile.weight = 1;
+    other.profile = Profile { weight: 1, ..other.profile.unpacked() }.into();
     let leave = Deregister {
         key: other.key.clone(),
         incarnation: None,

@@ -43,7 +43,7 @@ fn registration(n: u64) -> Command {
     };
     Command::Register(Register {
         key: InstanceKey::new(app, InstanceId::new(id).expect("an id")),
-        profile,
+        profile: profile.into(),
         session: None,
         ttl_ms: Some(15_000),
         takeover: false,

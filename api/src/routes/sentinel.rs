@@ -190,7 +190,7 @@ async fn register(
 ) -> Result<Revision, ApiError> {
     let command = Register {
         key: machine.key.clone(),
-        profile: machine.profile(live.map(|live| live.profile.unpacked())),
+        profile: machine.profile(live.map(|live| live.profile.unpacked())).into(),
         session: None,
         // A machine that came by REST keeps the TTL that it asked for.
         ttl_ms: live.is_none().then_some(api.options.sentinel.ttl_ms()),

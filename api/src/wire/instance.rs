@@ -53,7 +53,7 @@ impl InstanceBody {
             key,
             session,
             ttl_ms: ttl("ttl", self.ttl)?,
-            profile: self.into_profile()?,
+            profile: self.into_profile()?.into(),
             takeover: how.takeover,
             create_app: how.create_app.then_some(0),
             condition: how.condition,

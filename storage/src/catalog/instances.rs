@@ -16,7 +16,6 @@ use crate::limits::{
     METADATA_BYTES_MAX, SESSION_THINGS_MAX, TTL_MS_DEFAULT, TTL_MS_MAX, TTL_MS_MIN,
 };
 use crate::names::{Incarnation, InstanceKey, SessionId};
-use crate::profile::PackedProfile;
 
 impl Catalog {
     pub(super) fn register(
@@ -75,7 +74,7 @@ impl Catalog {
         let ttl_ms = value.ttl_ms;
         self.touch(at, session, value, events);
         let instance = Instance {
-            profile: PackedProfile::from(&c.profile),
+            profile: c.profile.clone(),
             session,
             incarnation,
             revision: at.revision,
@@ -85,7 +84,7 @@ impl Catalog {
         self.store(at, &c.key, instance, ttl_ms, None, events);
         events.push(shard);
         self.begins_in_shard_sets(&c.key);
-        Registered { created: true, incarnation, session, ttl_ms: self.clock.pace.told(ttl_ms) }
+        Registered { created: true, incarnation, session, ttl_ms }
     }
 
     /// The same life with a new profile. Only a private session takes a new TTL.
@@ -106,13 +105,12 @@ impl Catalog {
             ttl_ms = value.ttl_ms;
             self.touch(at, session, value, events);
         }
-        let profile = PackedProfile::from(&c.profile);
+        let profile = c.profile.clone();
         let moves = (live.profile.ip(), live.profile.port()) != (profile.ip(), profile.port());
         let instance = Instance { profile, revision: at.revision, ..Instance::clone(live) };
         let shard = moves.then(|| shard_put(&c.key, &instance));
         self.store(at, &c.key, instance, ttl_ms, Some(live.clone()), events);
         events.extend(shard);
-        let ttl_ms = self.clock.pace.told(ttl_ms);
         Registered { created: false, incarnation: live.incarnation, session, ttl_ms }
     }
 

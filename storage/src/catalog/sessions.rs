@@ -26,7 +26,7 @@ impl Catalog {
         };
         self.insert_session(session, value.clone());
         events.push(Event::SessionPut { session, value });
-        Reply::SessionOpened { session, ttl_ms: self.clock.pace.told(ttl_ms) }
+        Reply::SessionOpened { session, ttl_ms }
     }
 
     pub(super) fn close_session(

@@ -62,9 +62,13 @@ impl Catalog {
 
     pub(super) fn change_app(&mut self, name: &AppName, change: impl FnOnce(&mut AppRecord)) {
         self.within_app(name, |app, hash| {
-            hash.subtract(kind::APP, name, &app.record);
+            let before = app.record.clone();
             change(&mut app.record);
-            hash.add(kind::APP, name, &app.record);
+            // All but the first item of a batch find their app as they would leave it.
+            if app.record != before {
+                hash.subtract(kind::APP, name, &before);
+                hash.add(kind::APP, name, &app.record);
+            }
         });
     }
 

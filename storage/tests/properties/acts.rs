@@ -516,7 +516,7 @@ pub fn register(app: &str, id: &str) -> Register {
     let profile = Profile { weight: 1, metadata: Arc::new(metadata), ..Profile::default() };
     Register {
         key,
-        profile,
+        profile: profile.into(),
         session: None,
         ttl_ms: None,
         takeover: false,

@@ -3,7 +3,8 @@
 use super::*;
 use roster_storage::command::{
     BreakLatch, ClaimLatch, CloseSession, Condition, Covered, Deregister, Expire, Expiry,
-    OpenSession, Patch, PutRing, PutShardSet, Register, ReleaseLatch, Request, ShardSetConfig,
+    OpenSession, Patch, Profile, PutRing, PutShardSet, Register, ReleaseLatch, Request,
+    ShardSetConfig,
 };
 use roster_storage::latch::{Claimant, Mode};
 use roster_storage::limits::{
@@ -88,7 +89,8 @@ fn answers_are_kept_up_to_a_limit_and_found_again_beyond_it() {
 #[test]
 fn a_command_that_is_too_large_is_not_encoded() {
     let mut register = on_session_1(1);
-    register.profile.payload = vec![0; COMMAND_BYTES_MAX];
+    register.profile =
+        Profile { payload: vec![0; COMMAND_BYTES_MAX], ..register.profile.unpacked() }.into();
     assert!(EncodedCommand::new(&Command::Register(register)).is_err());
 }
 
@@ -137,7 +139,7 @@ fn full_ring() -> (Catalog, AppName, u64) {
     let fit = (RING_SLOTS_MAX / usize::from(WEIGHT_MAX)) as u64;
     for n in 1..=fit + 2 {
         let mut register = acts::register("pay", &format!("{n:04}"));
-        register.profile.weight = WEIGHT_MAX;
+        register.profile = Profile { weight: WEIGHT_MAX, ..register.profile.unpacked() }.into();
         catalog.apply(at(n), &Command::Register(register));
     }
     let app: AppName = "pay".parse().expect("a name");

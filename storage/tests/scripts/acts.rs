@@ -249,7 +249,8 @@ impl<'a> Words<'a> {
                 weight: self.number("weight")?.unwrap_or(1),
                 metadata: Arc::new(metadata.collect()),
                 ..Profile::default()
-            },
+            }
+            .into(),
             session: self.number("session")?,
             ttl_ms: self.ms("ttl")?,
             takeover: self.has("takeover"),
