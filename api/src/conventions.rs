@@ -1,5 +1,6 @@
 //! What every answer carries: the node, its term, the revision and the request's id; and the body
-//! of every problem. One hand-written layer, since each heartbeat passes through it.
+//! of every problem. It counts requests, and gives the lines of the log that are written for one its id.
+//! One hand-written layer, since each heartbeat passes through it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,16 +11,18 @@ use std::time::SystemTime;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::response::Response;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use roster_storage::names::NodeId;
 use tower::{Layer, Service};
+use tracing::Span;
 
 use crate::Api;
 use crate::comeback::Comebacks;
 use crate::error::ApiError;
 use crate::registry::{Registry, Unavailable};
+use crate::traffic::{AtOnePlace, Underway};
 
 pub(crate) const REVISION: HeaderName = HeaderName::from_static("roster-revision");
 pub(crate) const CONSISTENCY: HeaderName = HeaderName::from_static("roster-consistency");
@@ -46,7 +49,8 @@ impl<S> Layer<S> for Conventions {
     type Service = Around<S>;
 
     fn layer(&self, inner: S) -> Around<S> {
-        Around { inner, api: self.0.clone() }
+        // Called for each place in the router.
+        Around { inner, api: self.0.clone(), place: self.0.options.traffic.at_one_place() }
     }
 }
 
@@ -54,6 +58,7 @@ impl<S> Layer<S> for Conventions {
 struct Around<S> {
     inner: S,
     api: Arc<Api>,
+    place: AtOnePlace,
 }
 
 impl<S> Service<Request> for Around<S>
@@ -71,13 +76,32 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         let request_id = self.api.ids.of(&request);
-        Answering { inner: self.inner.call(request), request_id, api: self.api.clone() }
+        let template = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+        let underway = self.place.begin(request.method(), template);
+        let span = span(&underway, &request_id);
+        let inner = span.in_scope(|| self.inner.call(request));
+        Answering { inner, request_id, underway, span, api: self.api.clone() }
     }
 }
+
+/// What every line carries that is written while a request is served. Heartbeats have it only where they
+/// have a line of their own: else it would cost each of them more than its renewal does.
+fn span(underway: &Underway, request_id: &HeaderValue) -> Span {
+    let id = || request_id.to_str().unwrap_or_default();
+    match underway.is_heartbeat() {
+        true => tracing::debug_span!(target: ACCESS, "request", request_id = id()),
+        false => tracing::info_span!(target: ACCESS, "request", request_id = id()),
+    }
+}
+
+/// Names the lines of single requests for `--log`.
+const ACCESS: &str = "roster::access";
 
 struct Answering<F> {
     inner: F,
     request_id: HeaderValue,
+    underway: Underway,
+    span: Span,
     api: Arc<Api>,
 }
 
@@ -88,13 +112,16 @@ where
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut response = ready!(Pin::new(&mut self.inner).poll(context))?;
-        finish(&mut response, &self.request_id, &self.api);
+        let Self { inner, request_id, underway, span, api } = &mut *self;
+        let polled = span.in_scope(|| Pin::new(inner).poll(context));
+        let mut response = ready!(polled)?;
+        finish(&mut response, request_id, underway, api);
         Poll::Ready(Ok(response))
     }
 }
 
-fn finish(response: &mut Response, request_id: &HeaderValue, api: &Api) {
+fn finish(response: &mut Response, request_id: &HeaderValue, underway: &mut Underway, api: &Api) {
+    let took = underway.ends(response.status());
     let glance = api.registry.glance();
     let error = response.extensions_mut().remove::<ApiError>();
     let decided_at = error.as_ref().and_then(ApiError::revision).unwrap_or(glance.applied);
@@ -103,12 +130,25 @@ fn finish(response: &mut Response, request_id: &HeaderValue, api: &Api) {
     headers.insert(NODE, glance.node.into());
     headers.insert(TERM, glance.term.into());
     headers.insert(REQUEST_ID, request_id.clone());
+    let id = || request_id.to_str().unwrap_or_default();
+    tracing::debug!(
+        target: ACCESS,
+        request_id = id(),
+        method = underway.method(),
+        route = underway.route(),
+        status = response.status().as_u16(),
+        seconds = took.as_secs_f64(),
+        revision = decided_at.0,
+        "answered"
+    );
     let Some(error) = error else { return };
+    let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     if error.passes() {
         headers.insert(RETRY_AFTER, api.comebacks.next().into());
     }
-    let body = error.body(request_id.to_str().unwrap_or_default(), &glance);
+    api.reports.tell(&error, id(), underway.route(), &glance);
+    let body = error.body(id(), &glance);
     *response.body_mut() = Body::from(body);
 }
 

@@ -28,7 +28,7 @@ use super::brake::{Brake, Loss, Mark, Turn};
 use super::clock::Ticks;
 use super::table::LateCount;
 use super::taking::{PIECE, Taking, expected, missing};
-use super::{Due, Ended, LeaseTable, Looked};
+use super::{Due, Ended, LeaseTable, Leases, Looked};
 use crate::leading::Submitted;
 use crate::node::Running;
 
@@ -141,6 +141,7 @@ impl Removals {
         self.tell(&version, turns).await;
         self.end_released(&version, clock).await;
         self.mark(&version).await;
+        self.running.leases.hold_back(self.brake.len());
     }
 
     fn take_answers(&mut self) {
@@ -351,7 +352,7 @@ impl Removals {
         let mut entries = std::mem::take(&mut ending.entries).into_iter();
         let mut spared = Vec::new();
         while let Some(due) = entries.next() {
-            if let Some(due) = self.propose(due).await {
+            if let Some(due) = self.propose(due, version).await {
                 // What hinders one hinders the others, and the next turn tries again.
                 for due in std::iter::once(due).chain(entries) {
                     spared.extend(due.iter().map(|due| due.session));
@@ -367,16 +368,24 @@ impl Removals {
 
     /// Proposes the sessions of one entry. Returns them if that was certainly not appended, as far as
     /// is known at once; the rest is awaited beside, for as long as the leadership lasts.
-    async fn propose(&mut self, due: Vec<Due>) -> Option<Vec<Due>> {
+    async fn propose(&mut self, due: Vec<Due>, version: &Version) -> Option<Vec<Due>> {
+        let late_ms: Vec<_> = due.iter().map(|due| self.late_ms(due, version)).collect();
         let sessions = due.iter().map(|due| (*due).into()).collect();
         let command = Command::Expire(Expire { term: self.table.term(), sessions });
         match self.submit(&command).await {
             Some(answer) => {
-                self.answers.spawn(expired(answer, due));
+                let removed = Removed { leases: self.running.leases.clone(), late_ms };
+                self.answers.spawn(expired(answer, due, removed));
                 None
             }
             None => Some(due),
         }
+    }
+
+    /// By how much a session is silent for longer than it may be.
+    fn late_ms(&self, due: &Due, version: &Version) -> u64 {
+        let ttl_ms = version.catalog.session(due.session).map_or(0, |known| known.ttl_ms);
+        due.silent_ms.saturating_sub(self.table.counted(ttl_ms))
     }
 
     /// Has the state say who is suspect, one entry at a time.
@@ -412,8 +421,28 @@ impl Removals {
     }
 }
 
-async fn expired(answer: Submitted, due: Vec<Due>) -> Answer {
-    match answer.await {
+/// Counts sessions once they are removed.
+struct Removed {
+    leases: Arc<Leases>,
+    /// How late each was when its removal was proposed.
+    late_ms: Vec<u64>,
+}
+
+impl Removed {
+    fn count(self, since: Instant) {
+        let more = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let late = self.late_ms.into_iter().map(|late| late.saturating_add(more));
+        late.for_each(|late| self.leases.lateness().add(late));
+    }
+}
+
+async fn expired(answer: Submitted, due: Vec<Due>, removed: Removed) -> Answer {
+    let since = Instant::now();
+    let answered = answer.await;
+    if let Ok(Ok(_)) = &answered {
+        removed.count(since);
+    }
+    match answered {
         Ok(Err(ClientWriteError::ForwardToLeader(_))) => Answer::Spared(due),
         Ok(Err(e)) => {
             tracing::warn!("what became of an expiry is not known: {e}");
