@@ -41,7 +41,7 @@ pub async fn follow(running: Arc<Running>) {
 }
 
 fn tell(running: &Running, before: Option<(NodeId, u64)>, now: Option<(NodeId, u64)>) {
-    let applied = running.published.load().revision().0;
+    let applied = running.applied();
     match now {
         Some((leader, term)) => {
             running.leaders.changes.fetch_add(1, Ordering::Relaxed);

@@ -352,7 +352,9 @@ impl Running {
                 ));
             }
             Some(old) => {
-                tracing::warn!(node = id, old = %old, new = %replace.member, "replacing a member");
+                let (term, applied) = (self.term(), self.applied());
+                let new = &replace.member;
+                tracing::warn!(node = id, %old, %new, term, applied, "replacing a member");
                 let ids = || [id].into();
                 if self.raft.voter_ids().any(|voter| voter == id) {
                     let removal = ChangeMembers::RemoveVoters(ids());
@@ -411,6 +413,11 @@ impl Running {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         metrics.cluster_committed.max(metrics.local_committed).map_or(0, |id| id.index)
+    }
+
+    /// The index of the last entry that this node has applied: its revision.
+    pub fn applied(&self) -> u64 {
+        self.published.load().revision().0
     }
 
     pub fn term(&self) -> u64 {

@@ -106,6 +106,7 @@ pub async fn run(
     stop.cancel();
     let running = node.running().ok();
     if let Some(running) = running {
+        tracing::info!(term = running.term(), applied = running.applied(), "stopping");
         hand_leadership_on(running).await;
     }
     peers_stop.cancel();
@@ -121,7 +122,8 @@ pub async fn run(
         // A history that cannot be stopped is left as it is; the next start looks at it.
         drop(tokio::task::spawn_blocking(move || watches.stop()).await);
     }
-    tracing::info!("stopped");
+    let applied = running.map(|running| running.applied());
+    tracing::info!(applied, "stopped");
     ended
 }
 
@@ -155,6 +157,11 @@ async fn take_part(
     // Outlives the other tasks, which end with the node.
     places.clients.spawn(say_goodbye(running.watches.clone()));
     node.set_running(running.clone());
+    tracing::info!(
+        term = running.term(),
+        applied = running.applied(),
+        "the state is there; Raft runs"
+    );
     say_what_changed(&running);
     // Dropped, and so ended, when the node is told to stop.
     let mut tasks = JoinSet::new();

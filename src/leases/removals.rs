@@ -19,7 +19,7 @@ use roster_storage::command::{
     BrakeChange, BrakeEnd, Command, Expire, SetBrake, Suspect, Suspicion,
 };
 use roster_storage::limits::{EXPIRY_SESSIONS_MAX, EXPIRY_THINGS_MAX, SUSPICIONS_MAX};
-use roster_storage::names::{AppName, NodeId, SessionId};
+use roster_storage::names::{AppName, NodeId, Revision, SessionId};
 use roster_storage::version::Version;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::Instant;
@@ -252,7 +252,7 @@ impl Removals {
     async fn tell(&mut self, version: &Version, turns: Vec<Turn>) {
         let changed = !turns.is_empty();
         for turn in turns {
-            self.log(&turn);
+            self.log(&turn, version.revision());
             if let Turn::Left(scope, reason) = turn {
                 self.left.insert(scope, reason);
             }
@@ -317,7 +317,8 @@ impl Removals {
         changes
     }
 
-    fn log(&self, turn: &Turn) {
+    fn log(&self, turn: &Turn, revision: Revision) {
+        let term = self.table.term();
         match turn {
             Turn::Entered(scope, Loss { missing, of, .. }) => tracing::warn!(
                 scope = scope.word(),
@@ -325,6 +326,8 @@ impl Removals {
                 by_node = scope.node(),
                 missing,
                 of,
+                term,
+                revision = revision.0,
                 "mass loss of heartbeats: who is silent is suspect and is removed slowly; \
                  `roster cluster brake` shows it, and lets an operator release or hold them"
             ),
@@ -333,6 +336,8 @@ impl Removals {
                 app = scope.app().map(AppName::as_str),
                 by_node = scope.node(),
                 because = ?reason,
+                term,
+                revision = revision.0,
                 "the mass loss is over; removals go on at the ordinary rate"
             ),
         }
@@ -515,8 +520,6 @@ fn end(
 
 #[cfg(test)]
 mod tests {
-    use roster_storage::names::Revision;
-
     use super::*;
 
     const SESSIONS: u64 = 2 * EXPIRY_SESSIONS_MAX as u64 + 1;

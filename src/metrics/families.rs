@@ -57,7 +57,10 @@ impl Families<'_> {
         let kind = MetricType::Gauge;
         let mut encoder = self.0.encode_descriptor(name, help, unit.as_ref(), kind)?;
         for (labels, value) in values {
-            encoder.encode_family(&labels)?.encode_gauge(&value)?;
+            match labels.is_empty() {
+                true => encoder.encode_gauge(&value)?,
+                false => encoder.encode_family(&labels)?.encode_gauge(&value)?,
+            }
         }
         Ok(())
     }
@@ -75,7 +78,10 @@ impl Families<'_> {
         let kind = MetricType::Counter;
         let mut encoder = self.0.encode_descriptor(name, help, unit.as_ref(), kind)?;
         for (labels, value) in values {
-            encoder.encode_family(&labels)?.encode_counter(&value, NO_EXEMPLAR)?;
+            match labels.is_empty() {
+                true => encoder.encode_counter(&value, NO_EXEMPLAR)?,
+                false => encoder.encode_family(&labels)?.encode_counter(&value, NO_EXEMPLAR)?,
+            }
         }
         Ok(())
     }
@@ -103,8 +109,14 @@ impl Families<'_> {
             let bound = |bound: Option<u64>| bound.map_or(f64::INFINITY, |b| b as f64 / per_unit);
             let buckets: Vec<_> = counts.into_iter().map(|(b, count)| (bound(b), count)).collect();
             let count = buckets.iter().map(|(_, count)| count).sum();
-            let mut one = encoder.encode_family(&labels)?;
-            one.encode_histogram::<Labels<'_>>(sum as f64 / per_unit, count, &buckets, None)?;
+            let sum = sum as f64 / per_unit;
+            match labels.is_empty() {
+                true => encoder.encode_histogram::<Labels<'_>>(sum, count, &buckets, None)?,
+                false => {
+                    let mut one = encoder.encode_family(&labels)?;
+                    one.encode_histogram::<Labels<'_>>(sum, count, &buckets, None)?;
+                }
+            }
         }
         Ok(())
     }
