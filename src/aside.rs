@@ -162,8 +162,9 @@ mod tests {
         }
         let refused = aside.run(nothing(), IfBusy::Refuse).await;
         assert!(matches!(refused, Err(Unavailable::Overloaded(_))), "{refused:?}");
-        let AsideLoad { running, waiting, refused, .. } = aside.load();
-        assert_eq!((running, waiting, refused), (AT_ONCE_PER_THREAD, WAITING_MAX, 1));
+        let load = aside.load();
+        let seen = (load.running, load.waiting, load.refused);
+        assert_eq!(seen, (AT_ONCE_PER_THREAD, WAITING_MAX, 1));
         end.notify_waiters();
         for one in waiting {
             assert_eq!(one.await.expect("it ran"), Ok(()));

@@ -22,7 +22,7 @@ use crate::Api;
 use crate::comeback::Comebacks;
 use crate::error::ApiError;
 use crate::registry::{Registry, Unavailable};
-use crate::traffic::{AtOnePlace, Underway};
+use crate::traffic::{Answered, AtOnePlace, Begun};
 
 pub(crate) const REVISION: HeaderName = HeaderName::from_static("roster-revision");
 pub(crate) const CONSISTENCY: HeaderName = HeaderName::from_static("roster-consistency");
@@ -49,16 +49,22 @@ impl<S> Layer<S> for Conventions {
     type Service = Around<S>;
 
     fn layer(&self, inner: S) -> Around<S> {
-        // Called for each place in the router.
-        Around { inner, api: self.0.clone(), place: self.0.options.traffic.at_one_place() }
+        // Called once for each place in the router.
+        let place = self.0.options.traffic.at_one_place();
+        Around { inner, here: Arc::new(Here { api: self.0.clone(), place }) }
     }
+}
+
+/// What all requests share that come to one place in the router.
+struct Here {
+    api: Arc<Api>,
+    place: AtOnePlace,
 }
 
 #[derive(Clone)]
 struct Around<S> {
     inner: S,
-    api: Arc<Api>,
-    place: AtOnePlace,
+    here: Arc<Here>,
 }
 
 impl<S> Service<Request> for Around<S>
@@ -75,20 +81,21 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let request_id = self.api.ids.of(&request);
+        let here = self.here.clone();
+        let request_id = here.api.ids.of(&request);
         let template = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-        let underway = self.place.begin(request.method(), template);
-        let span = span(&underway, &request_id);
+        let begun = here.place.begin(request.method(), template);
+        let span = span(&here.place, &request_id);
         let inner = span.in_scope(|| self.inner.call(request));
-        Answering { inner, request_id, underway, span, api: self.api.clone() }
+        Answering { inner, request_id, here, begun: Some(begun), span }
     }
 }
 
 /// What every line carries that is written while a request is served. Heartbeats have it only where they
 /// have a line of their own: else it would cost each of them more than its renewal does.
-fn span(underway: &Underway, request_id: &HeaderValue) -> Span {
+fn span(place: &AtOnePlace, request_id: &HeaderValue) -> Span {
     let id = || request_id.to_str().unwrap_or_default();
-    match underway.is_heartbeat() {
+    match place.is_of_heartbeats() {
         true => tracing::debug_span!(target: ACCESS, "request", request_id = id()),
         false => tracing::info_span!(target: ACCESS, "request", request_id = id()),
     }
@@ -100,9 +107,18 @@ const ACCESS: &str = "roster::access";
 struct Answering<F> {
     inner: F,
     request_id: HeaderValue,
-    underway: Underway,
+    here: Arc<Here>,
+    /// Until it is answered.
+    begun: Option<Begun>,
     span: Span,
-    api: Arc<Api>,
+}
+
+impl<F> Drop for Answering<F> {
+    fn drop(&mut self) {
+        if let Some(begun) = self.begun {
+            self.here.place.end(begun, Answered::HungUp);
+        }
+    }
 }
 
 impl<F, E> Future for Answering<F>
@@ -112,16 +128,19 @@ where
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { inner, request_id, underway, span, api } = &mut *self;
+        let Self { inner, request_id, here, begun, span } = &mut *self;
         let polled = span.in_scope(|| Pin::new(inner).poll(context));
         let mut response = ready!(polled)?;
-        finish(&mut response, request_id, underway, api);
+        if let Some(begun) = begun.take() {
+            finish(&mut response, request_id, begun, here);
+        }
         Poll::Ready(Ok(response))
     }
 }
 
-fn finish(response: &mut Response, request_id: &HeaderValue, underway: &mut Underway, api: &Api) {
-    let took = underway.ends(response.status());
+fn finish(response: &mut Response, request_id: &HeaderValue, begun: Begun, here: &Here) {
+    let Here { api, place } = here;
+    let took = place.end(begun, Answered::of(response.status()));
     let glance = api.registry.glance();
     let error = response.extensions_mut().remove::<ApiError>();
     let decided_at = error.as_ref().and_then(ApiError::revision).unwrap_or(glance.applied);
@@ -134,8 +153,8 @@ fn finish(response: &mut Response, request_id: &HeaderValue, underway: &mut Unde
     tracing::debug!(
         target: ACCESS,
         request_id = id(),
-        method = underway.method(),
-        route = underway.route(),
+        method = begun.method(),
+        route = place.route(),
         status = response.status().as_u16(),
         seconds = took.as_secs_f64(),
         revision = decided_at.0,
@@ -147,7 +166,7 @@ fn finish(response: &mut Response, request_id: &HeaderValue, underway: &mut Unde
     if error.passes() {
         headers.insert(RETRY_AFTER, api.comebacks.next().into());
     }
-    api.reports.tell(&error, id(), underway.route(), &glance);
+    api.reports.tell(&error, id(), place.route(), &glance);
     let body = error.body(id(), &glance);
     *response.body_mut() = Body::from(body);
 }

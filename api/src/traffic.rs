@@ -86,7 +86,7 @@ impl Answered {
         }
     }
 
-    fn of(status: StatusCode) -> Self {
+    pub(crate) fn of(status: StatusCode) -> Self {
         match status.as_u16() {
             0..200 => Self::Informed,
             200..300 => Self::Served,
@@ -113,7 +113,8 @@ struct Shared {
 pub struct Requests {
     /// The router's own template, such as `/v1/apps/{app}`, or `unmatched`.
     pub route: String,
-    pub method: String,
+    /// One of the known methods, or `other`.
+    pub method: &'static str,
     /// How many were answered in which way; ways that did not occur are left out.
     pub answered: Vec<(Answered, u64)>,
     /// Until the answer began, nanoseconds.
@@ -146,7 +147,7 @@ impl Traffic {
 
     /// For one place in the router, which is always asked for the same route.
     pub(crate) fn at_one_place(&self) -> AtOnePlace {
-        AtOnePlace { traffic: self.clone(), route: Arc::default() }
+        AtOnePlace { traffic: self.clone(), route: OnceLock::new() }
     }
 }
 
@@ -157,67 +158,57 @@ impl fmt::Debug for Traffic {
 }
 
 /// Counts what comes to one place in the router.
-#[derive(Clone)]
 pub(crate) struct AtOnePlace {
     traffic: Traffic,
-    route: Arc<OnceLock<Arc<Route>>>,
+    route: OnceLock<Arc<Route>>,
+}
+
+/// A request under way. Each ends once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Begun {
+    method: usize,
+    since: Instant,
+}
+
+impl Begun {
+    pub fn method(&self) -> &'static str {
+        method_word(self.method)
+    }
 }
 
 impl AtOnePlace {
     /// A request came. `template`: of the route that took it.
-    pub fn begin(&self, method: &Method, template: Option<&str>) -> Underway {
-        let find = || self.traffic.route(template.unwrap_or(UNMATCHED));
-        let route = self.route.get_or_init(find).clone();
+    pub fn begin(&self, method: &Method, template: Option<&str>) -> Begun {
+        self.route.get_or_init(|| self.traffic.route(template.unwrap_or(UNMATCHED)));
         self.traffic.0.begun.fetch_add(1, Ordering::Relaxed);
-        let method = METHODS.iter().position(|known| known == method).unwrap_or(METHODS.len());
-        Underway { route, method, since: Instant::now(), ended: false }
-    }
-}
-
-/// A request under way. Dropped before it ended, its client hung up.
-pub(crate) struct Underway {
-    route: Arc<Route>,
-    method: usize,
-    since: Instant,
-    ended: bool,
-}
-
-impl Underway {
-    pub fn route(&self) -> &str {
-        &self.route.template
-    }
-
-    pub fn method(&self) -> &str {
-        METHODS.get(self.method).map_or(OTHER_METHOD, Method::as_str)
-    }
-
-    /// A sign of life: there are far more of these than of all others.
-    pub fn is_heartbeat(&self) -> bool {
-        self.route.is_heartbeat
+        let known = METHODS.iter().position(|known| known == method);
+        Begun { method: known.unwrap_or(METHODS.len()), since: Instant::now() }
     }
 
     /// Returns how long it took.
-    pub fn ends(&mut self, status: StatusCode) -> Duration {
-        self.count(Answered::of(status))
+    pub fn end(&self, begun: Begun, answered: Answered) -> Duration {
+        let took = begun.since.elapsed();
+        if let Some(route) = self.route.get() {
+            route.count(begun.method, answered, took);
+        }
+        took
     }
 
-    fn count(&mut self, answered: Answered) -> Duration {
-        self.ended = true;
-        let place =
-            self.route.places[self.method].get_or_init(|| Box::new(Place::new(self.method)));
-        let took = self.since.elapsed();
-        place.answers[answered as usize].fetch_add(1, Ordering::Relaxed);
-        place.times.add_time(took);
-        took
+    /// The template of the route, once a request came.
+    pub fn route(&self) -> &str {
+        self.route.get().map_or(UNMATCHED, |route| &route.template)
+    }
+
+    /// Whether they are signs of life: there are far more of these than of all others.
+    pub fn is_of_heartbeats(&self) -> bool {
+        self.route.get().is_some_and(|route| route.is_heartbeat)
     }
 }
 
-impl Drop for Underway {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.count(Answered::HungUp);
-        }
-    }
+fn method_word(method: usize) -> &'static str {
+    const WORDS: [&str; METHODS.len()] =
+        ["GET", "PUT", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS"];
+    WORDS.get(method).copied().unwrap_or(OTHER_METHOD)
 }
 
 struct Route {
@@ -231,6 +222,12 @@ impl Route {
         let is_heartbeat = template.ends_with("/heartbeat")
             || ["/v1/heartbeats", "/registry/machine"].contains(&template);
         Self { template: template.to_owned(), is_heartbeat, places: Default::default() }
+    }
+
+    fn count(&self, method: usize, answered: Answered, took: Duration) {
+        let place = self.places[method].get_or_init(|| Box::new(Place::new(method)));
+        place.answers[answered as usize].fetch_add(1, Ordering::Relaxed);
+        place.times.add_time(took);
     }
 
     fn places(&self) -> impl Iterator<Item = &Place> {
@@ -256,10 +253,9 @@ impl Place {
 
     fn read(&self, route: &Route) -> Requests {
         let counts = self.answers.iter().map(|count| count.load(Ordering::Relaxed));
-        let method = METHODS.get(self.method).map_or(OTHER_METHOD, Method::as_str);
         Requests {
             route: route.template.clone(),
-            method: method.to_owned(),
+            method: method_word(self.method),
             answered: ANSWERS.into_iter().zip(counts).filter(|(_, count)| *count > 0).collect(),
             times: self.times.read(),
         }
@@ -276,33 +272,40 @@ mod tests {
         let place = traffic.at_one_place();
         for method in ["GET", "GET", "BREW", "PROPFIND"] {
             let method = method.parse().expect("a method");
-            place.begin(&method, Some("/v1/apps/{app}")).ends(StatusCode::OK);
+            let begun = place.begin(&method, Some("/v1/apps/{app}"));
+            place.end(begun, Answered::of(StatusCode::OK));
         }
-        traffic.at_one_place().begin(&Method::GET, None).ends(StatusCode::NOT_FOUND);
+        let nowhere = traffic.at_one_place();
+        nowhere.end(nowhere.begin(&Method::GET, None), Answered::of(StatusCode::NOT_FOUND));
         let seen: Vec<_> =
             traffic.requests().into_iter().map(|r| (r.route, r.method, r.answered)).collect();
         let apps = "/v1/apps/{app}".to_owned();
         assert_eq!(
             seen,
             [
-                (apps.clone(), "GET".into(), vec![(Answered::Served, 2)]),
-                (apps, OTHER_METHOD.into(), vec![(Answered::Served, 2)]),
-                (UNMATCHED.into(), "GET".into(), vec![(Answered::Refused, 1)]),
+                (apps.clone(), "GET", vec![(Answered::Served, 2)]),
+                (apps, OTHER_METHOD, vec![(Answered::Served, 2)]),
+                (UNMATCHED.into(), "GET", vec![(Answered::Refused, 1)]),
             ]
         );
     }
 
     #[test]
-    fn a_request_is_in_flight_until_it_is_answered_or_its_client_hangs_up() {
+    fn methods_are_told_by_their_own_words() {
+        for (place, method) in METHODS.iter().enumerate() {
+            assert_eq!(method_word(place), method.as_str());
+        }
+    }
+
+    #[test]
+    fn a_request_is_in_flight_until_it_has_ended() {
         let traffic = Traffic::default();
         let place = traffic.at_one_place();
-        let mut answered = place.begin(&Method::GET, Some("/"));
-        let hung_up = place.begin(&Method::GET, Some("/"));
+        let begun = [place.begin(&Method::GET, Some("/")), place.begin(&Method::GET, Some("/"))];
         assert_eq!(traffic.in_flight(), 2);
-        answered.ends(StatusCode::OK);
-        drop(answered);
+        place.end(begun[0], Answered::Served);
         assert_eq!(traffic.in_flight(), 1);
-        drop(hung_up);
+        place.end(begun[1], Answered::HungUp);
         assert_eq!(traffic.in_flight(), 0);
         let counts = vec![(Answered::Served, 1), (Answered::HungUp, 1)];
         assert_eq!(traffic.requests()[0].answered, counts);

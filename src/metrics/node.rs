@@ -43,7 +43,7 @@ fn http(seen: &Seen, to: &mut Families<'_>) -> Result<(), Error> {
     let counted = requests.iter().flat_map(|of| {
         of.answered.iter().map(|(answered, count)| {
             let labels =
-                vec![("route", &*of.route), ("method", &*of.method), ("answer", answered.word())];
+                vec![("route", &*of.route), ("method", of.method), ("answer", answered.word())];
             (labels, *count as f64)
         })
     });
@@ -56,7 +56,7 @@ fn http(seen: &Seen, to: &mut Families<'_>) -> Result<(), Error> {
     )?;
     let times = requests
         .iter()
-        .map(|of| (vec![("route", &*of.route), ("method", &*of.method)], of.times.clone()));
+        .map(|of| (vec![("route", &*of.route), ("method", of.method)], of.times.clone()));
     to.histograms(
         family(
             "http_request_duration",
