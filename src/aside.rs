@@ -2,6 +2,7 @@
 //! waits for its turn is bounded in number and in time; beyond, it is refused before it began. The
 //! pieces of answers that have begun take turns of their own: neither kind waits for the other.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -32,6 +33,21 @@ pub struct Aside {
     waiting: Semaphore,
     /// How long one that may be refused waits for its turn.
     patience: Duration,
+    refused: AtomicU64,
+    /// Of `turns` and `turns_of_pieces`.
+    turns_max: usize,
+}
+
+/// How busy the background threads are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AsideLoad {
+    /// Works and pieces of answers under way, and how many may be at once.
+    pub running: usize,
+    pub running_max: usize,
+    /// Works that wait for their turn.
+    pub waiting: usize,
+    /// Works that were refused since the start.
+    pub refused: u64,
 }
 
 impl Aside {
@@ -43,6 +59,18 @@ impl Aside {
             turns_of_pieces: Semaphore::new(count * PIECES_AT_ONCE_PER_THREAD),
             waiting: Semaphore::new(WAITING_MAX),
             patience,
+            refused: AtomicU64::new(0),
+            turns_max: count * (AT_ONCE_PER_THREAD + PIECES_AT_ONCE_PER_THREAD),
+        }
+    }
+
+    pub fn load(&self) -> AsideLoad {
+        let free = self.turns.available_permits() + self.turns_of_pieces.available_permits();
+        AsideLoad {
+            running: self.turns_max.saturating_sub(free),
+            running_max: self.turns_max,
+            waiting: WAITING_MAX.saturating_sub(self.waiting.available_permits()),
+            refused: self.refused.load(Ordering::Relaxed),
         }
     }
 
@@ -54,7 +82,9 @@ impl Aside {
         if_busy: IfBusy,
     ) -> Result<(), Unavailable> {
         let _turn = match if_busy {
-            IfBusy::Refuse => self.turn_soon().await?,
+            IfBusy::Refuse => self.turn_soon().await.inspect_err(|_| {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+            })?,
             IfBusy::Wait => turn_of(&self.turns_of_pieces).await?,
         };
         let ended = AbortOnDropHandle::new(self.threads.spawn(work)).await;
@@ -86,7 +116,7 @@ async fn turn_of(turns: &Semaphore) -> Result<SemaphorePermit<'_>, Unavailable> 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::AtomicBool;
 
     use tokio::sync::Notify;
     use tokio::task::yield_now;
@@ -132,6 +162,9 @@ mod tests {
         }
         let refused = aside.run(nothing(), IfBusy::Refuse).await;
         assert!(matches!(refused, Err(Unavailable::Overloaded(_))), "{refused:?}");
+        let load = aside.load();
+        let seen = (load.running, load.waiting, load.refused);
+        assert_eq!(seen, (AT_ONCE_PER_THREAD, WAITING_MAX, 1));
         end.notify_waiters();
         for one in waiting {
             assert_eq!(one.await.expect("it ran"), Ok(()));

@@ -3,6 +3,7 @@
 //! harmless to repeat (reads, heartbeats).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::gather::{Gatherer, NotGathered, Rounds};
 use crate::leading::{Leading, known_leader};
-use crate::leases::pacer::{Calls, CallsSoFar};
+use crate::leases::pacer::{CallCounts, CallForm, Calls, CallsSoFar};
 use crate::peers::{Peers, Purpose};
 use crate::raft::link::{CallError, Link};
 use crate::raft::rpc::{
@@ -102,6 +103,7 @@ struct Way {
     leading: Arc<Leading>,
     peers: Arc<Peers>,
     timeout: Duration,
+    forwarded: Forwarded,
 }
 
 impl Forward {
@@ -112,7 +114,8 @@ impl Forward {
         peers: Arc<Peers>,
         timeout: Duration,
     ) -> Self {
-        let way = Arc::new(Way { id, raft, leading, peers, timeout });
+        let way =
+            Arc::new(Way { id, raft, leading, peers, timeout, forwarded: Forwarded::default() });
         let (for_writes, for_beats, for_reads) = (way.clone(), way.clone(), way.clone());
         Self {
             way,
@@ -145,7 +148,7 @@ impl Forward {
     /// Takes heartbeats to the leader, together with others.
     pub async fn beats(&self, asked: BeatsAsked) -> Beaten {
         let bytes = weight(&asked);
-        let taken = self.heartbeat_calls.take();
+        let taken = self.heartbeat_calls.take(form(&asked));
         let deadline = taken.since() + self.way.timeout.min(HEARTBEAT_TIMEOUT_MAX);
         let told =
             self.heartbeats.ask(asked, bytes, deadline).await.map_err(not_gathered).flatten();
@@ -160,11 +163,63 @@ impl Forward {
         self.heartbeat_calls.so_far()
     }
 
+    /// The same with all that is counted of them.
+    pub fn heartbeat_call_counts(&self) -> CallCounts {
+        self.heartbeat_calls.counts()
+    }
+
+    /// The calls that this node made to leaders of the cluster.
+    pub fn forwarded(&self) -> &Forwarded {
+        &self.way.forwarded
+    }
+
     pub async fn last_heard(
         &self,
         sessions: Vec<SessionId>,
     ) -> Result<Vec<Option<Heard>>, Unavailable> {
         self.way.last_heard(sessions, self.way.deadline()).await
+    }
+}
+
+fn form(asked: &BeatsAsked) -> CallForm {
+    match asked {
+        BeatsAsked::One(_) => CallForm::Single,
+        BeatsAsked::Many(_) | BeatsAsked::Body(_) => CallForm::Batched,
+    }
+}
+
+/// Calls to other nodes that lead, since the start. One carries what was gathered.
+#[derive(Debug, Default)]
+pub struct Forwarded {
+    writes: ForwardedCalls,
+    reads: ForwardedCalls,
+    heartbeats: ForwardedCalls,
+    status: ForwardedCalls,
+}
+
+/// Those of one purpose.
+#[derive(Debug, Default)]
+pub struct ForwardedCalls {
+    made: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Forwarded {
+    pub fn of(&self, purpose: Purpose) -> &ForwardedCalls {
+        match purpose {
+            Purpose::Writes => &self.writes,
+            Purpose::Reads => &self.reads,
+            Purpose::Heartbeats => &self.heartbeats,
+            Purpose::Status => &self.status,
+        }
+    }
+}
+
+impl ForwardedCalls {
+    /// All, and those of them that got no answer.
+    pub fn counts(&self) -> (u64, u64) {
+        let failed = self.failed.load(Ordering::Relaxed);
+        (self.made.load(Ordering::Relaxed), failed)
     }
 }
 
@@ -288,6 +343,8 @@ impl Way {
             .peers
             .link(&self.raft, leader, purpose)
             .ok_or_else(|| CallError::NotSent(format!("node {leader}, which is no member")))?;
+        let counts = self.forwarded.of(purpose);
+        counts.made.fetch_add(1, Ordering::Relaxed);
         let grace = match purpose {
             Purpose::Writes => OLD_LEADER_GRACE,
             Purpose::Reads | Purpose::Heartbeats | Purpose::Status => Duration::ZERO,
@@ -299,12 +356,16 @@ impl Way {
             }
             sleep(grace).await;
         };
-        tokio::select! {
+        let answer = tokio::select! {
             answer = call(link.clone()) => answer,
             () = no_longer_leads => {
                 Err(CallError::Unanswered(format!("{link}, which no longer leads")))
             }
+        };
+        if answer.is_err() {
+            counts.failed.fetch_add(1, Ordering::Relaxed);
         }
+        answer
     }
 
     async fn write(

@@ -44,10 +44,12 @@ pub async fn keep_house(running: Arc<Running>) {
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut growth = Growth::default();
     let mut was_writable = true;
+    let mut newest = running.checkpoints.newest().map(|checkpoint| checkpoint.index());
     loop {
         looks.tick().await;
         running.disk.look();
         growth.look(running.log.bytes());
+        tell_of_checkpoint(&running, &mut newest);
         if growth.quiet_looks == QUIET_LOOKS {
             running.log.forget_cached();
         }
@@ -63,6 +65,17 @@ pub async fn keep_house(running: Arc<Running>) {
             // The node ends with this reason; see the start.
             tracing::debug!("Raft stopped: {fatal}");
         }
+    }
+}
+
+/// `told`: the index of the last one that was told of.
+fn tell_of_checkpoint(running: &Running, told: &mut Option<u64>) {
+    let Some(newest) = running.checkpoints.newest() else { return };
+    let index = newest.index();
+    if *told != Some(index) {
+        *told = Some(index);
+        let (term, applied) = (running.term(), running.applied());
+        tracing::info!(index, bytes = newest.bytes, term, applied, "there is a new checkpoint");
     }
 }
 
@@ -113,7 +126,8 @@ pub async fn hand_over(running: &Running) -> bool {
     }
     for target in running.other_voters() {
         if running.ask_status(target).await.is_some_and(|answer| answer.can_lead) {
-            tracing::info!(to = target, "handing the leadership on");
+            let (term, applied) = (running.term(), running.applied());
+            tracing::info!(to = target, term, applied, "handing the leadership on");
             if let Err(fatal) = running.raft.trigger().transfer_leader(target).await {
                 tracing::error!("Raft stopped: {fatal}");
             }
@@ -182,7 +196,8 @@ pub async fn keep_members(running: Arc<Running>) {
     loop {
         looks.tick().await;
         let Some(wanted) = voters_to_add(&running) else { continue };
-        tracing::info!(nodes = ?wanted, "making voters of the members that have caught up");
+        let (term, applied) = (running.term(), running.applied());
+        tracing::info!(nodes = ?wanted, term, applied, "making voters of the members that have caught up");
         let change = ChangeMembers::AddVoterIds(wanted);
         if let Err(e) = running.raft.change_membership(change, false).await {
             tracing::warn!("the members could not be changed: {e}");

@@ -34,6 +34,7 @@ use roster_api::registry::{Beat, BeatTarget};
 use roster_storage::brake::stretched;
 use roster_storage::catalog::Catalog;
 use roster_storage::events::{Change, Event};
+use roster_storage::histogram::Histogram;
 use roster_storage::names::{AppName, Revision, SessionId};
 use roster_storage::version::{Observer, Published, Version};
 use tokio::sync::watch;
@@ -48,6 +49,11 @@ pub use table::{Due, Ended, LeaseTable, Looked, NotRenewed, Overdue, Place, SLOT
 /// Sessions that are filled into a new table at a time: well below a millisecond.
 const FILLED_AT_ONCE: usize = 2_048;
 
+/// Between the deadline of a session and its removal, milliseconds. Single ones go within some tens of
+/// them, those that a brake holds within a quarter of an hour.
+const LATENESS_MS: &[u64] =
+    &[20, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 900_000];
+
 /// A node's leases: a table while it leads, nothing else.
 #[derive(Debug)]
 pub struct Leases {
@@ -61,6 +67,10 @@ pub struct Leases {
     heartbeats: Rate,
     /// What answers to heartbeats tell, percent: never more than what deadlines are judged by.
     told_percent: AtomicU32,
+    /// How long after their deadlines sessions were removed by this node, milliseconds.
+    lateness: Histogram,
+    /// Overdue sessions that the brake holds, as the last turn of the leader's loop left them.
+    held_back: AtomicU64,
 }
 
 impl Leases {
@@ -73,6 +83,8 @@ impl Leases {
             applied: watch::Sender::new(0),
             heartbeats: Rate::new(),
             told_percent: AtomicU32::new(pacing::UNSTRETCHED),
+            lateness: Histogram::new(LATENESS_MS),
+            held_back: AtomicU64::new(0),
         }
     }
 
@@ -144,6 +156,7 @@ impl Leases {
 
     fn close(&self) {
         self.table.store(None);
+        self.hold_back(0);
         *self.adoptions.lock() = None;
     }
 
@@ -172,6 +185,25 @@ impl Leases {
 
     pub fn count_heartbeats(&self, count: u64) {
         self.heartbeats.add(count);
+    }
+
+    /// All heartbeats that this node took as leader, since its start.
+    pub fn heartbeats_so_far(&self) -> u64 {
+        self.heartbeats.total()
+    }
+
+    /// How long after their deadlines sessions were removed by this node as leader, milliseconds.
+    pub fn lateness(&self) -> &Histogram {
+        &self.lateness
+    }
+
+    fn hold_back(&self, sessions: usize) {
+        self.held_back.store(sessions as u64, Ordering::Relaxed);
+    }
+
+    /// Overdue sessions that the brake of this leader does not let go yet.
+    pub fn held_back(&self) -> u64 {
+        self.held_back.load(Ordering::Relaxed)
     }
 
     /// Heartbeats in the last whole second.
@@ -233,11 +265,18 @@ struct Rate {
     /// The second that is being counted, and its count; then the one before.
     current: AtomicU64,
     seconds: Mutex<(u64, u64)>,
+    /// In all seconds before the one that is being counted.
+    past: AtomicU64,
 }
 
 impl Rate {
     fn new() -> Self {
-        Self { origin: Instant::now(), current: AtomicU64::new(0), seconds: Mutex::new((0, 0)) }
+        Self {
+            origin: Instant::now(),
+            current: AtomicU64::new(0),
+            seconds: Mutex::new((0, 0)),
+            past: AtomicU64::new(0),
+        }
     }
 
     fn add(&self, count: u64) {
@@ -250,12 +289,19 @@ impl Rate {
         self.seconds.lock().1
     }
 
+    /// Since the start.
+    fn total(&self) -> u64 {
+        let _no_turn_meanwhile = self.seconds.lock();
+        self.past.load(Ordering::Relaxed) + self.current.load(Ordering::Relaxed)
+    }
+
     /// Closes the second that is over, if one is.
     fn turn(&self) {
         let now = self.origin.elapsed().as_secs();
         let mut seconds = self.seconds.lock();
         if seconds.0 != now {
             let counted = self.current.swap(0, Ordering::Relaxed);
+            self.past.fetch_add(counted, Ordering::Relaxed);
             *seconds = (now, if seconds.0 + 1 == now { counted } else { 0 });
         }
     }

@@ -15,11 +15,12 @@ use parking_lot::{Mutex, RwLock};
 use roster_api::beats::{BeatsBody, BodyAnswer};
 use roster_api::registry::{
     Alarm, Beat, BeatAnswers, BrakeSettings, Check, ClusterNode, ClusterNodeAnswer, ClusterStatus,
-    Consistency, Feed, Glance, Heard, IfBusy, NodeStatus, NotFollowed, Past, PastChanges, Registry,
-    Role, Unavailable,
+    Consistency, Exposition, Feed, Glance, Heard, IfBusy, NodeStatus, NotFollowed, Past,
+    PastChanges, Registry, Role, Unavailable,
 };
+use roster_api::traffic::Traffic;
 use roster_storage::command::{Command, EncodedCommand, Outcome};
-use roster_storage::disk::{Checkpoints, LogStore};
+use roster_storage::disk::{ApplyMeasures, Checkpoints, LogStore};
 use roster_storage::events::Interest;
 use roster_storage::names::{NodeId, Revision, SessionId};
 use roster_storage::raft_types::PeerNode;
@@ -27,6 +28,7 @@ use roster_storage::version::{Published, Version};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
 
 use crate::aside::Aside;
 use crate::config::Config;
@@ -34,9 +36,12 @@ use crate::detour::Detour;
 use crate::disk_guard::DiskGuard;
 use crate::forward::{Beaten, Forward, asking, body_told, each_told};
 use crate::identity::{ClusterIdentity, DataDir, Identity};
+use crate::leaders::Leaders;
 use crate::leading::{Leading, known_leader, leading_term};
 use crate::leases::Leases;
 use crate::loading::Loading;
+use crate::metrics::Seen;
+use crate::metrics::counts::Counts;
 use crate::peers::{Peers, Purpose};
 use crate::process;
 use crate::raft::Raft;
@@ -73,6 +78,10 @@ pub struct Node {
     other_list: Mutex<Option<Hello>>,
     refusals: Arc<Refusals>,
     aside: Aside,
+    /// Clients that are connected.
+    connections: TaskTracker,
+    traffic: Traffic,
+    counts: Arc<Counts>,
 }
 
 /// A node whose Raft runs.
@@ -83,6 +92,8 @@ pub struct Running {
     pub raft: Raft,
     pub log: LogStore,
     pub checkpoints: Checkpoints,
+    pub applying: Arc<ApplyMeasures>,
+    pub leaders: Leaders,
     pub published: Published,
     pub leases: Arc<Leases>,
     pub watches: Arc<Watches>,
@@ -114,7 +125,20 @@ impl Node {
             detour: OnceLock::new(),
             other_list: Mutex::default(),
             refusals: Arc::default(),
+            connections: TaskTracker::new(),
+            traffic: Traffic::default(),
+            counts: Arc::default(),
         }
+    }
+
+    /// Clients that are connected.
+    pub fn connections(&self) -> &TaskTracker {
+        &self.connections
+    }
+
+    /// Where requests of clients are counted.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     pub fn config(&self) -> &Config {
@@ -328,7 +352,9 @@ impl Running {
                 ));
             }
             Some(old) => {
-                tracing::warn!(node = id, old = %old, new = %replace.member, "replacing a member");
+                let (term, applied) = (self.term(), self.applied());
+                let new = &replace.member;
+                tracing::warn!(node = id, %old, %new, term, applied, "replacing a member");
                 let ids = || [id].into();
                 if self.raft.voter_ids().any(|voter| voter == id) {
                     let removal = ChangeMembers::RemoveVoters(ids());
@@ -382,13 +408,19 @@ impl Running {
         }
     }
 
-    fn commit(&self) -> u64 {
+    /// Up to where this node knows entries to be committed.
+    pub fn commit(&self) -> u64 {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         metrics.cluster_committed.max(metrics.local_committed).map_or(0, |id| id.index)
     }
 
-    fn term(&self) -> u64 {
+    /// The index of the last entry that this node has applied: its revision.
+    pub fn applied(&self) -> u64 {
+        self.published.load().revision().0
+    }
+
+    pub fn term(&self) -> u64 {
         self.raft.server_metrics().borrow_watched().vote.leader_id.term
     }
 
@@ -473,10 +505,26 @@ impl Node {
         self.running().map_err(Unavailable::NotReady)
     }
 
+    async fn take_proposal(&self, command: &Command) -> Result<Outcome, Unavailable> {
+        let running = self.serving()?;
+        running.disk.writable().map_err(Unavailable::ReadOnly)?;
+        running.forward.propose(EncodedCommand::new(command)?).await
+    }
+
+    fn checks(&self) -> Vec<Check> {
+        match self.running() {
+            Ok(running) => running.checks(self.waiting.lock().clone()),
+            Err(why) => vec![Check { name: "cluster", result: Err(why) }],
+        }
+    }
+
     async fn beats(&self, asked: BeatsAsked) -> Beaten {
         match (self.running(), self.detour.get()) {
             (Ok(running), _) => running.forward.beats(asked).await,
-            (Err(_), Some(detour)) => detour.beats(asked).await,
+            (Err(_), Some(detour)) => {
+                self.counts.detoured();
+                detour.beats(asked).await
+            }
             // A disk that belongs to no cluster yet knows nobody to take a heartbeat to.
             (Err(why), None) => Err(Unavailable::NotReady(why)),
         }
@@ -486,9 +534,9 @@ impl Node {
 #[async_trait]
 impl Registry for Node {
     async fn propose(&self, command: Command) -> Result<Outcome, Unavailable> {
-        let running = self.serving()?;
-        running.disk.writable().map_err(Unavailable::ReadOnly)?;
-        running.forward.propose(EncodedCommand::new(&command)?).await
+        let told = self.take_proposal(&command).await;
+        self.counts.proposed(&told);
+        told
     }
 
     async fn read(
@@ -602,7 +650,7 @@ impl Registry for Node {
             state_hash: 0,
             state_hashes: Vec::new(),
             version: VERSION,
-            checks: Vec::new(),
+            checks: self.checks(),
             cpu_seconds: usage.cpu_seconds,
             memory_bytes: usage.memory_bytes,
             loading: None,
@@ -617,14 +665,23 @@ impl Registry for Node {
                 status.applied = version.revision().0;
                 status.state_hash = version.catalog.state_hash();
                 status.state_hashes = version.catalog.hash_marks().collect();
-                status.checks = running.checks(self.waiting.lock().clone());
             }
-            Err(why) => {
-                status.checks = vec![Check { name: "cluster", result: Err(why) }];
-                status.loading = self.loading.told();
-            }
+            Err(_) => status.loading = self.loading.told(),
         }
         status
+    }
+
+    fn metrics(&self, form: Exposition) -> String {
+        let seen = Seen {
+            running: self.running.get().cloned(),
+            checks: self.checks(),
+            traffic: self.traffic.clone(),
+            aside: self.aside.load(),
+            connections: self.connections.len(),
+            connections_max: self.config.connections_max,
+            counts: self.counts.clone(),
+        };
+        seen.tell(form)
     }
 
     fn brake_settings(&self) -> BrakeSettings {

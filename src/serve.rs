@@ -67,6 +67,8 @@ pub async fn bind(
 #[derive(Clone)]
 pub struct Limit {
     pub connections: usize,
+    /// Those that are.
+    pub open: TaskTracker,
     /// A whole answer of HTTP/1.
     pub refusal: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
 }
@@ -80,7 +82,7 @@ pub async fn serve(
     limit: Option<Limit>,
     stop: CancellationToken,
 ) {
-    let connections = TaskTracker::new();
+    let connections = limit.as_ref().map_or_else(TaskTracker::new, |limit| limit.open.clone());
     let refused = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -222,7 +224,11 @@ mod tests {
         let address = listener.local_addr().expect("its address");
         let router = Router::new().route("/", get(async || "ok"));
         let refusal = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n".to_vec();
-        let limit = Limit { connections: 1, refusal: Arc::new(move || refusal.clone()) };
+        let limit = Limit {
+            connections: 1,
+            open: TaskTracker::new(),
+            refusal: Arc::new(move || refusal.clone()),
+        };
         let stop = CancellationToken::new();
         let _stopped = stop.clone().drop_guard();
         tokio::spawn(serve(listener, router, Some(limit), stop));

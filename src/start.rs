@@ -25,6 +25,7 @@ use crate::disk_guard::DiskGuard;
 use crate::forward::Forward;
 use crate::housekeeping::{hand_over, keep_house, keep_members, watch_service};
 use crate::identity::{DataDir, IdentityError};
+use crate::leaders::{self, Leaders};
 use crate::leading::Leading;
 use crate::leases::{Leases, keeper, pacer};
 use crate::loading::Loading;
@@ -94,7 +95,7 @@ pub async fn run(
     let node = Arc::new(Node::new(config, data, identity, places.background.clone()));
     let tasks = TaskTracker::new();
     let peers_stop = CancellationToken::new();
-    let api_router = roster_api::router(node.clone(), api_options(node.config()));
+    let api_router = roster_api::router(node.clone(), api_options(&node));
     let limit = connection_limit(&node);
     tasks.spawn_on(serve(api, api_router, Some(limit), stop.clone()), &places.clients);
     tasks.spawn(serve(peer, routes::router(node.clone()), None, peers_stop.clone()));
@@ -105,6 +106,7 @@ pub async fn run(
     stop.cancel();
     let running = node.running().ok();
     if let Some(running) = running {
+        tracing::info!(term = running.term(), applied = running.applied(), "stopping");
         hand_leadership_on(running).await;
     }
     peers_stop.cancel();
@@ -120,19 +122,22 @@ pub async fn run(
         // A history that cannot be stopped is left as it is; the next start looks at it.
         drop(tokio::task::spawn_blocking(move || watches.stop()).await);
     }
-    tracing::info!("stopped");
+    let applied = running.map(|running| running.applied());
+    tracing::info!(applied, "stopped");
     ended
 }
 
 /// How many clients the API takes.
 fn connection_limit(node: &Arc<Node>) -> Limit {
-    let (connections, node) = (node.config().connections_max, node.clone());
-    let refusal = roster_api::too_many_connections(node, connections);
-    Limit { connections, refusal: Arc::new(refusal) }
+    let (connections, open) = (node.config().connections_max, node.connections().clone());
+    let refusal = roster_api::too_many_connections(node.clone(), connections);
+    Limit { connections, open, refusal: Arc::new(refusal) }
 }
 
-fn api_options(config: &Config) -> roster_api::ApiOptions {
+fn api_options(node: &Node) -> roster_api::ApiOptions {
+    let config = node.config();
     roster_api::ApiOptions {
+        traffic: node.traffic().clone(),
         body_bytes_max: config.body_limit,
         sentinel: config.sentinel,
         version: crate::node::VERSION.into(),
@@ -152,6 +157,11 @@ async fn take_part(
     // Outlives the other tasks, which end with the node.
     places.clients.spawn(say_goodbye(running.watches.clone()));
     node.set_running(running.clone());
+    tracing::info!(
+        term = running.term(),
+        applied = running.applied(),
+        "the state is there; Raft runs"
+    );
     say_what_changed(&running);
     // Dropped, and so ended, when the node is told to stop.
     let mut tasks = JoinSet::new();
@@ -163,6 +173,7 @@ async fn take_part(
     tasks.spawn(keep_house(running.clone()));
     tasks.spawn(keep_members(running.clone()));
     tasks.spawn(watch_service(running.clone()));
+    tasks.spawn(leaders::follow(running.clone()));
     initialize_if_new(node, &running).await?;
     tokio::select! {
         why = raft_ends(&running) => Err(StartError::Raft(why)),
@@ -297,6 +308,7 @@ async fn start_raft(node: &Arc<Node>, opened: Opened) -> Result<Arc<Running>, St
     let Opened { disk, leases, watches } = opened;
     let published = disk.state_machine.published();
     let (log, checkpoints) = (disk.log.clone(), disk.state_machine.checkpoints());
+    let applying = disk.state_machine.applying();
     let badge = Arc::new(node.badge());
     let raft_config = raft_config(&config)?;
     let network = Network::new(badge.clone());
@@ -331,6 +343,8 @@ async fn start_raft(node: &Arc<Node>, opened: Opened) -> Result<Arc<Running>, St
         raft,
         log,
         checkpoints,
+        applying,
+        leaders: Leaders::default(),
         published,
         leases,
         watches,

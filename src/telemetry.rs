@@ -1,8 +1,11 @@
 //! Log lines: text or JSON, to standard error.
 
+mod json;
+
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::JsonFields;
 
 use crate::config::{ConfigError, LogFormat};
 
@@ -22,7 +25,9 @@ pub fn start(filter: &str, format: LogFormat) -> Result<(), ConfigError> {
         .with_target(false);
     let started = match format {
         LogFormat::Text => lines.try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Json => {
+            lines.fmt_fields(JsonFields::new()).event_format(json::JsonLines).try_init()
+        }
     };
     started.map_err(|e| wrong(e.to_string()))
 }

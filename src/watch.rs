@@ -72,12 +72,41 @@ pub struct Watches {
     readers: Semaphore,
     followers: RwLock<Followers>,
     count: AtomicUsize,
+    counts: Counts,
     limits: WatchLimits,
     /// The threads on which the history is read.
     background: Handle,
     stopping: CancellationToken,
     /// What memory has forgotten; not set where no history is kept.
     history: OnceLock<HistoryHandle>,
+}
+
+/// What became of those who follow, since the start.
+#[derive(Debug, Default)]
+struct Counts {
+    changes: AtomicU64,
+    overflows: AtomicU64,
+    lagging: AtomicU64,
+    compacted: AtomicU64,
+}
+
+/// How those who follow fare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatchLoad {
+    /// Watches and long polls that are open, and how many may be.
+    pub followers: usize,
+    pub followers_max: usize,
+    /// Changes that were handed to readers, once for each.
+    pub changes: u64,
+    /// Readers who found that their queue had overflowed.
+    pub overflows: u64,
+    /// Readers who were cut because they took nothing.
+    pub lagging: u64,
+    /// Readers who were cut because what came next was not kept.
+    pub compacted: u64,
+    /// Of the event log in memory.
+    pub log_changes: usize,
+    pub log_bytes: u64,
 }
 
 /// Who is to be woken by what.
@@ -115,6 +144,23 @@ struct Queue {
     passed: Revision,
 }
 
+impl Counts {
+    fn count(&self, told: &Told) {
+        match told {
+            Told::Changes(changes) => {
+                self.changes.fetch_add(changes.len() as u64, Ordering::Relaxed);
+            }
+            Told::Lagging(_) => {
+                self.lagging.fetch_add(1, Ordering::Relaxed);
+            }
+            Told::Compacted { .. } => {
+                self.compacted.fetch_add(1, Ordering::Relaxed);
+            }
+            Told::UpTo(_) | Told::Stopping(_) => {}
+        }
+    }
+}
+
 impl Watches {
     /// `background`: the threads on which the history is read.
     pub fn new(limits: WatchLimits, background: Handle, stopping: CancellationToken) -> Self {
@@ -126,6 +172,7 @@ impl Watches {
             readers: Semaphore::new(HISTORY_READERS_MAX),
             followers: RwLock::default(),
             count: AtomicUsize::new(0),
+            counts: Counts::default(),
             limits,
             background,
             stopping,
@@ -137,6 +184,29 @@ impl Watches {
     pub fn begin(&self, revision: Revision) {
         self.log.lock().jump(revision);
         self.handed.store(revision.0, Ordering::Release);
+    }
+
+    pub fn load(&self) -> WatchLoad {
+        let (log_changes, log_bytes) = {
+            let log = self.log.lock();
+            (log.len(), log.bytes())
+        };
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        WatchLoad {
+            followers: self.count.load(Ordering::Relaxed),
+            followers_max: self.limits.followers_max,
+            changes: count(&self.counts.changes),
+            overflows: count(&self.counts.overflows),
+            lagging: count(&self.counts.lagging),
+            compacted: count(&self.counts.compacted),
+            log_changes,
+            log_bytes,
+        }
+    }
+
+    /// The history if it is open now.
+    pub fn history_now(&self) -> Option<Arc<History>> {
+        self.history.get()?.reader().filter(|history| history.working().is_ok())
     }
 
     /// Keeps a history in this folder from now on.
@@ -679,6 +749,7 @@ impl Following {
 
     /// The queue overflowed: on from the log, unless nobody reads.
     fn fall_behind(&mut self, passed: Revision) -> Option<Told> {
+        self.watches().counts.overflows.fetch_add(1, Ordering::Relaxed);
         self.behind = true;
         self.position = self.position.max(passed);
         (self.away > STALLED).then_some(Told::Lagging(self.position))
@@ -737,6 +808,7 @@ impl Feed for Following {
         self.away = self.told_at.map_or(Duration::ZERO, |at| at.elapsed());
         let told = self.read(patience).await;
         self.told_at = Some(Instant::now());
+        self.watches().counts.count(&told);
         told
     }
 }

@@ -1,5 +1,6 @@
 //! What every answer carries: the node, its term, the revision and the request's id; and the body
-//! of every problem. One hand-written layer, since each heartbeat passes through it.
+//! of every problem. It counts requests, and gives the lines of the log that are written for one its id.
+//! One hand-written layer, since each heartbeat passes through it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,16 +11,18 @@ use std::time::SystemTime;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::response::Response;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use roster_storage::names::NodeId;
 use tower::{Layer, Service};
+use tracing::Span;
 
 use crate::Api;
 use crate::comeback::Comebacks;
 use crate::error::ApiError;
 use crate::registry::{Registry, Unavailable};
+use crate::traffic::{Answered, AtOnePlace, Begun};
 
 pub(crate) const REVISION: HeaderName = HeaderName::from_static("roster-revision");
 pub(crate) const CONSISTENCY: HeaderName = HeaderName::from_static("roster-consistency");
@@ -46,14 +49,22 @@ impl<S> Layer<S> for Conventions {
     type Service = Around<S>;
 
     fn layer(&self, inner: S) -> Around<S> {
-        Around { inner, api: self.0.clone() }
+        // Called once for each place in the router.
+        let place = self.0.options.traffic.at_one_place();
+        Around { inner, here: Arc::new(Here { api: self.0.clone(), place }) }
     }
+}
+
+/// What all requests share that come to one place in the router.
+struct Here {
+    api: Arc<Api>,
+    place: AtOnePlace,
 }
 
 #[derive(Clone)]
 struct Around<S> {
     inner: S,
-    api: Arc<Api>,
+    here: Arc<Here>,
 }
 
 impl<S> Service<Request> for Around<S>
@@ -70,15 +81,44 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let request_id = self.api.ids.of(&request);
-        Answering { inner: self.inner.call(request), request_id, api: self.api.clone() }
+        let here = self.here.clone();
+        let request_id = here.api.ids.of(&request);
+        let template = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+        let begun = here.place.begin(request.method(), template);
+        let span = span(&here.place, &request_id);
+        let inner = span.in_scope(|| self.inner.call(request));
+        Answering { inner, request_id, here, begun: Some(begun), span }
     }
 }
+
+/// What every line carries that is written while a request is served. Heartbeats have it only where they
+/// have a line of their own: else it would cost each of them more than its renewal does.
+fn span(place: &AtOnePlace, request_id: &HeaderValue) -> Span {
+    let id = || request_id.to_str().unwrap_or_default();
+    match place.is_of_heartbeats() {
+        true => tracing::debug_span!(target: ACCESS, "request", request_id = id()),
+        false => tracing::info_span!(target: ACCESS, "request", request_id = id()),
+    }
+}
+
+/// Names the lines of single requests for `--log`.
+const ACCESS: &str = "roster::access";
 
 struct Answering<F> {
     inner: F,
     request_id: HeaderValue,
-    api: Arc<Api>,
+    here: Arc<Here>,
+    /// Until it is answered.
+    begun: Option<Begun>,
+    span: Span,
+}
+
+impl<F> Drop for Answering<F> {
+    fn drop(&mut self) {
+        if let Some(begun) = self.begun {
+            self.here.place.end(begun, Answered::HungUp);
+        }
+    }
 }
 
 impl<F, E> Future for Answering<F>
@@ -88,13 +128,19 @@ where
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut response = ready!(Pin::new(&mut self.inner).poll(context))?;
-        finish(&mut response, &self.request_id, &self.api);
+        let Self { inner, request_id, here, begun, span } = &mut *self;
+        let polled = span.in_scope(|| Pin::new(inner).poll(context));
+        let mut response = ready!(polled)?;
+        if let Some(begun) = begun.take() {
+            finish(&mut response, request_id, begun, here);
+        }
         Poll::Ready(Ok(response))
     }
 }
 
-fn finish(response: &mut Response, request_id: &HeaderValue, api: &Api) {
+fn finish(response: &mut Response, request_id: &HeaderValue, begun: Begun, here: &Here) {
+    let Here { api, place } = here;
+    let took = place.end(begun, Answered::of(response.status()));
     let glance = api.registry.glance();
     let error = response.extensions_mut().remove::<ApiError>();
     let decided_at = error.as_ref().and_then(ApiError::revision).unwrap_or(glance.applied);
@@ -103,12 +149,25 @@ fn finish(response: &mut Response, request_id: &HeaderValue, api: &Api) {
     headers.insert(NODE, glance.node.into());
     headers.insert(TERM, glance.term.into());
     headers.insert(REQUEST_ID, request_id.clone());
+    let id = || request_id.to_str().unwrap_or_default();
+    tracing::debug!(
+        target: ACCESS,
+        request_id = id(),
+        method = begun.method(),
+        route = place.route(),
+        status = response.status().as_u16(),
+        seconds = took.as_secs_f64(),
+        revision = decided_at.0,
+        "answered"
+    );
     let Some(error) = error else { return };
+    let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     if error.passes() {
         headers.insert(RETRY_AFTER, api.comebacks.next().into());
     }
-    let body = error.body(request_id.to_str().unwrap_or_default(), &glance);
+    api.reports.tell(&error, id(), place.route(), &glance);
+    let body = error.body(id(), &glance);
     *response.body_mut() = Body::from(body);
 }
 

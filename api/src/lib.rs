@@ -21,7 +21,9 @@ pub mod options;
 mod pace;
 mod poll;
 pub mod registry;
+mod reports;
 mod routes;
+pub mod traffic;
 mod watching;
 mod wire;
 
@@ -35,6 +37,7 @@ use comeback::Comebacks;
 use conventions::RequestIds;
 use lists::{ListCache, Pins};
 use registry::Registry;
+use reports::Reports;
 
 /// All routes, to be served on any listener. Never checks `Host`: Sentinel's transports send
 /// whatever name their resolver gives them.
@@ -45,6 +48,7 @@ pub fn router(registry: Arc<dyn Registry>, options: ApiOptions) -> axum::Router 
         lists: ListCache::default(),
         comebacks: Comebacks::new(),
         watches_begun: AtomicU32::new(0),
+        reports: Reports::default(),
         registry,
         options,
     });
@@ -68,6 +72,7 @@ struct Api {
     pins: Pins,
     ids: RequestIds,
     comebacks: Comebacks,
+    reports: Reports,
 }
 
 /// The state as handlers take it.

@@ -2,6 +2,8 @@
 
 use roster_storage::limits::SENTINEL_TTL_MS;
 
+use crate::traffic::Traffic;
+
 /// How the API behaves; all of it is fixed at start.
 #[derive(Clone, Debug)]
 pub struct ApiOptions {
@@ -10,6 +12,8 @@ pub struct ApiOptions {
     pub sentinel: SentinelSettings,
     /// Roster's version, as `/version` tells it.
     pub version: String,
+    /// Where requests are counted.
+    pub traffic: Traffic,
 }
 
 impl Default for ApiOptions {
@@ -19,6 +23,7 @@ impl Default for ApiOptions {
             body_bytes_max: 4 * 1024 * 1024,
             sentinel: SentinelSettings::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            traffic: Traffic::default(),
         }
     }
 }

@@ -74,11 +74,33 @@ pub trait Registry: Send + Sync + 'static {
     /// This node alone; works without a leader too.
     fn node(&self) -> NodeStatus;
 
+    /// All that this node counts and measures. Works without a leader and while it loads. Looks at many
+    /// things: not for a thread that heartbeats need.
+    fn metrics(&self, form: Exposition) -> String;
+
     /// By what this node, as leader, slows removals down.
     fn brake_settings(&self) -> BrakeSettings;
 
     /// All nodes as this one sees them; asks the others, briefly.
     async fn cluster(&self) -> ClusterStatus;
+}
+
+/// A form in which metrics are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exposition {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// Prometheus' own text, version 0.0.4.
+    Text,
+}
+
+impl Exposition {
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
 }
 
 /// What becomes of work that takes long while too much of it is under way.

@@ -7,7 +7,7 @@
 //! breaks files and disks, [`fleet`] is thousands of sessions that beat, each on its own schedule, [`wait`] waits for conditions. Workers of shard sets are programs of their
 //! own (`bin/shard-worker.rs`), and so are those that hold a lock of the cluster (`bin/lock-holder.rs`):
 //! [`workers`] starts, kills and freezes them, [`locks`] is how two that are at
-//! work on one shard meet, [`ledger`] holds what they wrote down against each other. [`latches`] claims locks and elections. The scenarios
+//! work on one shard meet, [`ledger`] holds what they wrote down against each other. [`latches`] claims locks and elections, [`metrics`] reads what nodes tell Prometheus. The scenarios
 //! themselves are in `tests/`.
 //!
 //! Nothing here knows how the registry works inside: what is checked is what a client can see, and
@@ -23,6 +23,7 @@ pub mod latches;
 pub mod ledger;
 pub mod load;
 pub mod locks;
+pub mod metrics;
 pub mod ports;
 pub mod rings;
 pub mod seed;

@@ -778,8 +778,7 @@ impl Brake {
         }
     }
 
-    /// Sessions that are overdue and not let go.
-    #[cfg(test)]
+    /// Sessions that are overdue, or expected to be, and not let go.
     pub fn len(&self) -> usize {
         self.held.len()
     }

@@ -53,6 +53,11 @@ impl LeaseClock {
         self.at(self.running_ms())
     }
 
+    /// Own delays that were left out since the start, milliseconds.
+    pub fn held_ms(&self) -> u64 {
+        self.held_ms.load(Ordering::Relaxed)
+    }
+
     fn at(&self, running_ms: u64) -> u64 {
         self.free(running_ms).min(self.ceiling.load(Ordering::Acquire))
     }

@@ -37,7 +37,8 @@ async fn lead(running: &Arc<Running>, term: u64) {
     let mut clock = running.leases.clock.ticks();
     let lease_ms = running.config.timings.election_max.as_millis() as u64;
     let table = running.leases.open(term, &running.published, lease_ms).await;
-    tracing::info!(term, sessions = table.len(), "leading; leases are open");
+    let applied = running.applied();
+    tracing::info!(term, applied, sessions = table.len(), "leading; leases are open");
     let mut removals = Removals::resume(running, &table, running.leases.clock.now()).await;
     let mut ticks = interval(Duration::from_millis(SLOT_MS));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -31,8 +31,27 @@ const HEARD_BY_ALL_SECONDS: u64 =
 /// The heartbeat calls that a node has taken since its start.
 #[derive(Debug, Default)]
 pub struct Calls {
-    taken: AtomicU64,
+    single: AtomicU64,
+    batched: AtomicU64,
     late: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// How many heartbeats a call may carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallForm {
+    Single,
+    Batched,
+}
+
+/// All that a node knows of its calls since its start; each only ever grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallCounts {
+    pub single: u64,
+    pub batched: u64,
+    /// Those that waited for long, or were refused.
+    pub late: u64,
+    pub refused: u64,
 }
 
 /// What a node tells of them; both only ever grow.
@@ -46,14 +65,28 @@ pub struct CallsSoFar {
 
 impl Calls {
     /// A call has come.
-    pub fn take(&self) -> Taken<'_> {
-        self.taken.fetch_add(1, Ordering::Relaxed);
+    pub fn take(&self, form: CallForm) -> Taken<'_> {
+        let counted = match form {
+            CallForm::Single => &self.single,
+            CallForm::Batched => &self.batched,
+        };
+        counted.fetch_add(1, Ordering::Relaxed);
         Taken { calls: self, since: Instant::now(), refused: false }
     }
 
     pub fn so_far(&self) -> CallsSoFar {
-        let late = self.late.load(Ordering::Relaxed);
-        CallsSoFar { taken: self.taken.load(Ordering::Relaxed), late }
+        let CallCounts { single, batched, late, .. } = self.counts();
+        CallsSoFar { taken: single + batched, late }
+    }
+
+    pub fn counts(&self) -> CallCounts {
+        CallCounts {
+            // Before the others, which are part of them.
+            late: self.late.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            single: self.single.load(Ordering::Relaxed),
+            batched: self.batched.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -80,6 +113,9 @@ impl Taken<'_> {
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
+        if self.refused {
+            self.calls.refused.fetch_add(1, Ordering::Relaxed);
+        }
         if self.refused || self.since.elapsed() > Duration::from_millis(LATE_MS) {
             self.calls.late.fetch_add(1, Ordering::Relaxed);
         }
@@ -198,20 +234,22 @@ mod tests {
     #[test]
     fn a_call_is_late_that_waits_for_long_or_is_refused() {
         let calls = Calls::default();
-        drop(calls.take());
+        drop(calls.take(CallForm::Single));
         assert_eq!(calls.so_far(), CallsSoFar { taken: 1, late: 0 });
-        calls.take().refused();
+        calls.take(CallForm::Batched).refused();
         assert_eq!(calls.so_far(), CallsSoFar { taken: 2, late: 1 });
+        let counts = CallCounts { single: 1, batched: 1, late: 1, refused: 1 };
+        assert_eq!(calls.counts(), counts);
     }
 
     #[test]
     fn a_client_that_hangs_up_makes_a_call_late_only_if_it_had_waited_for_long() {
         let calls = Calls::default();
         for _ in 0..11 {
-            drop(calls.take());
+            drop(calls.take(CallForm::Single));
         }
         assert_eq!(calls.so_far(), CallsSoFar { taken: 11, late: 0 });
-        let mut waited = calls.take();
+        let mut waited = calls.take(CallForm::Single);
         waited.since = Instant::now() - Duration::from_millis(LATE_MS + 1);
         drop(waited);
         assert_eq!(calls.so_far(), CallsSoFar { taken: 12, late: 1 });

@@ -19,7 +19,7 @@ use roster_storage::command::{
     BrakeChange, BrakeEnd, Command, Expire, SetBrake, Suspect, Suspicion,
 };
 use roster_storage::limits::{EXPIRY_SESSIONS_MAX, EXPIRY_THINGS_MAX, SUSPICIONS_MAX};
-use roster_storage::names::{AppName, NodeId, SessionId};
+use roster_storage::names::{AppName, NodeId, Revision, SessionId};
 use roster_storage::version::Version;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::Instant;
@@ -28,7 +28,7 @@ use super::brake::{Brake, Loss, Mark, Turn};
 use super::clock::Ticks;
 use super::table::LateCount;
 use super::taking::{PIECE, Taking, expected, missing};
-use super::{Due, Ended, LeaseTable, Looked};
+use super::{Due, Ended, LeaseTable, Leases, Looked};
 use crate::leading::Submitted;
 use crate::node::Running;
 
@@ -141,6 +141,7 @@ impl Removals {
         self.tell(&version, turns).await;
         self.end_released(&version, clock).await;
         self.mark(&version).await;
+        self.running.leases.hold_back(self.brake.len());
     }
 
     fn take_answers(&mut self) {
@@ -251,7 +252,7 @@ impl Removals {
     async fn tell(&mut self, version: &Version, turns: Vec<Turn>) {
         let changed = !turns.is_empty();
         for turn in turns {
-            self.log(&turn);
+            self.log(&turn, version.revision());
             if let Turn::Left(scope, reason) = turn {
                 self.left.insert(scope, reason);
             }
@@ -316,7 +317,8 @@ impl Removals {
         changes
     }
 
-    fn log(&self, turn: &Turn) {
+    fn log(&self, turn: &Turn, revision: Revision) {
+        let term = self.table.term();
         match turn {
             Turn::Entered(scope, Loss { missing, of, .. }) => tracing::warn!(
                 scope = scope.word(),
@@ -324,6 +326,8 @@ impl Removals {
                 by_node = scope.node(),
                 missing,
                 of,
+                term,
+                revision = revision.0,
                 "mass loss of heartbeats: who is silent is suspect and is removed slowly; \
                  `roster cluster brake` shows it, and lets an operator release or hold them"
             ),
@@ -332,6 +336,8 @@ impl Removals {
                 app = scope.app().map(AppName::as_str),
                 by_node = scope.node(),
                 because = ?reason,
+                term,
+                revision = revision.0,
                 "the mass loss is over; removals go on at the ordinary rate"
             ),
         }
@@ -351,7 +357,7 @@ impl Removals {
         let mut entries = std::mem::take(&mut ending.entries).into_iter();
         let mut spared = Vec::new();
         while let Some(due) = entries.next() {
-            if let Some(due) = self.propose(due).await {
+            if let Some(due) = self.propose(due, version).await {
                 // What hinders one hinders the others, and the next turn tries again.
                 for due in std::iter::once(due).chain(entries) {
                     spared.extend(due.iter().map(|due| due.session));
@@ -367,16 +373,24 @@ impl Removals {
 
     /// Proposes the sessions of one entry. Returns them if that was certainly not appended, as far as
     /// is known at once; the rest is awaited beside, for as long as the leadership lasts.
-    async fn propose(&mut self, due: Vec<Due>) -> Option<Vec<Due>> {
+    async fn propose(&mut self, due: Vec<Due>, version: &Version) -> Option<Vec<Due>> {
+        let late_ms: Vec<_> = due.iter().map(|due| self.late_ms(due, version)).collect();
         let sessions = due.iter().map(|due| (*due).into()).collect();
         let command = Command::Expire(Expire { term: self.table.term(), sessions });
         match self.submit(&command).await {
             Some(answer) => {
-                self.answers.spawn(expired(answer, due));
+                let removed = Removed { leases: self.running.leases.clone(), late_ms };
+                self.answers.spawn(expired(answer, due, removed));
                 None
             }
             None => Some(due),
         }
+    }
+
+    /// By how much a session is silent for longer than it may be.
+    fn late_ms(&self, due: &Due, version: &Version) -> u64 {
+        let ttl_ms = version.catalog.session(due.session).map_or(0, |known| known.ttl_ms);
+        due.silent_ms.saturating_sub(self.table.counted(ttl_ms))
     }
 
     /// Has the state say who is suspect, one entry at a time.
@@ -412,8 +426,28 @@ impl Removals {
     }
 }
 
-async fn expired(answer: Submitted, due: Vec<Due>) -> Answer {
-    match answer.await {
+/// Counts sessions once they are removed.
+struct Removed {
+    leases: Arc<Leases>,
+    /// How late each was when its removal was proposed.
+    late_ms: Vec<u64>,
+}
+
+impl Removed {
+    fn count(self, since: Instant) {
+        let more = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let late = self.late_ms.into_iter().map(|late| late.saturating_add(more));
+        late.for_each(|late| self.leases.lateness().add(late));
+    }
+}
+
+async fn expired(answer: Submitted, due: Vec<Due>, removed: Removed) -> Answer {
+    let since = Instant::now();
+    let answered = answer.await;
+    if let Ok(Ok(_)) = &answered {
+        removed.count(since);
+    }
+    match answered {
         Ok(Err(ClientWriteError::ForwardToLeader(_))) => Answer::Spared(due),
         Ok(Err(e)) => {
             tracing::warn!("what became of an expiry is not known: {e}");
@@ -486,8 +520,6 @@ fn end(
 
 #[cfg(test)]
 mod tests {
-    use roster_storage::names::Revision;
-
     use super::*;
 
     const SESSIONS: u64 = 2 * EXPIRY_SESSIONS_MAX as u64 + 1;

@@ -181,7 +181,8 @@ impl Client {
         let Ok(one_at_a_time) = self.sending.acquire().await else {
             return Err(unreachable(&CallError::NotSent("the node stops".into())));
         };
-        tracing::info!(peer = %self.link, bytes = checkpoint.bytes, "sending a checkpoint");
+        let (bytes, index) = (checkpoint.bytes, checkpoint.index());
+        tracing::info!(peer = %self.link, bytes, index, "sending a checkpoint");
         let head = SnapshotHead {
             vote,
             meta: checkpoint.meta.clone(),

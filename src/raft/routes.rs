@@ -174,7 +174,9 @@ async fn snapshot(State(peer): State<Peer>, request: Request) -> Answer {
             .await
             .map_err(fatal)?
             .map_err(|e| Refused(StatusCode::BAD_REQUEST, e.to_string()))?;
-    tracing::info!(bytes = head.bytes, "received a checkpoint");
+    let index = head.meta.last_log_id.map_or(0, |id| id.index);
+    let (term, applied) = (running.term(), running.applied());
+    tracing::info!(bytes = head.bytes, index, term, applied, "received a checkpoint");
     let snapshot = Snapshot { meta: head.meta, snapshot: checkpoint };
     render(&running.raft.install_full_snapshot(head.vote, snapshot).await.map_err(fatal)?)
 }

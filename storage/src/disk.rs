@@ -37,6 +37,7 @@ mod checkpoint_format;
 mod codec;
 mod log_scan;
 mod log_store;
+mod measures;
 mod repair;
 mod state_machine;
 
@@ -47,6 +48,7 @@ use std::sync::Arc;
 
 pub use checkpoint::{Checkpoint, Incoming};
 pub use log_store::{LogOptions, LogStore};
+pub use measures::{ApplyMeasures, CheckpointMeasures};
 pub use repair::Repair;
 pub use state_machine::{Checkpoints, SnapshotBuilder, StateMachine};
 

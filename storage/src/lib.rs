@@ -16,6 +16,7 @@ pub mod command;
 pub mod compact_map;
 pub mod disk;
 pub mod events;
+pub mod histogram;
 pub mod history;
 pub mod latch;
 pub mod limits;

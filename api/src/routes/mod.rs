@@ -12,6 +12,7 @@ mod heartbeats;
 mod instances;
 mod latches;
 mod locks;
+mod metrics;
 mod overrides;
 mod rings;
 mod sentinel;
@@ -93,6 +94,7 @@ pub(crate) fn all() -> Router<Arc<Api>> {
         .route("/v1/node", get(cluster::node))
         .route("/livez", get(cluster::livez))
         .route("/readyz", get(cluster::readyz))
+        .route("/metrics", get(metrics::metrics))
         .route("/registry/machine", any(sentinel::beat))
         .route("/app/{app}/machine/remove.json", any(sentinel::remove))
         .route("/app/names.json", get(sentinel::names))

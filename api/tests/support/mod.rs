@@ -365,6 +365,10 @@ impl Registry for Alone {
         }
     }
 
+    fn metrics(&self, form: Exposition) -> String {
+        format!("{form:?}")
+    }
+
     fn brake_settings(&self) -> BrakeSettings {
         BrakeSettings::default()
     }

@@ -11,6 +11,8 @@ mod heartbeats;
 mod latches;
 mod leader_death;
 mod loading;
+mod logs;
+mod metrics;
 mod minorities;
 mod pauses;
 mod priorities;

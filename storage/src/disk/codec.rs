@@ -17,12 +17,15 @@
 
 use std::io::{self, Read, Write};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use openraft::storage::IOFlushed;
 use raft_log::codeq::{Decode, Encode};
 
+use super::measures::Stopwatch;
 use crate::command::{EncodedCommand, Proposal, Stamp};
+use crate::histogram::Histogram;
 use crate::raft_types::{EntryPayload, LogId, TypeConfig, Vote};
 
 /// A stamp: two u64.
@@ -215,17 +218,23 @@ fn invalid(e: impl ToString) -> io::Error {
 ///
 /// When the log's writer fails, it drops the requests that still wait in its queue. openraft must
 /// hear of those too, or the node would hang instead of stopping: so a dropped one is a failed one.
-pub(super) struct Ack(Option<IOFlushed<TypeConfig>>);
+pub(super) struct Ack {
+    flushed: Option<IOFlushed<TypeConfig>>,
+    since: Stopwatch,
+    times: Arc<Histogram>,
+}
 
 impl Ack {
-    pub fn new(flushed: IOFlushed<TypeConfig>) -> Self {
-        Self(Some(flushed))
+    /// `times` hears how long the write took.
+    pub fn new(flushed: IOFlushed<TypeConfig>, times: &Arc<Histogram>) -> Self {
+        Self { flushed: Some(flushed), since: Stopwatch::start(), times: times.clone() }
     }
 }
 
 impl raft_log::Callback for Ack {
     fn send(mut self, result: io::Result<()>) {
-        if let Some(flushed) = self.0.take() {
+        if let Some(flushed) = self.flushed.take() {
+            self.times.add_time(self.since.elapsed());
             flushed.io_completed(result);
         }
     }
@@ -233,7 +242,7 @@ impl raft_log::Callback for Ack {
 
 impl Drop for Ack {
     fn drop(&mut self) {
-        if let Some(flushed) = self.0.take() {
+        if let Some(flushed) = self.flushed.take() {
             flushed
                 .io_completed(Err(io::Error::other("the log's writer stopped before this write")));
         }
@@ -306,11 +315,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_write_that_is_dropped_unanswered_is_a_failed_write() {
+        let times = Arc::new(Histogram::new(&[]));
         let (sender, answer) = TypeConfig::oneshot();
-        drop(Ack::new(IOFlushed::signal(sender)));
+        drop(Ack::new(IOFlushed::signal(sender), &times));
         answer.await.expect("an answer").expect_err("nobody wrote it");
         let (sender, answer) = TypeConfig::oneshot();
-        Ack::new(IOFlushed::signal(sender)).send(Ok(()));
+        Ack::new(IOFlushed::signal(sender), &times).send(Ok(()));
         answer.await.expect("an answer").expect("it was written");
     }
 }

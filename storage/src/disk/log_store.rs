@@ -20,8 +20,10 @@ use raft_log::chunked_wal::ChunkedWal;
 use raft_log::{RaftLog, RaftWalTypes, Types};
 
 use super::codec::{Ack, LogTypes, StoredLogId, StoredPayload, StoredVote};
+use super::measures::log_times;
 use super::repair::{self, Repair};
 use super::{DiskError, ensure_dir};
+use crate::histogram::Histogram;
 use crate::raft_types::{Entry, LogId, TypeConfig, Vote};
 
 /// Bytes of commands in one read for replication, so that a follower that lags is sent pieces that
@@ -56,6 +58,7 @@ impl Default for LogOptions {
 #[derive(Clone)]
 pub struct LogStore {
     log: Arc<RwLock<RaftLog<LogTypes>>>,
+    times: Arc<Histogram>,
 }
 
 impl LogStore {
@@ -71,7 +74,8 @@ impl LogStore {
         let log = RaftLog::open(Arc::new(config)).map_err(|e| why_not_open(folder, e))?;
         ensure_no_hole(folder, &log)?;
         repair::note_newest(folder)?;
-        Ok((Self { log: Arc::new(RwLock::new(log)) }, repairs))
+        let times = Arc::new(log_times());
+        Ok((Self { log: Arc::new(RwLock::new(log)), times }, repairs))
     }
 
     /// The last entry that was purged.
@@ -82,6 +86,11 @@ impl LogStore {
     /// What the log takes on disk.
     pub fn bytes(&self) -> u64 {
         self.log.read().on_disk_size()
+    }
+
+    /// How long appends and votes took until they were on the disk for good, nanoseconds.
+    pub fn times(&self) -> &Histogram {
+        &self.times
     }
 
     /// Gives back the memory of all entries but those of the newest chunk, which must stay there. They
@@ -204,7 +213,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         {
             let mut log = self.log.write();
             log.save_vote(StoredVote(*vote))?;
-            log.flush(true, Some(Ack::new(IOFlushed::signal(sender))))?;
+            log.flush(true, Some(Ack::new(IOFlushed::signal(sender), &self.times)))?;
         }
         written.await.map_err(io::Error::other)?
     }
@@ -232,7 +241,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + Send,
         I::IntoIter: Send,
     {
-        let ack = Ack::new(callback);
+        let ack = Ack::new(callback, &self.times);
         let records =
             entries.into_iter().map(|e| (StoredLogId(e.log_id), StoredPayload(e.payload)));
         let mut log = self.log.write();

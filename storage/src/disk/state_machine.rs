@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::checkpoint::Checkpoint;
+use super::measures::{ApplyMeasures, CheckpointMeasures, Stopwatch};
 use super::{DiskError, ensure_dir};
 use crate::catalog::At;
 use crate::command::{Outcome, Proposal, Reply};
@@ -48,6 +49,7 @@ type CheckpointSnapshot = alias::SnapshotOf<TypeConfig, Checkpoint>;
 pub struct Checkpoints {
     folder: Arc<Path>,
     newest: Arc<Mutex<Option<Checkpoint>>>,
+    measures: Arc<CheckpointMeasures>,
 }
 
 impl Checkpoints {
@@ -56,18 +58,29 @@ impl Checkpoints {
         self.newest.lock().clone()
     }
 
+    /// What those that were written and installed since the start took.
+    pub fn measures(&self) -> &CheckpointMeasures {
+        &self.measures
+    }
+
     /// Writes a version, unless there is a checkpoint of it or of a later one. The lock is not held
     /// meanwhile.
     fn write(&self, version: &Version) -> Result<Checkpoint, DiskError> {
         match self.newest() {
             Some(newest) if newest.meta.last_log_id >= version.applied => Ok(newest),
-            Some(_) | None => Ok(self.keep_newer(Checkpoint::write(&self.folder, version)?)),
+            Some(_) | None => {
+                let since = Stopwatch::start();
+                let written = Checkpoint::write(&self.folder, version)?;
+                self.measures.wrote(written.bytes, since);
+                Ok(self.keep_newer(written))
+            }
         }
     }
 
     fn install(&self, received: Checkpoint) -> Result<(), DiskError> {
         let installed = received.install(&self.folder)?;
         self.keep_newer(installed);
+        self.measures.installed_one();
         Ok(())
     }
 
@@ -86,6 +99,7 @@ pub struct StateMachine {
     published: Published,
     observer: Arc<dyn Observer>,
     checkpoints: Checkpoints,
+    applying: Arc<ApplyMeasures>,
 }
 
 impl StateMachine {
@@ -99,9 +113,12 @@ impl StateMachine {
             published.store(Arc::new(version));
             checkpoint
         });
-        let checkpoints =
-            Checkpoints { folder: folder.into(), newest: Arc::new(Mutex::new(newest)) };
-        Ok(Self { published, observer, checkpoints })
+        let checkpoints = Checkpoints {
+            folder: folder.into(),
+            newest: Arc::new(Mutex::new(newest)),
+            measures: Arc::default(),
+        };
+        Ok(Self { published, observer, checkpoints, applying: Arc::default() })
     }
 
     pub fn published(&self) -> Published {
@@ -112,7 +129,13 @@ impl StateMachine {
         self.checkpoints.clone()
     }
 
+    /// How long applying takes.
+    pub fn applying(&self) -> Arc<ApplyMeasures> {
+        self.applying.clone()
+    }
+
     fn apply_batch(&self, batch: Vec<io::Result<EntryResponder<TypeConfig>>>) -> io::Result<()> {
+        let (since, entries) = (Stopwatch::start(), batch.len());
         let mut version = Version::clone(&self.published.load());
         let mut changes = Vec::with_capacity(batch.len());
         let mut answers: Vec<(ApplyResponder<TypeConfig>, Outcome)> = Vec::new();
@@ -127,6 +150,7 @@ impl StateMachine {
         for (responder, outcome) in answers {
             responder.send(outcome);
         }
+        self.applying.applied(entries, since);
         Ok(())
     }
 }

@@ -53,6 +53,20 @@ impl EventLog {
         self.newest
     }
 
+    /// How many changes are kept.
+    pub fn len(&self) -> usize {
+        self.changes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// What they take in memory, by estimate.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Takes the next change. Revisions must rise.
     pub fn push(&mut self, change: Arc<Change>) {
         debug_assert!(change.at.revision > self.newest, "revisions rise");
