@@ -11,10 +11,122 @@ use http::StatusCode;
 use roster_storage::command::{Outcome, Refusal, Reply};
 use roster_storage::names::{Incarnation, InvalidName, LatchKey, Revision, ShardSetName};
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::Ref;
 
 use crate::answer::Answer;
 use crate::registry::{BeatRefused, Glance, NotFollowed, Unavailable};
 use crate::wire::sentinel::BadRequest;
+
+macro_rules! codes {
+    ($(#[doc = $meaning:literal] $name:ident = $word:literal, $status:ident;)*) => {
+        /// What a problem is, in one word for programs. This table is the only one: answers are made
+        /// from it, and so is what the OpenAPI document says of every operation.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Code {
+            $(#[doc = $meaning] $name,)*
+        }
+
+        impl Code {
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// As answers have it. That of [`Code::Invalid`] ends with the name of the field.
+            pub fn word(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word,)*
+                }
+            }
+
+            /// For people.
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$name => $meaning.trim_ascii(),)*
+                }
+            }
+
+            pub fn status(self) -> StatusCode {
+                match self {
+                    $(Self::$name => StatusCode::$status,)*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The body is not what its content type says, or did not arrive whole.
+    Malformed = "malformed", BAD_REQUEST;
+    /// There is no such field or query parameter.
+    UnknownField = "unknown-field", BAD_REQUEST;
+    /// A field, a parameter or a header is not as it must be; `errors` says which and why.
+    Invalid = "invalid-<field>", BAD_REQUEST;
+    /// There is no such app.
+    UnknownApp = "unknown-app", NOT_FOUND;
+    /// There is no such live instance.
+    UnknownInstance = "unknown-instance", NOT_FOUND;
+    /// There is no such session, or it is the private one of an instance.
+    UnknownSession = "unknown-session", NOT_FOUND;
+    /// No override is set for this instance.
+    UnknownOverride = "unknown-override", NOT_FOUND;
+    /// The app has no such document.
+    UnknownDocument = "unknown-document", NOT_FOUND;
+    /// The app has no ring.
+    NoRing = "no-ring", NOT_FOUND;
+    /// There is no such shard set.
+    UnknownShardSet = "unknown-shard-set", NOT_FOUND;
+    /// The shard set does not say how many workers there should be.
+    NoScaling = "no-scaling", NOT_FOUND;
+    /// Nobody holds this lock or waits for it, or nobody stands in this election.
+    UnknownLatch = "unknown-latch", NOT_FOUND;
+    /// There is nothing at this path.
+    UnknownRoute = "unknown-route", NOT_FOUND;
+    /// The path does not take this method; the Allow header names those it takes.
+    MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED;
+    /// The app has instances or documents, and the request does not say `cascade=true`.
+    AppNotEmpty = "app-not-empty", CONFLICT;
+    /// The app gives the workers of a shard set, which `detail` names.
+    AppInUse = "app-in-use", CONFLICT;
+    /// Another life of the instance took over; `incarnation` says which.
+    StaleIncarnation = "stale-incarnation", CONFLICT;
+    /// The ring is at another epoch, which `epoch` says.
+    StaleEpoch = "stale-epoch", CONFLICT;
+    /// Nothing is held under this token or grant; `token` says under which it is, if it is.
+    StaleToken = "stale-token", CONFLICT;
+    /// Others hold the lock, or the claim on it was given up; `token` says under which token it is held.
+    LockHeld = "lock-held", CONFLICT;
+    /// What was asked for is not kept any more; `restart_from` says from where to go on.
+    Compacted = "compacted", GONE;
+    /// What `If-Match` names has changed since, or is not there.
+    PreconditionFailed = "precondition-failed", PRECONDITION_FAILED;
+    /// The app is there already.
+    AppExists = "app-exists", PRECONDITION_FAILED;
+    /// The instance is there already.
+    InstanceExists = "instance-exists", PRECONDITION_FAILED;
+    /// The document is there already.
+    DocumentExists = "document-exists", PRECONDITION_FAILED;
+    /// The app has a ring already.
+    RingExists = "ring-exists", PRECONDITION_FAILED;
+    /// The shard set is there already.
+    ShardSetExists = "shard-set-exists", PRECONDITION_FAILED;
+    /// The body, or what it asks for, is over a limit.
+    TooLarge = "too-large", PAYLOAD_TOO_LARGE;
+    /// The body is of a type that is not read here.
+    ContentType = "invalid-content-type", UNSUPPORTED_MEDIA_TYPE;
+    /// The idempotency key came with another request before.
+    KeyReused = "key-reused", UNPROCESSABLE_ENTITY;
+    /// There are as many of these as there may be.
+    RateLimited = "rate-limited", TOO_MANY_REQUESTS;
+    /// No leader is known or reachable.
+    NoLeader = "no-leader", SERVICE_UNAVAILABLE;
+    /// This node does not serve yet, or stops.
+    NotReady = "not-ready", SERVICE_UNAVAILABLE;
+    /// Too much is waiting, or too many connections are open.
+    Overloaded = "overloaded", SERVICE_UNAVAILABLE;
+    /// The disk is nearly full: nothing is written.
+    ReadOnly = "read-only", SERVICE_UNAVAILABLE;
+    /// No answer in time; of a write, `outcome` says whether it may still take effect.
+    Timeout = "timeout", GATEWAY_TIMEOUT;
+}
 
 /// A request that got no success.
 #[derive(Clone, Debug)]
@@ -57,7 +169,7 @@ impl Invalid {
     }
 
     pub fn code(&self) -> String {
-        format!("invalid-{}", self.field)
+        invalid_code(&self.field)
     }
 
     pub fn detail(&self) -> String {
@@ -65,22 +177,24 @@ impl Invalid {
     }
 }
 
-#[derive(Clone, Debug, Serialize)]
-struct FieldError {
+fn invalid_code(field: &str) -> String {
+    Code::Invalid.word().replace("<field>", field)
+}
+
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct FieldError {
+    #[schema(value_type = String)]
     field: Cow<'static, str>,
+    #[schema(value_type = String)]
     code: Cow<'static, str>,
     detail: String,
 }
 
 impl ApiError {
-    fn new(
-        status: StatusCode,
-        code: impl Into<Cow<'static, str>>,
-        detail: impl Into<String>,
-    ) -> Self {
+    fn new(code: Code, detail: impl Into<String>) -> Self {
         Self(Arc::new(Problem {
-            status,
-            code: code.into(),
+            status: code.status(),
+            code: code.word().into(),
             detail: detail.into(),
             unknown: false,
             revision: None,
@@ -101,49 +215,53 @@ impl ApiError {
         self.with(|p| p.fields.push(FieldError { field, code: p.code.clone(), detail: why }))
     }
 
+    /// Names the field in the code too.
+    fn invalid(self, field: Cow<'static, str>, why: String) -> Self {
+        self.with(|p| p.code = invalid_code(&field).into()).field(field, why)
+    }
+
     pub fn malformed(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "malformed", detail)
+        Self::new(Code::Malformed, detail)
     }
 
     pub fn unknown_field(field: String, why: String) -> Self {
         let detail = format!("there is no {field}: {why}");
-        Self::new(StatusCode::BAD_REQUEST, "unknown-field", detail).field(field.into(), why)
+        Self::new(Code::UnknownField, detail).field(field.into(), why)
     }
 
     pub fn unknown_parameter(name: String) -> Self {
         let detail = format!("there is no query parameter {name:?} here");
         let why = detail.clone();
-        Self::new(StatusCode::BAD_REQUEST, "unknown-field", detail).field(name.into(), why)
+        Self::new(Code::UnknownField, detail).field(name.into(), why)
     }
 
     pub fn too_large(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)
+        Self::new(Code::TooLarge, detail)
     }
 
     pub fn content_type(wanted: &'static str) -> Self {
         let why = format!("must be {wanted}");
         let detail = format!("the content type {why}");
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid-content-type", detail)
-            .field("content-type".into(), why)
+        Self::new(Code::ContentType, detail).field("content-type".into(), why)
     }
 
     pub fn unknown_route() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "unknown-route", "there is nothing at this path")
+        Self::new(Code::UnknownRoute, "there is nothing at this path")
     }
 
     pub fn method_not_allowed() -> Self {
         let detail = "this path does not take this method; the Allow header names those it takes";
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail)
+        Self::new(Code::MethodNotAllowed, detail)
     }
 
     pub fn unknown_override() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "unknown-override", "no override is set for this instance")
+        Self::new(Code::UnknownOverride, "no override is set for this instance")
     }
 
     /// The owners of keys were asked for under an epoch that is not the ring's.
     pub fn stale_epoch(asked: Revision, current: Revision) -> Self {
         let detail = format!("the ring is at epoch {current}, not {asked}; fetch it and ask again");
-        Self::new(StatusCode::CONFLICT, "stale-epoch", detail).with(|p| p.epoch = Some(current))
+        Self::new(Code::StaleEpoch, detail).with(|p| p.epoch = Some(current))
     }
 
     /// Nobody said how many workers there should be.
@@ -152,14 +270,13 @@ impl ApiError {
             "shard set \"{set}\" has no scaling; switch it on with PUT /v1/shard-sets/{{set}} and \
              \"scaling\":{{\"shards_per_worker\":…,\"max\":…}}"
         );
-        Self::new(StatusCode::NOT_FOUND, "no-scaling", detail)
+        Self::new(Code::NoScaling, detail)
     }
 
     /// The pinned revision of a cursor is gone, or never was on this node.
     pub fn compacted(restart_from: Revision) -> Self {
         let detail = "this cursor's revision is not kept here any more; list again from the start";
-        Self::new(StatusCode::GONE, "compacted", detail)
-            .with(|p| p.restart_from = Some(restart_from))
+        Self::new(Code::Compacted, detail).with(|p| p.restart_from = Some(restart_from))
     }
 
     /// The changes after `from` cannot be told.
@@ -169,7 +286,7 @@ impl ApiError {
             NotFollowed::Compacted { restart_from } => Self::changes_compacted(from, restart_from),
             NotFollowed::Ahead { current } => {
                 let detail = format!("this node is at revision {current}, not yet at {from}");
-                Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", detail).at(current)
+                Self::new(Code::Timeout, detail).at(current)
             }
         }
     }
@@ -179,26 +296,24 @@ impl ApiError {
             "not all changes after revision {from} are kept on this node any more; list again, or \
              watch without from= or with restart=snapshot"
         );
-        Self::new(StatusCode::GONE, "compacted", detail)
-            .with(|p| p.restart_from = Some(restart_from))
+        Self::new(Code::Compacted, detail).with(|p| p.restart_from = Some(restart_from))
     }
 
     pub fn too_much_changed(from: Revision, max: usize, restart_from: Revision) -> Self {
         let detail = format!("more than {max} things changed after revision {from}; list again");
-        Self::new(StatusCode::GONE, "compacted", detail)
-            .with(|p| p.restart_from = Some(restart_from))
+        Self::new(Code::Compacted, detail).with(|p| p.restart_from = Some(restart_from))
     }
 
     /// A claimant has neither a latch nor a place in its queue.
     pub fn nothing_to_let_go(latch: &LatchKey) -> Self {
         let detail = format!("this owner neither holds {latch} nor waits for it");
-        Self::new(StatusCode::CONFLICT, "stale-token", detail)
+        Self::new(Code::StaleToken, detail)
     }
 
     /// A claim that waited was given up by another request of the same claimant.
     pub fn claim_given_up(latch: &LatchKey) -> Self {
         let detail = format!("the place in the queue of {latch} was given up by another request");
-        Self::new(StatusCode::CONFLICT, "lock-held", detail)
+        Self::new(Code::LockHeld, detail)
     }
 
     /// Another request of the same claimant asked for the latch since, and has the place now.
@@ -206,7 +321,7 @@ impl ApiError {
         let detail = format!(
             "another request of this owner asked for {latch} since, and keeps its place in the queue"
         );
-        Self::new(StatusCode::CONFLICT, "lock-held", detail).unknown()
+        Self::new(Code::LockHeld, detail).unknown()
     }
 
     /// It may have an effect still.
@@ -215,14 +330,14 @@ impl ApiError {
     }
 
     pub fn not_ready(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", detail)
+        Self::new(Code::NotReady, detail)
     }
 
     /// An answer that no request of this kind can get: it would be a bug in this binary or in the
     /// leader's. The write may have happened.
     pub fn unexpected(reply: &Reply) -> Self {
         let detail = format!("the cluster gave another kind of answer: {reply:?}");
-        Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", detail).with(|p| p.unknown = true)
+        Self::new(Code::Timeout, detail).with(|p| p.unknown = true)
     }
 
     /// A read that failed did nothing, whatever the reason.
@@ -264,7 +379,7 @@ impl ApiError {
     /// The problem document.
     pub fn body(&self, request_id: &str, glance: &Glance) -> Vec<u8> {
         let p = &*self.0;
-        let document = Document {
+        let document = ProblemDocument {
             kind: format_args!("urn:roster:problem:{}", p.code),
             title: p.code.replace('-', " "),
             status: p.status.as_u16(),
@@ -286,16 +401,20 @@ impl ApiError {
 }
 
 /// RFC 9457, with Roster's own members.
-#[derive(Serialize)]
-struct Document<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct ProblemDocument<'a> {
     #[serde(rename = "type")]
+    #[schema(value_type = String)]
     kind: std::fmt::Arguments<'a>,
     title: String,
     status: u16,
     detail: &'a str,
+    #[schema(schema_with = any_code)]
     code: &'a str,
     outcome: &'static str,
     retryable: bool,
+    #[schema(required)]
     leader: Option<String>,
     revision: u64,
     request_id: &'a str,
@@ -308,6 +427,11 @@ struct Document<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     restart_from: Option<u64>,
     errors: &'a [FieldError],
+}
+
+/// Written out from the table, with what each means.
+fn any_code() -> Ref {
+    Ref::from_schema_name("Code")
 }
 
 impl IntoResponse for ApiError {
@@ -326,37 +450,34 @@ pub(crate) fn sentinel_bad_request(path: &str) -> Response {
 
 impl From<Invalid> for ApiError {
     fn from(invalid: Invalid) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, invalid.code(), invalid.detail())
-            .field(invalid.field, invalid.why)
+        Self::new(Code::Invalid, invalid.detail()).invalid(invalid.field, invalid.why)
     }
 }
 
 impl From<Unavailable> for ApiError {
     fn from(why: Unavailable) -> Self {
-        let (status, code) = match &why {
-            Unavailable::NoLeader(_) => (StatusCode::SERVICE_UNAVAILABLE, "no-leader"),
-            Unavailable::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-ready"),
-            Unavailable::Overloaded(_) => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
-            Unavailable::ReadOnly(_) => (StatusCode::SERVICE_UNAVAILABLE, "read-only"),
-            Unavailable::Unknown(_) | Unavailable::Timeout(_) => {
-                (StatusCode::GATEWAY_TIMEOUT, "timeout")
-            }
-            Unavailable::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
+        let code = match &why {
+            Unavailable::NoLeader(_) => Code::NoLeader,
+            Unavailable::NotReady(_) => Code::NotReady,
+            Unavailable::Overloaded(_) => Code::Overloaded,
+            Unavailable::ReadOnly(_) => Code::ReadOnly,
+            Unavailable::Unknown(_) | Unavailable::Timeout(_) => Code::Timeout,
+            Unavailable::TooLarge(_) => Code::TooLarge,
         };
-        Self::new(status, code, why.to_string()).with(|p| p.unknown = !why.nothing_was_done())
+        Self::new(code, why.to_string()).with(|p| p.unknown = !why.nothing_was_done())
     }
 }
 
 impl From<BeatRefused> for ApiError {
     fn from(why: BeatRefused) -> Self {
-        let (status, code) = match &why {
-            BeatRefused::UnknownApp(_) => (StatusCode::NOT_FOUND, "unknown-app"),
-            BeatRefused::UnknownInstance => (StatusCode::NOT_FOUND, "unknown-instance"),
-            BeatRefused::UnknownSession(_) => (StatusCode::NOT_FOUND, "unknown-session"),
-            BeatRefused::StaleIncarnation { .. } => (StatusCode::CONFLICT, "stale-incarnation"),
-            BeatRefused::Ending => (StatusCode::SERVICE_UNAVAILABLE, "not-ready"),
+        let code = match &why {
+            BeatRefused::UnknownApp(_) => Code::UnknownApp,
+            BeatRefused::UnknownInstance => Code::UnknownInstance,
+            BeatRefused::UnknownSession(_) => Code::UnknownSession,
+            BeatRefused::StaleIncarnation { .. } => Code::StaleIncarnation,
+            BeatRefused::Ending => Code::NotReady,
         };
-        Self::new(status, code, why.to_string()).with(|p| {
+        Self::new(code, why.to_string()).with(|p| {
             if let BeatRefused::StaleIncarnation { current } = why {
                 p.incarnation = Some(current);
             }
@@ -366,42 +487,36 @@ impl From<BeatRefused> for ApiError {
 
 impl From<Refusal> for ApiError {
     fn from(why: Refusal) -> Self {
-        let (status, code) = match &why {
-            Refusal::UnknownApp(_) => (StatusCode::NOT_FOUND, "unknown-app"),
-            Refusal::UnknownInstance { .. } => (StatusCode::NOT_FOUND, "unknown-instance"),
-            Refusal::UnknownSession(_) => (StatusCode::NOT_FOUND, "unknown-session"),
-            Refusal::AppExists(_) => (StatusCode::PRECONDITION_FAILED, "app-exists"),
-            Refusal::InstanceExists { .. } => (StatusCode::PRECONDITION_FAILED, "instance-exists"),
-            Refusal::UnknownDocument { .. } => (StatusCode::NOT_FOUND, "unknown-document"),
-            Refusal::DocumentExists { .. } => (StatusCode::PRECONDITION_FAILED, "document-exists"),
-            Refusal::DocumentsTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
-            Refusal::PreconditionFailed { .. } => {
-                (StatusCode::PRECONDITION_FAILED, "precondition-failed")
-            }
-            Refusal::AppNotEmpty { .. } => (StatusCode::CONFLICT, "app-not-empty"),
-            Refusal::StaleIncarnation { .. } => (StatusCode::CONFLICT, "stale-incarnation"),
-            Refusal::TtlOutOfBounds { .. } => (StatusCode::BAD_REQUEST, "invalid-ttl"),
-            Refusal::MetadataTooLarge { .. } => (StatusCode::BAD_REQUEST, "invalid-metadata"),
-            Refusal::SessionFull { .. } | Refusal::TooManyKeys => {
-                (StatusCode::TOO_MANY_REQUESTS, "rate-limited")
-            }
-            Refusal::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "key-reused"),
-            Refusal::NoRing(_) => (StatusCode::NOT_FOUND, "no-ring"),
-            Refusal::UnknownShardSet(_) => (StatusCode::NOT_FOUND, "unknown-shard-set"),
-            Refusal::RingExists(_) => (StatusCode::PRECONDITION_FAILED, "ring-exists"),
-            Refusal::ShardSetExists(_) => (StatusCode::PRECONDITION_FAILED, "shard-set-exists"),
-            Refusal::RingSeedFixed { .. } => (StatusCode::BAD_REQUEST, "invalid-seed"),
-            Refusal::TooManyShardSets { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate-limited"),
-            Refusal::AppInUse { .. } => (StatusCode::CONFLICT, "app-in-use"),
-            Refusal::StaleToken { .. } | Refusal::StaleLatchToken { .. } => {
-                (StatusCode::CONFLICT, "stale-token")
-            }
-            Refusal::LatchHeld { .. } => (StatusCode::CONFLICT, "lock-held"),
-            Refusal::UnknownLatch { .. } => (StatusCode::NOT_FOUND, "unknown-latch"),
-            Refusal::TokenShared { .. } => (StatusCode::BAD_REQUEST, "invalid-owner"),
-            Refusal::LatchFull { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate-limited"),
+        let code = match &why {
+            Refusal::UnknownApp(_) => Code::UnknownApp,
+            Refusal::UnknownInstance { .. } => Code::UnknownInstance,
+            Refusal::UnknownSession(_) => Code::UnknownSession,
+            Refusal::AppExists(_) => Code::AppExists,
+            Refusal::InstanceExists { .. } => Code::InstanceExists,
+            Refusal::UnknownDocument { .. } => Code::UnknownDocument,
+            Refusal::DocumentExists { .. } => Code::DocumentExists,
+            Refusal::DocumentsTooLarge { .. } => Code::TooLarge,
+            Refusal::PreconditionFailed { .. } => Code::PreconditionFailed,
+            Refusal::AppNotEmpty { .. } => Code::AppNotEmpty,
+            Refusal::StaleIncarnation { .. } => Code::StaleIncarnation,
+            Refusal::TtlOutOfBounds { .. } => Code::Invalid,
+            Refusal::MetadataTooLarge { .. } => Code::Invalid,
+            Refusal::SessionFull { .. } | Refusal::TooManyKeys => Code::RateLimited,
+            Refusal::KeyReused => Code::KeyReused,
+            Refusal::NoRing(_) => Code::NoRing,
+            Refusal::UnknownShardSet(_) => Code::UnknownShardSet,
+            Refusal::RingExists(_) => Code::RingExists,
+            Refusal::ShardSetExists(_) => Code::ShardSetExists,
+            Refusal::RingSeedFixed { .. } => Code::Invalid,
+            Refusal::TooManyShardSets { .. } => Code::RateLimited,
+            Refusal::AppInUse { .. } => Code::AppInUse,
+            Refusal::StaleToken { .. } | Refusal::StaleLatchToken { .. } => Code::StaleToken,
+            Refusal::LatchHeld { .. } => Code::LockHeld,
+            Refusal::UnknownLatch { .. } => Code::UnknownLatch,
+            Refusal::TokenShared { .. } => Code::Invalid,
+            Refusal::LatchFull { .. } => Code::RateLimited,
         };
-        let error = Self::new(status, code, why.to_string());
+        let error = Self::new(code, why.to_string());
         match &why {
             Refusal::StaleIncarnation { current } => {
                 let current = *current;
@@ -412,10 +527,10 @@ impl From<Refusal> for ApiError {
                 let current = *current;
                 error.with(|p| p.token = Some(current).filter(|current| *current > Revision(0)))
             }
-            Refusal::TtlOutOfBounds { .. } => error.field("ttl".into(), why.to_string()),
-            Refusal::RingSeedFixed { .. } => error.field("seed".into(), why.to_string()),
-            Refusal::MetadataTooLarge { .. } => error.field("metadata".into(), why.to_string()),
-            Refusal::TokenShared { .. } => error.field("owner".into(), why.to_string()),
+            Refusal::TtlOutOfBounds { .. } => error.invalid("ttl".into(), why.to_string()),
+            Refusal::RingSeedFixed { .. } => error.invalid("seed".into(), why.to_string()),
+            Refusal::MetadataTooLarge { .. } => error.invalid("metadata".into(), why.to_string()),
+            Refusal::TokenShared { .. } => error.invalid("owner".into(), why.to_string()),
             Refusal::UnknownApp(_)
             | Refusal::UnknownInstance { .. }
             | Refusal::UnknownSession(_)

@@ -159,8 +159,10 @@ pub(crate) struct Params {
     taken: Vec<String>,
 }
 
-/// Parameters of which a list may come, where a handler takes one; others are there once.
-const REPEATABLE: [&str; 4] = ["app", "kind", "lock", "election"];
+/// Whether a name may stand in a code. One that is known is such a word, and others come from anybody.
+fn is_word(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+}
 
 /// Parameters whose value need not be text: the keys that a ring spreads.
 const OF_BYTES: [&str; 1] = ["key"];
@@ -185,12 +187,9 @@ impl Params {
                 continue;
             }
             let Some(value) = form_text(value) else {
-                return Err(Invalid::new(name.into_owned(), "is not UTF-8").into());
+                let field = if is_word(&name) { name.into_owned() } else { "query".to_owned() };
+                return Err(Invalid::new(field, "is not UTF-8").into());
             };
-            let known = || left.iter().any(|(known, _)| *known == name);
-            if !REPEATABLE.contains(&&*name) && known() {
-                return Err(Invalid::new(name.into_owned(), "is there twice").into());
-            }
             left.push((name.into_owned(), value.into_owned()));
         }
         Ok(Self { left, left_bytes, taken: Vec::new() })
@@ -206,7 +205,7 @@ impl Params {
 
     pub fn text(&mut self, name: &str) -> Option<String> {
         let at = self.left.iter().position(|(known, _)| known == name)?;
-        let (name, value) = self.left.swap_remove(at);
+        let (name, value) = self.left.remove(at);
         self.taken.push(name);
         Some(value)
     }

@@ -17,6 +17,7 @@ mod error;
 mod extract;
 mod filter;
 mod lists;
+mod openapi;
 pub mod options;
 mod pace;
 mod poll;
@@ -52,7 +53,7 @@ pub fn router(registry: Arc<dyn Registry>, options: ApiOptions) -> axum::Router 
         registry,
         options,
     });
-    conventions::around(routes::all(), api)
+    conventions::around(routes::all().into(), api)
 }
 
 /// What a client is told whose connection is one too many, in HTTP/1: `overloaded`, and that it is

@@ -28,10 +28,10 @@ use crate::registry::Consistency;
 use crate::wire::instance::InstanceView;
 
 /// Lines of a page that names no limit.
-const LIMIT_DEFAULT: usize = 500;
+pub(crate) const LIMIT_DEFAULT: usize = 500;
 
 /// Lines of the longest page; more is `invalid-limit`.
-const LIMIT_MAX: usize = 10_000;
+pub(crate) const LIMIT_MAX: usize = 10_000;
 
 /// Versions that cursors hold. Each may keep old state in memory; the oldest goes first, and its
 /// cursor then gets 410 `compacted`.

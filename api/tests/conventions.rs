@@ -617,3 +617,18 @@ async fn an_operator_who_removes_an_instance_is_told_of_with_the_reason() {
     let refused = server.call(&format!("DELETE {INSTANCE}?reason={long}"), "").await;
     assert_eq!(refused.problem(), (400, "invalid-reason".into()));
 }
+
+#[tokio::test]
+async fn a_code_names_no_parameter_that_nobody_knows() {
+    let server = Server::new();
+    for query in ["=1&=2", "%C3%97%20x=1&%C3%97%20x=2", "nothing=1&nothing=2"] {
+        let reply = server.get(&format!("/v1/apps?{query}")).await;
+        assert_eq!(reply.problem(), (400, "unknown-field".into()), "{query}");
+    }
+    for query in ["=%FF", "%C3%97=%FF"] {
+        let reply = server.get(&format!("/v1/apps?{query}")).await;
+        assert_eq!(reply.problem(), (400, "invalid-query".into()), "{query}");
+    }
+    let twice = server.get("/v1/apps?limit=1&limit=2").await;
+    assert_eq!(twice.problem(), (400, "invalid-limit".into()));
+}

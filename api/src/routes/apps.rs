@@ -9,12 +9,30 @@ use roster_storage::version::Version;
 use crate::answer::{Answer, Answered};
 use crate::aside::LIGHT;
 use crate::error::{ApiError, Invalid, decided};
-use crate::extract::{App, Content, Params, When};
-use crate::lists::{Listed, Page};
-use crate::poll::{app_changed, changes_app, of_app};
+use crate::extract::{App, Content, Params, Reading, When};
+use crate::lists::{Listed, Page, Paging};
+use crate::openapi::parameters::{After, Cascade, WhichApps};
+use crate::openapi::refusals::{
+    APP_EXISTS, APP_IN_USE, APP_NOT_EMPTY, BODY, LIST, PRECONDITION_FAILED, READ, Refused,
+    UNKNOWN_APP, WRITE,
+};
+use crate::openapi::schemas::Tag;
+use crate::poll::{Poll, app_changed, changes_app, of_app};
 use crate::wire::app::{AppDeleted, AppLine, AppList, AppView, PolicyBody};
 use crate::{Api, Shared};
 
+/// Lists apps, in the order of their names.
+#[utoipa::path(
+    get,
+    path = "/v1/apps",
+    operation_id = "listApps",
+    tag = "apps",
+    params(Reading, Paging, After, WhichApps),
+    responses(
+        (status = 200, description = "A page of apps.", body = AppList),
+        Refused::<{ LIST }>,
+    ),
+)]
 pub(super) async fn list(extract::State(api): Shared, mut params: Params) -> Answered {
     let (reading, mut paging) = (params.reading()?, params.paging()?);
     let after = params.name("after", AppName::new)?;
@@ -98,6 +116,18 @@ fn render(
     Ok(Answer::json(&list).at(revision).read(page.consistency))
 }
 
+/// Reads an app: its policy, and how many of its instances are in which state.
+#[utoipa::path(
+    get,
+    path = "/v1/apps/{app}",
+    operation_id = "readApp",
+    tag = "apps",
+    params(App, Reading, Poll),
+    responses(
+        (status = 200, description = "The app.", body = AppView, headers(("ETag" = Tag))),
+        Refused::<{ READ | UNKNOWN_APP }>,
+    ),
+)]
 pub(super) async fn read(
     extract::State(api): Shared,
     App(name): App,
@@ -117,6 +147,25 @@ pub(super) async fn read(
     Ok(Answer::json(&view).at(version.revision()).read(reading.consistency).etag(own))
 }
 
+/// Makes an app or replaces its policy; what is left out of the body is the default again.
+#[utoipa::path(
+    put,
+    path = "/v1/apps/{app}",
+    operation_id = "putApp",
+    tag = "apps",
+    params(App, When),
+    request_body = Option<PolicyBody>,
+    responses(
+        (
+            status = 200,
+            description = "Its policy was replaced.",
+            body = AppView,
+            headers(("ETag" = Tag)),
+        ),
+        (status = 201, description = "It was made.", body = AppView, headers(("ETag" = Tag))),
+        Refused::<{ WRITE | BODY | APP_EXISTS | PRECONDITION_FAILED }>,
+    ),
+)]
 pub(super) async fn put(
     extract::State(api): Shared,
     App(app): App,
@@ -136,6 +185,21 @@ pub(super) async fn put(
     }
 }
 
+/// Deletes an app.
+#[utoipa::path(
+    delete,
+    path = "/v1/apps/{app}",
+    operation_id = "deleteApp",
+    tag = "apps",
+    params(App, When, Cascade),
+    responses(
+        (status = 200, description = "It is gone.", body = AppDeleted),
+        Refused::<{
+            WRITE | UNKNOWN_APP | APP_NOT_EMPTY | APP_IN_USE | APP_EXISTS
+            | PRECONDITION_FAILED
+        }>,
+    ),
+)]
 pub(super) async fn delete(
     extract::State(api): Shared,
     App(app): App,

@@ -10,6 +10,8 @@ use roster_storage::names::{InstanceKey, Revision};
 use crate::answer::{Answer, Answered};
 use crate::error::{ApiError, decided};
 use crate::extract::{Content, Params};
+use crate::openapi::parameters::Idempotent;
+use crate::openapi::refusals::{BODY, ONCE, Refused, WRITE};
 use crate::wire::batch::{BatchBody, BatchView, ItemFailed, ItemView, item};
 use crate::{Api, Shared};
 
@@ -17,6 +19,23 @@ use crate::{Api, Shared};
 /// idempotency key.
 const AROUND_BYTES: usize = 4 * 1024;
 
+/// Registers and deregisters up to 5,000 instances, each with an answer of its own.
+#[utoipa::path(
+    post,
+    path = "/v1/instances:batch",
+    operation_id = "batchInstances",
+    tag = "instances",
+    params(Idempotent),
+    request_body = BatchBody,
+    responses(
+        (
+            status = 200,
+            description = "What became of each item, in their order.",
+            body = BatchView,
+        ),
+        Refused::<{ WRITE | BODY | ONCE }>,
+    ),
+)]
 pub(super) async fn batch(State(api): Shared, params: Params, content: Content) -> Answered {
     params.end()?;
     let request = content.once()?;

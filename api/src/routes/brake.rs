@@ -7,9 +7,23 @@ use roster_storage::command::{ClearBrakeOverride, Command, Reply};
 use crate::Shared;
 use crate::answer::{Answer, Answered};
 use crate::error::{ApiError, decided};
-use crate::extract::{Content, Params, Unconditional};
+use crate::extract::{Content, Params, Reading, Unconditional};
+use crate::openapi::parameters::WhichBrake;
+use crate::openapi::refusals::{BODY, READ, Refused, UNKNOWN_APP, WRITE};
 use crate::wire::brake::{BrakeOverrideBody, BrakeOverrideChanged, BrakeStatus, scope_named};
 
+/// How removals are slowed down when much falls silent at once.
+#[utoipa::path(
+    get,
+    path = "/v1/cluster/brake",
+    operation_id = "readBrake",
+    tag = "cluster",
+    params(Reading),
+    responses(
+        (status = 200, description = "The brake.", body = BrakeStatus),
+        Refused::<{ READ }>,
+    ),
+)]
 pub(super) async fn read(State(api): Shared, mut params: Params) -> Answered {
     let reading = params.reading()?;
     params.end()?;
@@ -19,6 +33,18 @@ pub(super) async fn read(State(api): Shared, mut params: Params) -> Answered {
     Ok(Answer::json(&status).at(version.revision()).read(reading.consistency))
 }
 
+/// Sets an operator's word about the brake.
+#[utoipa::path(
+    put,
+    path = "/v1/cluster/brake",
+    operation_id = "putBrakeOverride",
+    tag = "cluster",
+    request_body = BrakeOverrideBody,
+    responses(
+        (status = 200, description = "It is set.", body = BrakeOverrideChanged),
+        Refused::<{ WRITE | BODY | UNKNOWN_APP }>,
+    ),
+)]
 pub(super) async fn put(
     State(api): Shared,
     _: Unconditional,
@@ -37,7 +63,18 @@ pub(super) async fn put(
     }
 }
 
-/// Clearing what is not there is no failure, so that it may be repeated.
+/// Takes an operator's word about the brake back; what is not there is no failure.
+#[utoipa::path(
+    delete,
+    path = "/v1/cluster/brake",
+    operation_id = "clearBrakeOverride",
+    tag = "cluster",
+    params(WhichBrake),
+    responses(
+        (status = 200, description = "It is gone.", body = BrakeOverrideChanged),
+        Refused::<{ WRITE | UNKNOWN_APP }>,
+    ),
+)]
 pub(super) async fn clear(State(api): Shared, _: Unconditional, mut params: Params) -> Answered {
     let scope = scope_named(params.text("scope").as_deref(), params.text("app"))?;
     params.end()?;

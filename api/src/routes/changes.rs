@@ -9,7 +9,9 @@ use roster_storage::names::Revision;
 
 use crate::answer::{Answer, Answered};
 use crate::error::{ApiError, Invalid};
-use crate::extract::Params;
+use crate::extract::{Params, Reading};
+use crate::openapi::parameters::{Interesting, SinceIndex};
+use crate::openapi::refusals::{LIST, Refused};
 use crate::registry::Told;
 use crate::wire::event::{Changed, ChangesView};
 use crate::{Api, Shared};
@@ -20,6 +22,18 @@ const CHANGED_MAX: usize = 10_000;
 /// How long to wait for the log of a node to be where its state is.
 const A_MOMENT: Duration = Duration::from_millis(5);
 
+/// What changed after a revision, in one small answer for many apps.
+#[utoipa::path(
+    get,
+    path = "/v1/changes",
+    operation_id = "listChanges",
+    tag = "events",
+    params(Reading, Interesting, SinceIndex),
+    responses(
+        (status = 200, description = "What changed.", body = ChangesView),
+        Refused::<{ LIST }>,
+    ),
+)]
 pub(super) async fn changes(State(api): Shared, mut params: Params) -> Answered {
     let (mut reading, interest) = (params.reading()?, params.interest()?);
     let index = params.number("index")?.map(Revision);

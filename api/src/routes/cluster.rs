@@ -7,11 +7,29 @@ use axum::response::{IntoResponse, Response};
 
 use crate::Shared;
 use crate::answer::{Answer, Answered};
-use crate::error::ApiError;
+use crate::error::{ApiError, ProblemDocument};
 use crate::extract::Params;
+use crate::openapi::parameters::Verbose;
+use crate::openapi::refusals::{ANY, INVALID, OVERLOADED, Refused, UNKNOWN_FIELD};
 use crate::registry::{Check, Consistency};
 use crate::wire::cluster::{ClusterView, NodeView};
 
+/// The cluster as this node sees it, without a leader too.
+#[utoipa::path(
+    get,
+    path = "/v1/cluster",
+    operation_id = "readCluster",
+    tag = "cluster",
+    responses(
+        (
+            status = 200,
+            description = "The cluster.",
+            body = ClusterView,
+            headers(("Roster-Consistency" = String)),
+        ),
+        Refused::<{ ANY }>,
+    ),
+)]
 pub(super) async fn cluster(State(api): Shared, params: Params) -> Answered {
     params.end()?;
     let status = api.registry.cluster().await;
@@ -21,6 +39,22 @@ pub(super) async fn cluster(State(api): Shared, params: Params) -> Answered {
     Ok(Answer::json(&view).read(Consistency::Stale))
 }
 
+/// This node alone, without a leader too.
+#[utoipa::path(
+    get,
+    path = "/v1/node",
+    operation_id = "readNode",
+    tag = "cluster",
+    responses(
+        (
+            status = 200,
+            description = "The node.",
+            body = NodeView,
+            headers(("Roster-Consistency" = String)),
+        ),
+        Refused::<{ ANY }>,
+    ),
+)]
 pub(super) async fn node(State(api): Shared, params: Params) -> Answered {
     params.end()?;
     let status = api.registry.node();
@@ -28,10 +62,42 @@ pub(super) async fn node(State(api): Shared, params: Params) -> Answered {
 }
 
 /// Alive is who answers.
+#[utoipa::path(
+    get,
+    path = "/livez",
+    operation_id = "livez",
+    tag = "health",
+    responses(
+        (
+            status = 200,
+            description = "It is alive.",
+            body = String,
+            content_type = "text/plain",
+        ),
+        Refused::<{ OVERLOADED }>,
+    ),
+)]
 pub(super) async fn livez() -> Answer {
     Answer::text("ok\n")
 }
 
+/// Whether this node serves.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "readyz",
+    tag = "health",
+    params(Verbose),
+    responses(
+        (status = 200, description = "It serves.", body = String, content_type = "text/plain"),
+        (
+            status = 503,
+            description = "It does not serve, or too many connections are open. With `verbose` the checks, as text.",
+            content((ProblemDocument = "application/problem+json"), (String = "text/plain")),
+        ),
+        Refused::<{ UNKNOWN_FIELD | INVALID }>,
+    ),
+)]
 pub(super) async fn readyz(State(api): Shared, mut params: Params) -> Result<Response, ApiError> {
     let verbose = params.text("verbose").is_some();
     params.end()?;

@@ -10,12 +10,33 @@ use roster_storage::version::Version;
 use crate::Shared;
 use crate::answer::{Answer, Answered};
 use crate::error::{ApiError, Invalid, decided};
-use crate::extract::{App, Caller, Content, DocumentKey, Params, When};
+use crate::extract::{App, Caller, Content, DocumentKey, Params, Reading, When};
 use crate::filter::Wanted;
-use crate::lists::Listed;
-use crate::poll::{changes_list, document_changed, documents_changed, of_document, of_documents};
+use crate::lists::{Listed, Paging};
+use crate::openapi::parameters::{ChangedBy, CreatingApp};
+use crate::openapi::refusals::{
+    BODY, DOCUMENT_EXISTS, LIST, PRECONDITION_FAILED, READ, Refused, UNKNOWN_APP, UNKNOWN_DOCUMENT,
+    WRITE,
+};
+use crate::openapi::schemas::Tag;
+use crate::openapi::shapes::AnyDocument;
+use crate::poll::{
+    Poll, changes_list, document_changed, documents_changed, of_document, of_documents,
+};
 use crate::wire::document::{DocumentChanged, DocumentList, DocumentView};
 
+/// Lists the documents of an app, in the order of their names.
+#[utoipa::path(
+    get,
+    path = "/v1/apps/{app}/documents",
+    operation_id = "listDocuments",
+    tag = "documents",
+    params(App, Reading, Poll, Paging),
+    responses(
+        (status = 200, description = "A page of documents.", body = DocumentList),
+        Refused::<{ LIST | UNKNOWN_APP }>,
+    ),
+)]
 pub(super) async fn list(State(api): Shared, App(name): App, mut params: Params) -> Answered {
     let (reading, paging, poll) = (params.reading()?, params.paging()?, params.poll()?);
     params.end()?;
@@ -42,6 +63,23 @@ pub(super) async fn list(State(api): Shared, App(name): App, mut params: Params)
     Ok(Answer::json(&list).at(revision).read(page.consistency))
 }
 
+/// Reads a document.
+#[utoipa::path(
+    get,
+    path = "/v1/apps/{app}/documents/{name}",
+    operation_id = "readDocument",
+    tag = "documents",
+    params(DocumentKey, Reading, Poll),
+    responses(
+        (
+            status = 200,
+            description = "The document.",
+            body = DocumentView,
+            headers(("ETag" = Tag)),
+        ),
+        Refused::<{ READ | UNKNOWN_APP | UNKNOWN_DOCUMENT }>,
+    ),
+)]
 pub(super) async fn read(State(api): Shared, key: DocumentKey, mut params: Params) -> Answered {
     let (reading, poll) = (params.reading()?, params.poll()?);
     params.end()?;
@@ -64,6 +102,32 @@ fn known<'a>(version: &'a Version, key: &DocumentKey) -> Result<&'a Document, Re
     known.documents.get(name).map(|document| &**document).ok_or_else(unknown)
 }
 
+/// Writes a document as a whole.
+///
+/// At most 128 KiB each and 1 MiB per app, nested at most 100 levels deep.
+#[utoipa::path(
+    put,
+    path = "/v1/apps/{app}/documents/{name}",
+    operation_id = "putDocument",
+    tag = "documents",
+    params(DocumentKey, When, CreatingApp, ChangedBy),
+    request_body = AnyDocument,
+    responses(
+        (
+            status = 200,
+            description = "It was replaced.",
+            body = DocumentChanged,
+            headers(("ETag" = Tag)),
+        ),
+        (
+            status = 201,
+            description = "It was made.",
+            body = DocumentChanged,
+            headers(("ETag" = Tag)),
+        ),
+        Refused::<{ WRITE | BODY | UNKNOWN_APP | DOCUMENT_EXISTS | PRECONDITION_FAILED }>,
+    ),
+)]
 pub(super) async fn put(
     State(api): Shared,
     key: DocumentKey,
@@ -87,6 +151,20 @@ pub(super) async fn put(
     }
 }
 
+/// Deletes a document.
+#[utoipa::path(
+    delete,
+    path = "/v1/apps/{app}/documents/{name}",
+    operation_id = "deleteDocument",
+    tag = "documents",
+    params(DocumentKey, When, ChangedBy),
+    responses(
+        (status = 200, description = "It is gone.", body = DocumentChanged),
+        Refused::<{
+            WRITE | UNKNOWN_APP | UNKNOWN_DOCUMENT | DOCUMENT_EXISTS | PRECONDITION_FAILED
+        }>,
+    ),
+)]
 pub(super) async fn delete(
     State(api): Shared,
     key: DocumentKey,

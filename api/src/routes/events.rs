@@ -11,9 +11,12 @@ use roster_storage::names::{InstanceId, Revision};
 
 use crate::answer::{Answer, Answered};
 use crate::error::{ApiError, Invalid};
-use crate::extract::Params;
+use crate::extract::{Params, Reading};
 use crate::filter::Wanted;
 use crate::lists::Paging;
+use crate::openapi::parameters::{Interesting, WhichEvents};
+use crate::openapi::refusals::{READ, Refused};
+use crate::openapi::shapes::EventList;
 use crate::registry::{Past, PastChanges};
 use crate::wire::event::{HistoryView, pick};
 use crate::{Api, Shared};
@@ -24,6 +27,18 @@ const STEP: usize = 256;
 /// Time that one page may take: a search for rare events is given on in pages, however short.
 const PAGE_TIME: Duration = Duration::from_secs(1);
 
+/// The history. A page may be short and not the last.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    operation_id = "listEvents",
+    tag = "events",
+    params(Reading, Paging, Interesting, WhichEvents),
+    responses(
+        (status = 200, description = "A page of events.", body = EventList),
+        Refused::<{ READ }>,
+    ),
+)]
 pub(super) async fn events(State(api): Shared, mut params: Params) -> Answered {
     let (reading, paging) = (params.reading()?, params.paging()?);
     let interest = interest(&mut params)?;

@@ -10,12 +10,47 @@ use crate::answer::{Answer, Answered};
 use crate::beats::{BeatsBody, BodyAnswer, HEARTBEATS_BYTES_MAX, Summary};
 use crate::error::{ApiError, Invalid};
 use crate::extract::{Content, Encoding, Key, Params, Session};
+use crate::openapi::parameters::{Adopted, CreatingApp, IncarnationGuard};
+use crate::openapi::refusals::{
+    BODY, RATE_LIMITED, Refused, STALE_INCARNATION, UNKNOWN_APP, UNKNOWN_INSTANCE, UNKNOWN_SESSION,
+    WRITE,
+};
+use crate::openapi::schemas::Tag;
+use crate::openapi::shapes::RenewedOrRegistered;
 use crate::registry::{Beat, BeatRefused, BeatTarget, Renewed};
-use crate::wire::heartbeat::{HeartbeatsBody, RenewedView};
-use crate::wire::instance::RegisterHow;
+use crate::wire::heartbeat::{HeartbeatsBody, HeartbeatsView, RenewedView};
+use crate::wire::instance::{InstanceBody, RegisterHow, RegisteredView};
 use crate::wire::session::SessionBeatBody;
 use crate::{Api, Shared};
 
+/// Renews the session of an instance.
+///
+/// With the full record as its body it registers an instance that is not there in the same call.
+#[utoipa::path(
+    put,
+    path = "/v1/apps/{app}/instances/{id}/heartbeat",
+    operation_id = "heartbeatInstance",
+    tag = "heartbeats",
+    params(Key, IncarnationGuard, CreatingApp, Adopted),
+    request_body = Option<InstanceBody>,
+    responses(
+        (
+            status = 200,
+            description = "It was renewed; or, if it was not there and came with its record, registered over a life that began meanwhile.",
+            body = RenewedOrRegistered,
+        ),
+        (
+            status = 201,
+            description = "It was not there and came with its full record: it is registered.",
+            body = RegisteredView,
+            headers(("ETag" = Tag)),
+        ),
+        Refused::<{
+            WRITE | BODY | UNKNOWN_APP | UNKNOWN_INSTANCE | UNKNOWN_SESSION
+            | STALE_INCARNATION | RATE_LIMITED
+        }>,
+    ),
+)]
 pub(super) async fn one(
     State(api): Shared,
     Key(key): Key,
@@ -43,6 +78,19 @@ pub(super) async fn one(
     }
 }
 
+/// Renews a session.
+#[utoipa::path(
+    put,
+    path = "/v1/sessions/{session}/heartbeat",
+    operation_id = "heartbeatSession",
+    tag = "heartbeats",
+    params(Session),
+    request_body = Option<SessionBeatBody>,
+    responses(
+        (status = 200, description = "It was renewed.", body = RenewedView),
+        Refused::<{ WRITE | BODY | UNKNOWN_SESSION }>,
+    ),
+)]
 pub(super) async fn session(
     State(api): Shared,
     Session(session): Session,
@@ -77,6 +125,22 @@ pub(super) async fn beat(
     Ok((answers.revision, answer))
 }
 
+/// Renews up to 10,000 sessions and instances, in at most 3,200,000 bytes.
+#[utoipa::path(
+    post,
+    path = "/v1/heartbeats",
+    operation_id = "heartbeatMany",
+    tag = "heartbeats",
+    request_body(content((HeartbeatsBody = "application/json"), (HeartbeatsBody = "application/msgpack"))),
+    responses(
+        (
+            status = 200,
+            description = "How many were renewed, and who was not.",
+            content((HeartbeatsView = "application/json"), (HeartbeatsView = "application/msgpack")),
+        ),
+        Refused::<{ WRITE | BODY }>,
+    ),
+)]
 pub(super) async fn many(State(api): Shared, params: Params, content: Content) -> Answered {
     params.end()?;
     let encoding = content.encoding()?;

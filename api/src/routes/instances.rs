@@ -14,7 +14,13 @@ use crate::error::{ApiError, decided};
 use crate::extract::{App, Content, Key, Params, Reading, When};
 use crate::filter::Wanted;
 use crate::lists::{Listed, Matches, Page, Paging, cursor_of_key, list_body};
-use crate::poll::{changes_list, instance_changed, members_changed, of_app, of_instance};
+use crate::openapi::parameters::{After, BecauseOf, IncarnationGuard, Registering, WhichInstances};
+use crate::openapi::refusals::{
+    BODY, INSTANCE_EXISTS, LIST, PRECONDITION_FAILED, RATE_LIMITED, READ, Refused,
+    STALE_INCARNATION, UNKNOWN_APP, UNKNOWN_INSTANCE, UNKNOWN_SESSION, WRITE,
+};
+use crate::openapi::schemas::Tag;
+use crate::poll::{Poll, changes_list, instance_changed, members_changed, of_app, of_instance};
 use crate::registry::Consistency;
 use crate::wire::instance::{
     ChangedView, InstanceBody, InstanceList, InstanceView, PatchBody, RegisterHow, RegisteredView,
@@ -22,6 +28,37 @@ use crate::wire::instance::{
 };
 use crate::{Api, Shared};
 
+/// Registers an instance, or updates it.
+///
+/// Without `session` a live instance is updated in place and keeps its session; a new one gets a
+/// private session, that ends with it. Another `session`, or `takeover=true`, takes over from a
+/// live one.
+#[utoipa::path(
+    put,
+    path = "/v1/apps/{app}/instances/{id}",
+    operation_id = "registerInstance",
+    tag = "instances",
+    params(Key, When, Registering),
+    request_body = InstanceBody,
+    responses(
+        (
+            status = 200,
+            description = "It was updated in place.",
+            body = RegisteredView,
+            headers(("ETag" = Tag)),
+        ),
+        (
+            status = 201,
+            description = "A new life began.",
+            body = RegisteredView,
+            headers(("ETag" = Tag)),
+        ),
+        Refused::<{
+            WRITE | BODY | UNKNOWN_APP | UNKNOWN_SESSION | INSTANCE_EXISTS
+            | PRECONDITION_FAILED | RATE_LIMITED
+        }>,
+    ),
+)]
 pub(super) async fn register(
     State(api): Shared,
     Key(key): Key,
@@ -53,6 +90,23 @@ pub(super) async fn propose(
     }
 }
 
+/// Reads an instance.
+#[utoipa::path(
+    get,
+    path = "/v1/apps/{app}/instances/{id}",
+    operation_id = "readInstance",
+    tag = "instances",
+    params(Key, Reading, Poll),
+    responses(
+        (
+            status = 200,
+            description = "The instance.",
+            body = InstanceView,
+            headers(("ETag" = Tag)),
+        ),
+        Refused::<{ READ | UNKNOWN_APP | UNKNOWN_INSTANCE }>,
+    ),
+)]
 pub(super) async fn read(State(api): Shared, Key(key): Key, mut params: Params) -> Answered {
     let (reading, poll) = (params.reading()?, params.poll()?);
     params.end()?;
@@ -92,6 +146,27 @@ async fn heard_of(
     Ok(heard.into_iter().map(|heard| heard.map(|heard| heard.wall_ms)).collect())
 }
 
+/// Changes metadata, weight or payload, by a JSON merge patch. It is no sign of life.
+#[utoipa::path(
+    patch,
+    path = "/v1/apps/{app}/instances/{id}",
+    operation_id = "patchInstance",
+    tag = "instances",
+    params(Key, When, IncarnationGuard),
+    request_body = PatchBody,
+    responses(
+        (
+            status = 200,
+            description = "It was changed.",
+            body = ChangedView,
+            headers(("ETag" = Tag)),
+        ),
+        Refused::<{
+            WRITE | BODY | UNKNOWN_APP | UNKNOWN_INSTANCE | STALE_INCARNATION
+            | INSTANCE_EXISTS | PRECONDITION_FAILED
+        }>,
+    ),
+)]
 pub(super) async fn patch(
     State(api): Shared,
     Key(key): Key,
@@ -112,6 +187,21 @@ pub(super) async fn patch(
     }
 }
 
+/// Leaves: the instance goes, with its shard.
+#[utoipa::path(
+    delete,
+    path = "/v1/apps/{app}/instances/{id}",
+    operation_id = "deregisterInstance",
+    tag = "instances",
+    params(Key, When, IncarnationGuard, BecauseOf),
+    responses(
+        (status = 200, description = "It is gone.", body = ChangedView),
+        Refused::<{
+            WRITE | UNKNOWN_APP | UNKNOWN_INSTANCE | STALE_INCARNATION | INSTANCE_EXISTS
+            | PRECONDITION_FAILED
+        }>,
+    ),
+)]
 pub(super) async fn deregister(
     State(api): Shared,
     Key(key): Key,
@@ -151,6 +241,18 @@ fn asked(mut params: Params, app: Option<AppName>) -> Result<Asked, ApiError> {
     Ok(Asked { reading, paging, heartbeats, listed, wanted })
 }
 
+/// Lists the instances of an app, in the order of their ids.
+#[utoipa::path(
+    get,
+    path = "/v1/apps/{app}/instances",
+    operation_id = "listInstances",
+    tag = "instances",
+    params(App, Reading, Poll, Paging, After, WhichInstances),
+    responses(
+        (status = 200, description = "A page of instances.", body = InstanceList),
+        Refused::<{ LIST | UNKNOWN_APP }>,
+    ),
+)]
 pub(super) async fn list(State(api): Shared, App(name): App, mut params: Params) -> Answered {
     let poll = params.poll()?;
     let after = params.name("after", InstanceId::new)?;
@@ -201,6 +303,19 @@ async fn whole(api: &Arc<Api>, name: AppName, page: Page) -> Answered {
     Ok(Answer::json_body(body).at(revision).read(consistency))
 }
 
+/// Searches the instances of all apps. A page takes a second at most: it may be short and not the
+/// last.
+#[utoipa::path(
+    get,
+    path = "/v1/instances",
+    operation_id = "searchInstances",
+    tag = "instances",
+    params(Reading, Paging, WhichInstances),
+    responses(
+        (status = 200, description = "A page of instances.", body = InstanceList),
+        Refused::<{ LIST }>,
+    ),
+)]
 pub(super) async fn search(State(api): Shared, params: Params) -> Answered {
     let asked = asked(params, None)?;
     let page = api.page(&asked.listed, asked.reading, asked.paging).await?;

@@ -7,10 +7,31 @@ use super::latches::{Afterwards, Claimed, REPEATABLE};
 use crate::Shared;
 use crate::answer::{Answer, Answered};
 use crate::error::{ApiError, Invalid};
-use crate::extract::{Content, Latch, Params, Unconditional};
-use crate::lists::Listed;
-use crate::wire::latch::{AcquireBody, AcquiredView, LockList, LockView, ReleaseBody};
+use crate::extract::{Content, Latch, Params, Reading, Unconditional};
+use crate::lists::{Listed, Paging};
+use crate::openapi::parameters::{Checking, Idempotent, UnderToken};
+use crate::openapi::refusals::{
+    BODY, LIST, LOCK_HELD, ONCE, RATE_LIMITED, READ, Refused, STALE_TOKEN, UNKNOWN_LATCH,
+    UNKNOWN_SESSION, WRITE,
+};
+use crate::openapi::schemas::Tag;
+use crate::poll::Poll;
+use crate::wire::latch::{
+    AcquireBody, AcquiredView, BrokenView, CheckView, LatchChanged, LockList, LockView, ReleaseBody,
+};
 
+/// Lists locks, in the order of their names.
+#[utoipa::path(
+    get,
+    path = "/v1/locks",
+    operation_id = "listLocks",
+    tag = "locks",
+    params(Reading, Paging),
+    responses(
+        (status = 200, description = "A page of locks.", body = LockList),
+        Refused::<{ LIST }>,
+    ),
+)]
 pub(super) async fn list(State(api): Shared, mut params: Params) -> Answered {
     let (reading, paging) = (params.reading()?, params.paging()?);
     params.end()?;
@@ -30,6 +51,18 @@ pub(super) async fn list(State(api): Shared, mut params: Params) -> Answered {
     Ok(Answer::json(&list).at(revision).read(page.consistency))
 }
 
+/// Reads a lock: who holds it, and how many wait.
+#[utoipa::path(
+    get,
+    path = "/v1/locks/{name}",
+    operation_id = "readLock",
+    tag = "locks",
+    params(Latch, Reading, Poll),
+    responses(
+        (status = 200, description = "The lock.", body = LockView, headers(("ETag" = Tag))),
+        Refused::<{ READ | UNKNOWN_LATCH }>,
+    ),
+)]
 pub(super) async fn read(State(api): Shared, Latch(name): Latch, params: Params) -> Answered {
     let key = LatchKey::new(LatchKind::Lock, name);
     let (version, latch, consistency) = api.latch_version(&key, params).await?;
@@ -37,6 +70,19 @@ pub(super) async fn read(State(api): Shared, Latch(name): Latch, params: Params)
     Ok(answer.at(version.revision()).read(consistency).etag(latch.revision))
 }
 
+/// Acquires a lock, and waits for it if asked to. Who hangs up leaves the queue.
+#[utoipa::path(
+    post,
+    path = "/v1/locks/{name}/acquire",
+    operation_id = "acquireLock",
+    tag = "locks",
+    params(Latch),
+    request_body = AcquireBody,
+    responses(
+        (status = 200, description = "It is held.", body = AcquiredView),
+        Refused::<{ WRITE | BODY | UNKNOWN_SESSION | LOCK_HELD | RATE_LIMITED }>,
+    ),
+)]
 pub(super) async fn acquire(
     State(api): Shared,
     Latch(name): Latch,
@@ -60,6 +106,19 @@ pub(super) async fn acquire(
     }
 }
 
+/// Lets a lock go: what is held under a token, or all that an owner has of it.
+#[utoipa::path(
+    post,
+    path = "/v1/locks/{name}/release",
+    operation_id = "releaseLock",
+    tag = "locks",
+    params(Latch, Idempotent),
+    request_body = ReleaseBody,
+    responses(
+        (status = 200, description = "It is let go.", body = LatchChanged),
+        Refused::<{ WRITE | BODY | ONCE | UNKNOWN_SESSION | STALE_TOKEN }>,
+    ),
+)]
 pub(super) async fn release(
     State(api): Shared,
     Latch(name): Latch,
@@ -73,10 +132,34 @@ pub(super) async fn release(
     api.let_go(latch, letting).await
 }
 
+/// Whether a token still holds.
+#[utoipa::path(
+    get,
+    path = "/v1/locks/{name}/check",
+    operation_id = "checkLock",
+    tag = "locks",
+    params(Latch, Reading, Checking),
+    responses(
+        (status = 200, description = "Whether it holds.", body = CheckView),
+        Refused::<{ READ }>,
+    ),
+)]
 pub(super) async fn check(State(api): Shared, Latch(name): Latch, params: Params) -> Answered {
     api.check(&LatchKey::new(LatchKind::Lock, name), params).await
 }
 
+/// Takes a lock from whoever holds it: an operator's word.
+#[utoipa::path(
+    delete,
+    path = "/v1/locks/{name}",
+    operation_id = "breakLock",
+    tag = "locks",
+    params(Latch, UnderToken),
+    responses(
+        (status = 200, description = "Who lost it.", body = BrokenView),
+        Refused::<{ WRITE | UNKNOWN_LATCH | STALE_TOKEN }>,
+    ),
+)]
 pub(super) async fn break_it(
     State(api): Shared,
     Latch(name): Latch,

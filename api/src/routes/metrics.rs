@@ -8,9 +8,28 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use crate::Shared;
 use crate::error::ApiError;
 use crate::extract::Params;
+use crate::openapi::refusals::{ANY, NOT_READY, Refused, TIMEOUT};
 use crate::registry::Exposition;
 
-/// Works without a leader and while the node loads. Made aside: it looks at many things.
+/// What this node counts and measures, for Prometheus; without a leader and while it loads too.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "readMetrics",
+    tag = "health",
+    responses(
+        (
+            status = 200,
+            description = "All metrics: as OpenMetrics, or as the older text to whom takes nothing else.",
+            content(
+                (String = "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+                (String = "text/plain; version=0.0.4; charset=utf-8"),
+            ),
+        ),
+        Refused::<{ ANY | NOT_READY | TIMEOUT }>,
+    ),
+)]
+// Works without a leader and while the node loads. Made aside: it looks at many things.
 pub(super) async fn metrics(
     State(api): Shared,
     headers: HeaderMap,

@@ -13,6 +13,7 @@ mod instances;
 mod latches;
 mod locks;
 mod metrics;
+mod openapi;
 mod overrides;
 mod rings;
 mod sentinel;
@@ -25,84 +26,88 @@ mod work;
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::routing::{any, get, post, put};
+use axum::handler::Handler;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+use utoipa_axum::routes;
 
 use crate::Api;
 
-/// Every path that Roster serves.
-pub(crate) fn all() -> Router<Arc<Api>> {
-    Router::new()
-        .route("/v1/apps", get(apps::list))
-        .route("/v1/apps/{app}", get(apps::read).put(apps::put).delete(apps::delete))
-        .route("/v1/apps/{app}/instances", get(instances::list))
-        .route(
-            "/v1/apps/{app}/instances/{id}",
-            get(instances::read)
-                .put(instances::register)
-                .patch(instances::patch)
-                .delete(instances::deregister),
-        )
-        .route("/v1/apps/{app}/instances/{id}/heartbeat", put(heartbeats::one))
-        .route(
-            "/v1/apps/{app}/instances/{id}/override",
-            get(overrides::read).put(overrides::put).delete(overrides::clear),
-        )
-        .route("/v1/apps/{app}/documents", get(documents::list))
-        .route(
-            "/v1/apps/{app}/documents/{name}",
-            get(documents::read).put(documents::put).delete(documents::delete),
-        )
-        .route("/v1/apps/{app}/ring", get(rings::read).put(rings::put).delete(rings::delete))
-        .route("/v1/apps/{app}/ring/compact", post(rings::compact))
-        .route("/v1/apps/{app}/ring/owners", get(rings::owners).post(rings::owners_of_many))
-        .route("/v1/apps/{app}/ring/simulate", post(rings::simulate))
-        .route("/v1/instances", get(instances::search))
-        .route("/v1/instances:batch", post(batch::batch))
-        .route("/v1/heartbeats", post(heartbeats::many))
-        .route("/v1/sessions", post(sessions::open))
-        .route("/v1/sessions/{session}", get(sessions::read).delete(sessions::close))
-        .route("/v1/sessions/{session}/heartbeat", put(heartbeats::session))
-        .route("/v1/shards", get(shards::list))
-        .route("/v1/shard-sets", get(shard_sets::list))
-        .route(
-            "/v1/shard-sets/{set}",
-            get(shard_sets::read).put(shard_sets::put).delete(shard_sets::delete),
-        )
-        .route("/v1/shard-sets/{set}/scaling", get(shard_sets::scaling))
-        .route("/v1/shard-sets/{set}/plan", post(shard_sets::plan))
-        .route("/v1/shard-sets/{set}/release", post(work::release_by_operator))
-        .route("/v1/shard-sets/{set}/shards", get(work::shards))
-        .route("/v1/shard-sets/{set}/workers", get(work::workers))
-        .route("/v1/shard-sets/{set}/workers/{id}", get(work::worker))
-        .route("/v1/shard-sets/{set}/workers/{id}/release", post(work::release_by_worker))
-        .route("/v1/locks", get(locks::list))
-        .route("/v1/locks/{name}", get(locks::read).delete(locks::break_it))
-        .route("/v1/locks/{name}/acquire", post(locks::acquire))
-        .route("/v1/locks/{name}/release", post(locks::release))
-        .route("/v1/locks/{name}/check", get(locks::check))
-        .route("/v1/elections", get(elections::list))
-        .route("/v1/elections/{name}", get(elections::read).delete(elections::depose))
-        .route("/v1/elections/{name}/campaign", post(elections::campaign))
-        .route("/v1/elections/{name}/resign", post(elections::resign))
-        .route("/v1/elections/{name}/check", get(elections::check))
-        .route("/v1/events", get(events::events))
-        .route("/v1/changes", get(changes::changes))
-        .route("/v1/watch", get(watch::watch))
-        .route("/v1/cluster", get(cluster::cluster))
-        .route("/v1/cluster/brake", get(brake::read).put(brake::put).delete(brake::clear))
-        .route("/v1/node", get(cluster::node))
-        .route("/livez", get(cluster::livez))
-        .route("/readyz", get(cluster::readyz))
-        .route("/metrics", get(metrics::metrics))
-        .route("/registry/machine", any(sentinel::beat))
-        .route("/app/{app}/machine/remove.json", any(sentinel::remove))
-        .route("/app/names.json", get(sentinel::names))
-        .route("/app/briefinfos.json", get(sentinel::briefs))
-        .route("/app/{app}/machines.json", get(sentinel::machines))
-        .route("/version", get(sentinel::version))
-        .route("/", get(ui::root))
-        .route("/ui", get(ui::redirect))
-        .route("/ui/", get(ui::index))
-        .route("/ui/{*file}", get(ui::file))
+/// A handler for whatever method comes, of which the document describes those that clients use.
+fn any_method<H, T>(
+    (schemas, paths, methods): UtoipaMethodRouter<Arc<Api>>,
+    handler: H,
+) -> UtoipaMethodRouter<Arc<Api>>
+where
+    H: Handler<T, Arc<Api>>,
+    T: 'static,
+{
+    (schemas, paths, methods.fallback(handler))
+}
+
+/// Every path that Roster serves, each with what the document says of it: a route cannot be without.
+pub(crate) fn all() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(apps::list))
+        .routes(routes!(apps::read, apps::put, apps::delete))
+        .routes(routes!(instances::list))
+        .routes(routes!(
+            instances::register,
+            instances::read,
+            instances::patch,
+            instances::deregister
+        ))
+        .routes(routes!(heartbeats::one))
+        .routes(routes!(overrides::read, overrides::put, overrides::clear))
+        .routes(routes!(documents::list))
+        .routes(routes!(documents::read, documents::put, documents::delete))
+        .routes(routes!(rings::read, rings::put, rings::delete))
+        .routes(routes!(rings::compact))
+        .routes(routes!(rings::owners, rings::owners_of_many))
+        .routes(routes!(rings::simulate))
+        .routes(routes!(instances::search))
+        .routes(routes!(batch::batch))
+        .routes(routes!(heartbeats::many))
+        .routes(routes!(sessions::open))
+        .routes(routes!(sessions::read, sessions::close))
+        .routes(routes!(heartbeats::session))
+        .routes(routes!(shards::list))
+        .routes(routes!(shard_sets::list))
+        .routes(routes!(shard_sets::read, shard_sets::put, shard_sets::delete))
+        .routes(routes!(shard_sets::scaling))
+        .routes(routes!(shard_sets::plan))
+        .routes(routes!(work::release_by_operator))
+        .routes(routes!(work::shards))
+        .routes(routes!(work::workers))
+        .routes(routes!(work::worker))
+        .routes(routes!(work::release_by_worker))
+        .routes(routes!(locks::list))
+        .routes(routes!(locks::read, locks::break_it))
+        .routes(routes!(locks::acquire))
+        .routes(routes!(locks::release))
+        .routes(routes!(locks::check))
+        .routes(routes!(elections::list))
+        .routes(routes!(elections::read, elections::depose))
+        .routes(routes!(elections::campaign))
+        .routes(routes!(elections::resign))
+        .routes(routes!(elections::check))
+        .routes(routes!(events::events))
+        .routes(routes!(changes::changes))
+        .routes(routes!(watch::watch))
+        .routes(routes!(cluster::cluster))
+        .routes(routes!(brake::read, brake::put, brake::clear))
+        .routes(routes!(cluster::node))
+        .routes(routes!(cluster::livez))
+        .routes(routes!(cluster::readyz))
+        .routes(routes!(metrics::metrics))
+        .routes(any_method(routes!(sentinel::beat), sentinel::beat))
+        .routes(any_method(routes!(sentinel::remove), sentinel::remove))
+        .routes(routes!(sentinel::names))
+        .routes(routes!(sentinel::briefs))
+        .routes(routes!(sentinel::machines))
+        .routes(routes!(sentinel::version))
+        .routes(routes!(openapi::document))
+        .routes(routes!(ui::root))
+        .routes(routes!(ui::redirect))
+        .routes(routes!(ui::index))
+        .routes(routes!(ui::file))
 }

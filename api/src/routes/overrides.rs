@@ -6,9 +6,23 @@ use roster_storage::command::{ClearOverride, Command, Overridden, Refusal, Reply
 use crate::Shared;
 use crate::answer::{Answer, Answered};
 use crate::error::{ApiError, decided};
-use crate::extract::{Content, Key, Params, Unconditional};
+use crate::extract::{Content, Key, Params, Reading, Unconditional};
+use crate::openapi::refusals::{BODY, READ, Refused, UNKNOWN_APP, UNKNOWN_OVERRIDE, WRITE};
+use crate::openapi::schemas::Tag;
 use crate::wire::instance::{OverrideBody, OverrideChanged, OverrideView};
 
+/// Reads an operator's word on an instance.
+#[utoipa::path(
+    get,
+    path = "/v1/apps/{app}/instances/{id}/override",
+    operation_id = "readOverride",
+    tag = "instances",
+    params(Key, Reading),
+    responses(
+        (status = 200, description = "The word.", body = OverrideView, headers(("ETag" = Tag))),
+        Refused::<{ READ | UNKNOWN_APP | UNKNOWN_OVERRIDE }>,
+    ),
+)]
 pub(super) async fn read(State(api): Shared, Key(key): Key, mut params: Params) -> Answered {
     let reading = params.reading()?;
     params.end()?;
@@ -21,6 +35,24 @@ pub(super) async fn read(State(api): Shared, Key(key): Key, mut params: Params) 
     Ok(answer.read(reading.consistency).etag(word.revision))
 }
 
+/// Sets an operator's word on an instance, apart from what it says of itself.
+#[utoipa::path(
+    put,
+    path = "/v1/apps/{app}/instances/{id}/override",
+    operation_id = "putOverride",
+    tag = "instances",
+    params(Key),
+    request_body = OverrideBody,
+    responses(
+        (
+            status = 200,
+            description = "It is set.",
+            body = OverrideChanged,
+            headers(("ETag" = Tag)),
+        ),
+        Refused::<{ WRITE | BODY | UNKNOWN_APP }>,
+    ),
+)]
 pub(super) async fn put(
     State(api): Shared,
     Key(key): Key,
@@ -44,6 +76,18 @@ pub(super) async fn put(
     }
 }
 
+/// Takes an operator's word back.
+#[utoipa::path(
+    delete,
+    path = "/v1/apps/{app}/instances/{id}/override",
+    operation_id = "clearOverride",
+    tag = "instances",
+    params(Key),
+    responses(
+        (status = 200, description = "It is gone.", body = OverrideChanged),
+        Refused::<{ WRITE | UNKNOWN_APP }>,
+    ),
+)]
 pub(super) async fn clear(
     State(api): Shared,
     Key(key): Key,

@@ -13,9 +13,14 @@ use crate::Shared;
 use crate::answer::{Answer, Answered};
 use crate::aside::LIGHT;
 use crate::error::{ApiError, Invalid, decided};
-use crate::extract::{App, Content, Encoding, Params, When};
+use crate::extract::{App, Content, Encoding, Params, Reading, When};
+use crate::openapi::parameters::OneKey;
+use crate::openapi::refusals::{
+    BODY, NO_RING, PRECONDITION_FAILED, READ, RING_EXISTS, Refused, STALE_EPOCH, UNKNOWN_APP, WRITE,
+};
+use crate::openapi::schemas::Tag;
 use crate::pace::Pace;
-use crate::poll::{of_ring, ring_changed};
+use crate::poll::{Poll, of_ring, ring_changed};
 use crate::registry::Consistency;
 use crate::wire::keys::{Keys, key_within_limit};
 use crate::wire::ring::{
@@ -32,6 +37,32 @@ const LIGHT_KEYS: usize = 1_000;
 /// Look-ups between two looks at the clock.
 const LOOKED_UP_AT_ONCE: usize = 16;
 
+/// Switches the ring of an app on, or changes it.
+///
+/// The seed is fixed while the ring is there (400 `invalid-seed`).
+#[utoipa::path(
+    put,
+    path = "/v1/apps/{app}/ring",
+    operation_id = "putRing",
+    tag = "rings",
+    params(App, When),
+    request_body = Option<RingBody>,
+    responses(
+        (
+            status = 200,
+            description = "It was changed.",
+            body = RingChanged,
+            headers(("ETag" = Tag)),
+        ),
+        (
+            status = 201,
+            description = "It was switched on.",
+            body = RingChanged,
+            headers(("ETag" = Tag)),
+        ),
+        Refused::<{ WRITE | BODY | UNKNOWN_APP | RING_EXISTS | PRECONDITION_FAILED }>,
+    ),
+)]
 pub(super) async fn put(
     State(api): Shared,
     App(app): App,
@@ -50,6 +81,18 @@ pub(super) async fn put(
     }
 }
 
+/// Switches the ring of an app off.
+#[utoipa::path(
+    delete,
+    path = "/v1/apps/{app}/ring",
+    operation_id = "deleteRing",
+    tag = "rings",
+    params(App, When),
+    responses(
+        (status = 200, description = "It is off.", body = RingChanged),
+        Refused::<{ WRITE | UNKNOWN_APP | NO_RING | RING_EXISTS | PRECONDITION_FAILED }>,
+    ),
+)]
 pub(super) async fn delete(
     State(api): Shared,
     App(app): App,
@@ -64,6 +107,23 @@ pub(super) async fn delete(
     }
 }
 
+/// Gives up vacant slots: look-ups get faster, and many keys move.
+#[utoipa::path(
+    post,
+    path = "/v1/apps/{app}/ring/compact",
+    operation_id = "compactRing",
+    tag = "rings",
+    params(App, When),
+    responses(
+        (
+            status = 200,
+            description = "It was compacted.",
+            body = RingChanged,
+            headers(("ETag" = Tag)),
+        ),
+        Refused::<{ WRITE | UNKNOWN_APP | NO_RING | RING_EXISTS | PRECONDITION_FAILED }>,
+    ),
+)]
 pub(super) async fn compact(
     State(api): Shared,
     App(app): App,
@@ -88,6 +148,23 @@ fn changed(app: &AppName, epoch: Option<Revision>, revision: Revision) -> Answer
     }
 }
 
+/// Reads the ring of an app: what clients compute owners from. Its `epoch` does as `index` too.
+#[utoipa::path(
+    get,
+    path = "/v1/apps/{app}/ring",
+    operation_id = "readRing",
+    tag = "rings",
+    params(App, Reading, Poll),
+    responses(
+        (
+            status = 200,
+            description = "The ring.",
+            content((RingView = "application/json"), (RingView = "application/msgpack")),
+            headers(("ETag" = Tag)),
+        ),
+        Refused::<{ READ | UNKNOWN_APP | NO_RING }>,
+    ),
+)]
 pub(super) async fn read(
     State(api): Shared,
     App(app): App,
@@ -141,6 +218,22 @@ fn left_out<'a>(catalog: &'a Catalog, app: &AppName, ring: &Ring) -> Vec<&'a str
     missing.filter(is_up).map(|id| id.as_str()).collect()
 }
 
+/// Who owns a key: the owner first, then those who hold copies.
+#[utoipa::path(
+    get,
+    path = "/v1/apps/{app}/ring/owners",
+    operation_id = "ownersOfKey",
+    tag = "rings",
+    params(App, Reading, OneKey),
+    responses(
+        (
+            status = 200,
+            description = "The owners.",
+            content((OwnersView = "application/json"), (OwnersView = "application/msgpack")),
+        ),
+        Refused::<{ READ | UNKNOWN_APP | NO_RING | STALE_EPOCH }>,
+    ),
+)]
 pub(super) async fn owners(
     State(api): Shared,
     App(app): App,
@@ -165,6 +258,23 @@ pub(super) async fn owners(
     Ok(Answer::encoded(encoding, &view).at(version.revision()).read(reading.consistency))
 }
 
+/// Who owns many keys, at most 10,000, in their order.
+#[utoipa::path(
+    post,
+    path = "/v1/apps/{app}/ring/owners",
+    operation_id = "ownersOfKeys",
+    tag = "rings",
+    params(App, Reading),
+    request_body(content((OwnersBody = "application/json"), (OwnersBody = "application/msgpack"))),
+    responses(
+        (
+            status = 200,
+            description = "The owners of each key.",
+            content((OwnersList = "application/json"), (OwnersList = "application/msgpack")),
+        ),
+        Refused::<{ READ | BODY | UNKNOWN_APP | NO_RING | STALE_EPOCH }>,
+    ),
+)]
 pub(super) async fn owners_of_many(
     State(api): Shared,
     App(app): App,
@@ -210,6 +320,25 @@ async fn look_up<'a>(ring: &'a Ring, keys: &Keys, replicas: usize) -> Result<Own
     Ok(owners)
 }
 
+/// What would move if workers left and joined. Nothing changes.
+///
+/// Without `keys` it looks at 10,000 of its own and lists no moves.
+#[utoipa::path(
+    post,
+    path = "/v1/apps/{app}/ring/simulate",
+    operation_id = "simulateRing",
+    tag = "rings",
+    params(App, Reading),
+    request_body(content((Option<SimulateBody> = "application/json"), (Option<SimulateBody> = "application/msgpack"))),
+    responses(
+        (
+            status = 200,
+            description = "What would move.",
+            content((SimulatedView = "application/json"), (SimulatedView = "application/msgpack")),
+        ),
+        Refused::<{ READ | BODY | UNKNOWN_APP | NO_RING }>,
+    ),
+)]
 pub(super) async fn simulate(
     State(api): Shared,
     App(app): App,

@@ -20,10 +20,17 @@ use smol_str::{SmolStr, format_smolstr};
 use super::heartbeats;
 use crate::answer::Answer;
 use crate::conventions::unix_ms;
+use crate::error::ProblemDocument;
 use crate::error::{ApiError, decided, sentinel_bad_request};
 use crate::extract::{App, Content, Reading, form_pairs};
+use crate::openapi::parameters::{MachineFields, RemovedFields};
+use crate::openapi::refusals::{
+    INVALID, NO_LEADER, NOT_READY, OVERLOADED, RATE_LIMITED, READ_ONLY, Refused, STALE_INCARNATION,
+    TIMEOUT, TOO_LARGE, UNKNOWN_SESSION,
+};
+use crate::openapi::shapes::{MachineForm, Machines, RemovedForm, Told};
 use crate::registry::{Beat, BeatRefused, BeatTarget, Consistency, Heard, Renewed, Unavailable};
-use crate::wire::sentinel::{APP_TYPE, AppInfo, Envelope, MachineInfo};
+use crate::wire::sentinel::{APP_TYPE, AppInfo, BadRequest, Envelope, MachineInfo};
 use crate::{Api, Shared};
 
 /// The dashboard's own bounds, in UTF-16 units as it counts them.
@@ -34,7 +41,7 @@ const HOSTNAME_UNITS_MAX: usize = 256;
 const NOW: Reading = Reading { consistency: Consistency::Linearizable, min_revision: None };
 
 /// Why there is no success: the dashboard's word, its framework's, or Roster's.
-enum Refused {
+enum Declined {
     /// HTTP 200 with `code` and `msg`.
     Told(i32, String),
     /// A value that should be a number: HTTP 400.
@@ -42,18 +49,18 @@ enum Refused {
     Error(ApiError),
 }
 
-impl<E: Into<ApiError>> From<E> for Refused {
+impl<E: Into<ApiError>> From<E> for Declined {
     fn from(error: E) -> Self {
         Self::Error(error.into())
     }
 }
 
-fn answer(uri: &Uri, result: Result<Answer, Refused>) -> Response {
+fn answer(uri: &Uri, result: Result<Answer, Declined>) -> Response {
     match result {
         Ok(answer) => answer.into_response(),
-        Err(Refused::Told(code, msg)) => Answer::json(&Envelope::fail(code, msg)).into_response(),
-        Err(Refused::NotANumber) => sentinel_bad_request(uri.path()),
-        Err(Refused::Error(error)) => error.into_response(),
+        Err(Declined::Told(code, msg)) => Answer::json(&Envelope::fail(code, msg)).into_response(),
+        Err(Declined::NotANumber) => sentinel_bad_request(uri.path()),
+        Err(Declined::Error(error)) => error.into_response(),
     }
 }
 
@@ -74,10 +81,10 @@ impl Fields {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Refused> {
+    fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Declined> {
         match self.text(name).map(str::trim) {
             None | Some("") => Ok(None),
-            Some(text) => text.parse().map(Some).map_err(|_| Refused::NotANumber),
+            Some(text) => text.parse().map(Some).map_err(|_| Declined::NotANumber),
         }
     }
 }
@@ -94,11 +101,11 @@ struct MachineBeat {
 }
 
 /// The dashboard's checks, in its order and words.
-fn checked(fields: &Fields) -> Result<MachineBeat, Refused> {
+fn checked(fields: &Fields) -> Result<MachineBeat, Declined> {
     let app_type: i32 = fields.number("app_type")?.unwrap_or(0);
     let mark: Option<i64> = fields.number("version")?;
     let port: Option<i32> = fields.number("port")?;
-    let told = |msg: String| Refused::Told(-1, msg);
+    let told = |msg: String| Declined::Told(-1, msg);
 
     let app = fields.text("app").unwrap_or_default();
     let name = AppName::new(app).ok().filter(|_| !app.trim().is_empty());
@@ -142,11 +149,33 @@ fn units(text: &str) -> usize {
     text.encode_utf16().count()
 }
 
+/// A heartbeat of a transport, which registers it. Any method will do; what stands in the query
+/// comes before the form.
+#[utoipa::path(
+    method(get, post),
+    path = "/registry/machine",
+    operation_id = "sentinelHeartbeat",
+    tag = "sentinel",
+    params(MachineFields),
+    request_body(content = MachineForm, content_type = "application/x-www-form-urlencoded"),
+    responses(
+        (
+            status = 200,
+            description = "Whether it was taken: `code` 0, or another one with the reason in `msg`.",
+            body = Told,
+        ),
+        (status = 400, description = "A number is none.", body = BadRequest),
+        Refused::<{
+            NO_LEADER | NOT_READY | OVERLOADED | READ_ONLY | TIMEOUT | TOO_LARGE
+            | RATE_LIMITED | UNKNOWN_SESSION | STALE_INCARNATION
+        }>,
+    ),
+)]
 pub(super) async fn beat(State(api): Shared, uri: Uri, content: Content) -> Response {
     answer(&uri, take_beat(&api, &Fields::of(&uri, &content)).await)
 }
 
-async fn take_beat(api: &Api, fields: &Fields) -> Result<Answer, Refused> {
+async fn take_beat(api: &Api, fields: &Fields) -> Result<Answer, Declined> {
     let machine = checked(fields)?;
     let (beaten, answer) = send(api, &machine).await?;
     let revision = match answer {
@@ -226,6 +255,17 @@ impl MachineBeat {
     }
 }
 
+/// The names of all apps.
+#[utoipa::path(
+    get,
+    path = "/app/names.json",
+    operation_id = "sentinelNames",
+    tag = "sentinel",
+    responses(
+        (status = 200, description = "The names.", body = Envelope<Vec<String>>),
+        Refused::<{ NO_LEADER | NOT_READY | OVERLOADED | TIMEOUT }>,
+    ),
+)]
 pub(super) async fn names(State(api): Shared) -> Result<Answer, ApiError> {
     let version = api.read(NOW).await?;
     let render = async move {
@@ -236,6 +276,17 @@ pub(super) async fn names(State(api): Shared) -> Result<Answer, ApiError> {
     api.aside(render).await
 }
 
+/// All apps with their machines.
+#[utoipa::path(
+    get,
+    path = "/app/briefinfos.json",
+    operation_id = "sentinelBriefInfos",
+    tag = "sentinel",
+    responses(
+        (status = 200, description = "The apps.", body = Envelope<Vec<AppInfo>>),
+        Refused::<{ NO_LEADER | NOT_READY | OVERLOADED | TIMEOUT }>,
+    ),
+)]
 pub(super) async fn briefs(State(api): Shared) -> Result<Answer, ApiError> {
     let version = api.read(NOW).await?;
     let there = version.clone();
@@ -274,6 +325,22 @@ async fn heard_of(api: &Api, sessions: Vec<SessionId>) -> Result<Vec<Option<Hear
     api.registry.last_heard(sessions).await.map_err(ApiError::of_read)
 }
 
+/// The machines of an app.
+#[utoipa::path(
+    get,
+    path = "/app/{app}/machines.json",
+    operation_id = "sentinelMachines",
+    tag = "sentinel",
+    params(App),
+    responses(
+        (
+            status = 200,
+            description = "The machines; `data` is null where there is no such app.",
+            body = Machines,
+        ),
+        Refused::<{ INVALID | NO_LEADER | NOT_READY | OVERLOADED | TIMEOUT }>,
+    ),
+)]
 pub(super) async fn machines(State(api): Shared, App(name): App) -> Result<Answer, ApiError> {
     let version = api.read(NOW).await?;
     let revision = version.revision();
@@ -306,6 +373,28 @@ fn by_address(version: &Version, app: &AppName) -> Vec<Arc<Instance>> {
     instances
 }
 
+/// Removes a machine. Any method will do; what stands in the query comes before the form.
+#[utoipa::path(
+    method(get, post),
+    path = "/app/{app}/machine/remove.json",
+    operation_id = "sentinelRemove",
+    tag = "sentinel",
+    params(App, RemovedFields),
+    request_body(content = RemovedForm, content_type = "application/x-www-form-urlencoded"),
+    responses(
+        (
+            status = 200,
+            description = "Whether it is gone: `code` 0, or another one with the reason in `msg`.",
+            body = Told,
+        ),
+        (
+            status = 400,
+            description = "A number is missing or none; or the app cannot be one.",
+            content((BadRequest = "application/json"), (ProblemDocument = "application/problem+json")),
+        ),
+        Refused::<{ NO_LEADER | NOT_READY | OVERLOADED | READ_ONLY | TIMEOUT | TOO_LARGE }>,
+    ),
+)]
 pub(super) async fn remove(
     State(api): Shared,
     App(name): App,
@@ -315,11 +404,11 @@ pub(super) async fn remove(
     answer(&uri, take_removal(&api, name, &Fields::of(&uri, &content)).await)
 }
 
-async fn take_removal(api: &Api, name: AppName, fields: &Fields) -> Result<Answer, Refused> {
-    let ip = fields.text("ip").ok_or(Refused::NotANumber)?;
-    let port: i64 = fields.number("port")?.ok_or(Refused::NotANumber)?;
+async fn take_removal(api: &Api, name: AppName, fields: &Fields) -> Result<Answer, Declined> {
+    let ip = fields.text("ip").ok_or(Declined::NotANumber)?;
+    let port: i64 = fields.number("port")?.ok_or(Declined::NotANumber)?;
     let version: Arc<Version> = api.read(NOW).await?;
-    let failed = || Refused::Told(1, "remove failed".into());
+    let failed = || Declined::Told(1, "remove failed".into());
     let Some(app) = version.catalog.app(&name) else { return Ok(success()) };
     let (id, live) = machine_at(app, ip, port).ok_or_else(failed)?;
     let command = Deregister {
@@ -349,6 +438,17 @@ fn machine_at<'a>(
     })
 }
 
+/// The version, as the dashboard tells it.
+#[utoipa::path(
+    get,
+    path = "/version",
+    operation_id = "sentinelVersion",
+    tag = "sentinel",
+    responses(
+        (status = 200, description = "The version.", body = Envelope<String>),
+        Refused::<{ OVERLOADED }>,
+    ),
+)]
 pub(super) async fn version(State(api): Shared) -> Answer {
     match api.options.version.split('-').next() {
         Some(version) if !version.is_empty() => Answer::json(&Envelope::success(Some(version))),

@@ -9,12 +9,28 @@ use crate::Shared;
 use crate::answer::{Answer, Answered};
 use crate::aside::LIGHT;
 use crate::error::{ApiError, decided};
-use crate::extract::{Content, Params, Session};
-use crate::poll::{LastChange, of_session};
+use crate::extract::{Content, Params, Reading, Session};
+use crate::openapi::parameters::Idempotent;
+use crate::openapi::refusals::{BODY, ONCE, READ, Refused, UNKNOWN_SESSION, WRITE};
+use crate::openapi::schemas::Tag;
+use crate::poll::{LastChange, Poll, of_session};
 use crate::registry::Consistency;
 use crate::wire::scalar::Text;
 use crate::wire::session::{SessionBody, SessionClosed, SessionOpened, SessionView};
 
+/// Opens a session, off which instances, locks and candidacies may hang.
+#[utoipa::path(
+    post,
+    path = "/v1/sessions",
+    operation_id = "openSession",
+    tag = "sessions",
+    params(Idempotent),
+    request_body = Option<SessionBody>,
+    responses(
+        (status = 201, description = "It is open.", body = SessionOpened),
+        Refused::<{ WRITE | BODY | ONCE }>,
+    ),
+)]
 pub(super) async fn open(State(api): Shared, params: Params, content: Content) -> Answered {
     params.end()?;
     let request = content.once()?;
@@ -28,6 +44,23 @@ pub(super) async fn open(State(api): Shared, params: Params, content: Content) -
     }
 }
 
+/// Reads a session with what hangs off it.
+#[utoipa::path(
+    get,
+    path = "/v1/sessions/{session}",
+    operation_id = "readSession",
+    tag = "sessions",
+    params(Session, Reading, Poll),
+    responses(
+        (
+            status = 200,
+            description = "The session.",
+            body = SessionView,
+            headers(("ETag" = Tag)),
+        ),
+        Refused::<{ READ | UNKNOWN_SESSION }>,
+    ),
+)]
 pub(super) async fn read(State(api): Shared, Session(id): Session, mut params: Params) -> Answered {
     let (reading, poll) = (params.reading()?, params.poll()?);
     params.end()?;
@@ -57,6 +90,18 @@ fn show(version: &Version, id: SessionId, consistency: Consistency) -> Answered 
     Ok(answer.read(consistency).etag(session.touched))
 }
 
+/// Closes a session: all that hangs off it is gone when this answers.
+#[utoipa::path(
+    delete,
+    path = "/v1/sessions/{session}",
+    operation_id = "closeSession",
+    tag = "sessions",
+    params(Session),
+    responses(
+        (status = 200, description = "It is closed.", body = SessionClosed),
+        Refused::<{ WRITE | UNKNOWN_SESSION }>,
+    ),
+)]
 pub(super) async fn close(
     State(api): Shared,
     Session(session): Session,

@@ -13,12 +13,29 @@ use roster_storage::version::Version;
 use crate::Shared;
 use crate::answer::{Answer, Answered};
 use crate::error::{ApiError, Invalid, decided};
-use crate::extract::{Content, Params, Set, When};
-use crate::lists::Listed;
+use crate::extract::{Content, Params, Reading, Set, When};
+use crate::lists::{Listed, Paging};
+use crate::openapi::refusals::{
+    BODY, LIST, NO_SCALING, PRECONDITION_FAILED, RATE_LIMITED, READ, Refused, SHARD_SET_EXISTS,
+    UNKNOWN_APP, UNKNOWN_SHARD_SET, WRITE,
+};
+use crate::openapi::schemas::Tag;
 use crate::wire::shard_set::{
     PlanBody, PlanView, ScalingView, ShardSetBody, ShardSetChanged, ShardSetList, ShardSetView,
 };
 
+/// Lists shard sets, in the order of their names.
+#[utoipa::path(
+    get,
+    path = "/v1/shard-sets",
+    operation_id = "listShardSets",
+    tag = "shard sets",
+    params(Reading, Paging),
+    responses(
+        (status = 200, description = "A page of shard sets.", body = ShardSetList),
+        Refused::<{ LIST }>,
+    ),
+)]
 pub(super) async fn list(State(api): Shared, mut params: Params) -> Answered {
     let (reading, paging) = (params.reading()?, params.paging()?);
     params.end()?;
@@ -39,6 +56,23 @@ pub(super) async fn list(State(api): Shared, mut params: Params) -> Answered {
     Ok(Answer::json(&list).at(revision).read(page.consistency))
 }
 
+/// Reads a shard set, and how far its work is shared out.
+#[utoipa::path(
+    get,
+    path = "/v1/shard-sets/{set}",
+    operation_id = "readShardSet",
+    tag = "shard sets",
+    params(Set, Reading),
+    responses(
+        (
+            status = 200,
+            description = "The shard set.",
+            body = ShardSetView,
+            headers(("ETag" = Tag)),
+        ),
+        Refused::<{ READ | UNKNOWN_SHARD_SET }>,
+    ),
+)]
 pub(super) async fn read(State(api): Shared, Set(name): Set, mut params: Params) -> Answered {
     let reading = params.reading()?;
     params.end()?;
@@ -55,6 +89,33 @@ pub(super) fn known<'a>(
     version.catalog.shard_set(name).ok_or_else(|| Refusal::UnknownShardSet(name.clone()))
 }
 
+/// Makes a shard set or replaces it; what is left out of the body is the default again.
+#[utoipa::path(
+    put,
+    path = "/v1/shard-sets/{set}",
+    operation_id = "putShardSet",
+    tag = "shard sets",
+    params(Set, When),
+    request_body = ShardSetBody,
+    responses(
+        (
+            status = 200,
+            description = "It was replaced.",
+            body = ShardSetChanged,
+            headers(("ETag" = Tag)),
+        ),
+        (
+            status = 201,
+            description = "It was made.",
+            body = ShardSetChanged,
+            headers(("ETag" = Tag)),
+        ),
+        Refused::<{
+            WRITE | BODY | UNKNOWN_APP | SHARD_SET_EXISTS | PRECONDITION_FAILED
+            | RATE_LIMITED
+        }>,
+    ),
+)]
 pub(super) async fn put(
     State(api): Shared,
     Set(set): Set,
@@ -73,6 +134,18 @@ pub(super) async fn put(
     }
 }
 
+/// Deletes a shard set, with all grants.
+#[utoipa::path(
+    delete,
+    path = "/v1/shard-sets/{set}",
+    operation_id = "deleteShardSet",
+    tag = "shard sets",
+    params(Set, When),
+    responses(
+        (status = 200, description = "It is gone.", body = ShardSetChanged),
+        Refused::<{ WRITE | UNKNOWN_SHARD_SET | SHARD_SET_EXISTS | PRECONDITION_FAILED }>,
+    ),
+)]
 pub(super) async fn delete(
     State(api): Shared,
     Set(set): Set,
@@ -91,6 +164,18 @@ fn changed(set: &ShardSetName, revision: Revision) -> Answer {
     Answer::json(&ShardSetChanged { set: set.as_str(), revision: revision.0 }).at(revision)
 }
 
+/// How many workers there should be, and why.
+#[utoipa::path(
+    get,
+    path = "/v1/shard-sets/{set}/scaling",
+    operation_id = "readScaling",
+    tag = "shard sets",
+    params(Set, Reading),
+    responses(
+        (status = 200, description = "The signal.", body = ScalingView),
+        Refused::<{ READ | UNKNOWN_SHARD_SET | NO_SCALING }>,
+    ),
+)]
 pub(super) async fn scaling(State(api): Shared, Set(name): Set, mut params: Params) -> Answered {
     let reading = params.reading()?;
     params.end()?;
@@ -104,6 +189,19 @@ pub(super) async fn scaling(State(api): Shared, Set(name): Set, mut params: Para
     Ok(Answer::json(&view).at(version.revision()).read(reading.consistency))
 }
 
+/// What the next plan would move if workers joined and left. Nothing changes.
+#[utoipa::path(
+    post,
+    path = "/v1/shard-sets/{set}/plan",
+    operation_id = "planShards",
+    tag = "shard sets",
+    params(Set, Reading),
+    request_body = Option<PlanBody>,
+    responses(
+        (status = 200, description = "What would move.", body = PlanView),
+        Refused::<{ READ | BODY | UNKNOWN_SHARD_SET }>,
+    ),
+)]
 pub(super) async fn plan(
     State(api): Shared,
     Set(name): Set,

@@ -6,12 +6,26 @@ use roster_storage::names::AppName;
 
 use crate::answer::{Answer, Answered};
 use crate::error::Invalid;
-use crate::extract::Params;
+use crate::extract::{Params, Reading};
 use crate::filter::Wanted;
-use crate::lists::{Listed, Page, cursor_of_key};
+use crate::lists::{Listed, Page, Paging, cursor_of_key};
+use crate::openapi::parameters::OfApp;
+use crate::openapi::refusals::{LIST, Refused, UNKNOWN_APP};
 use crate::wire::shard::{ShardList, ShardView};
 use crate::{Api, Shared};
 
+/// Lists the shards of all live instances, with or without a shard set.
+#[utoipa::path(
+    get,
+    path = "/v1/shards",
+    operation_id = "listShards",
+    tag = "shard sets",
+    params(Reading, Paging, OfApp),
+    responses(
+        (status = 200, description = "A page of shards.", body = ShardList),
+        Refused::<{ LIST | UNKNOWN_APP }>,
+    ),
+)]
 pub(super) async fn list(State(api): Shared, mut params: Params) -> Answered {
     let (reading, paging) = (params.reading()?, params.paging()?);
     let app = params.text("app").map(AppName::new).transpose().map_err(Invalid::name("app"))?;

@@ -11,6 +11,8 @@ use http::{HeaderMap, StatusCode};
 use twox_hash::XxHash64;
 
 use crate::error::ApiError;
+use crate::openapi::parameters::{Cached, DashboardFile};
+use crate::openapi::refusals::{INVALID, OVERLOADED, Refused, UNKNOWN_ROUTE};
 
 /// Names of instances are whatever anybody registered. If one ever became markup, this keeps it
 /// from running, from loading anything and from sending anything elsewhere.
@@ -67,7 +69,17 @@ const FILES: &[File] = files![
     SCRIPT "pages/shards.js",
 ];
 
-/// `/`: who reads pages is shown one.
+/// Leads readers of pages to the dashboard; for others there is nothing here.
+#[utoipa::path(
+    get,
+    path = "/",
+    operation_id = "root",
+    tag = "dashboard",
+    responses(
+        (status = 307, description = "The dashboard is at `ui/`."),
+        Refused::<{ UNKNOWN_ROUTE | OVERLOADED }>,
+    ),
+)]
 pub(super) async fn root(headers: HeaderMap) -> Result<Response, ApiError> {
     let html = |accept: &HeaderValue| accept.to_str().is_ok_and(|text| text.contains("text/html"));
     if headers.get_all(ACCEPT).iter().any(html) {
@@ -77,17 +89,63 @@ pub(super) async fn root(headers: HeaderMap) -> Result<Response, ApiError> {
     }
 }
 
-/// Files name each other by relative paths, so the address must end with `/`. A relative one here
-/// too, so that it stays right behind a proxy that puts something before it.
+/// Leads to `/ui/`.
+#[utoipa::path(
+    get,
+    path = "/ui",
+    operation_id = "dashboardFolder",
+    tag = "dashboard",
+    responses(
+        (status = 307, description = "The dashboard is at `ui/`."),
+        Refused::<{ OVERLOADED }>,
+    ),
+)]
 pub(super) async fn redirect() -> Response {
     let to = [(LOCATION, HeaderValue::from_static("ui/"))];
     (StatusCode::TEMPORARY_REDIRECT, to).into_response()
 }
 
+/// The dashboard.
+#[utoipa::path(
+    get,
+    path = "/ui/",
+    operation_id = "dashboard",
+    tag = "dashboard",
+    params(Cached),
+    responses(
+        (
+            status = 200,
+            description = "The page.",
+            body = String,
+            content_type = "text/html",
+            headers(("ETag" = String)),
+        ),
+        (status = 304, description = "The client has it already.", headers(("ETag" = String))),
+        Refused::<{ OVERLOADED }>,
+    ),
+)]
 pub(super) async fn index(headers: HeaderMap) -> Result<Response, ApiError> {
     serve("index.html", &headers)
 }
 
+/// A file of the dashboard.
+#[utoipa::path(
+    get,
+    path = "/ui/{*file}",
+    operation_id = "dashboardFile",
+    tag = "dashboard",
+    params(DashboardFile, Cached),
+    responses(
+        (
+            status = 200,
+            description = "The file.",
+            content((String = "text/html"), (String = "text/css"), (String = "text/javascript"), (String = "image/svg+xml")),
+            headers(("ETag" = String)),
+        ),
+        (status = 304, description = "The client has it already.", headers(("ETag" = String))),
+        Refused::<{ INVALID | UNKNOWN_ROUTE | OVERLOADED }>,
+    ),
+)]
 pub(super) async fn file(
     Path(name): Path<String>,
     headers: HeaderMap,
@@ -117,7 +175,7 @@ fn serve(name: &str, asked: &HeaderMap) -> Result<Response, ApiError> {
 }
 
 /// Whether the client has it already. Something on the way may have made its tag a weak one.
-fn has(asked: &HeaderMap, tag: &str) -> bool {
+pub(super) fn has(asked: &HeaderMap, tag: &str) -> bool {
     let tags = asked.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut tags = tags.flat_map(|tags| tags.split(',')).map(str::trim);
     tags.any(|known| known == "*" || known.trim_start_matches("W/") == tag)

@@ -18,8 +18,11 @@ use smol_str::SmolStr;
 use crate::Shared;
 use crate::answer::{Answer, Answered};
 use crate::error::{ApiError, Invalid};
-use crate::extract::Params;
+use crate::extract::{Params, Reading};
 use crate::filter::Wanted;
+use crate::openapi::parameters::{Interesting, Watched};
+use crate::openapi::refusals::{LIST, Refused};
+use crate::openapi::shapes::WatchLine;
 use crate::watching::{Asked, Watching};
 use crate::wire::event::Format;
 
@@ -32,6 +35,22 @@ const NAMES_MAX: usize = 1_000;
 /// What an `EventSource` sends when it comes back.
 const LAST_EVENT_ID: &str = "last-event-id";
 
+/// Tells every change, in order, once, as a stream.
+#[utoipa::path(
+    get,
+    path = "/v1/watch",
+    operation_id = "watch",
+    tag = "events",
+    params(Reading, Interesting, Watched),
+    responses(
+        (
+            status = 200,
+            description = "The stream. Each line of NDJSON, and each `data` of an event, is a `WatchLine`.",
+            content((String = "text/event-stream"), (WatchLine = "application/x-ndjson")),
+        ),
+        Refused::<{ LIST }>,
+    ),
+)]
 pub(super) async fn watch(State(api): Shared, headers: HeaderMap, mut params: Params) -> Answered {
     let asked = asked(&mut params, &headers)?;
     params.end()?;

@@ -13,10 +13,14 @@ use roster_storage::version::Version;
 use super::shard_sets::known;
 use crate::answer::{Answer, Answered};
 use crate::error::{ApiError, Invalid, decided};
-use crate::extract::{Content, Params, Set, SetWorker};
-use crate::lists::{Listed, Page};
+use crate::extract::{Content, Params, Reading, Set, SetWorker};
+use crate::lists::{Listed, Page, Paging};
+use crate::openapi::parameters::{AfterShard, LongPaging, WhichShards};
+use crate::openapi::refusals::{
+    BODY, LIST, READ, Refused, TOO_LARGE, UNKNOWN_INSTANCE, UNKNOWN_SHARD_SET, WRITE,
+};
 use crate::pace::Pace;
-use crate::poll::{changes_worker, of_worker, worker_changed};
+use crate::poll::{Poll, changes_worker, of_worker, worker_changed};
 use crate::wire::work::{
     NotReleased, ReleaseBody, ReleaseView, ReleasedView, SetShardList, SetShardView, WorkerLine,
     WorkerList, WorkerView,
@@ -26,6 +30,18 @@ use crate::{Api, Shared};
 /// Room in an entry for what is around the shards: the command's own fields and two names.
 const AROUND_BYTES: usize = 4 * 1024;
 
+/// Lists the shards of a set with who holds them, in the order of their ids.
+#[utoipa::path(
+    get,
+    path = "/v1/shard-sets/{set}/shards",
+    operation_id = "listWork",
+    tag = "shard sets",
+    params(Set, Reading, Paging, AfterShard, WhichShards),
+    responses(
+        (status = 200, description = "A page of shards.", body = SetShardList),
+        Refused::<{ LIST | TOO_LARGE | UNKNOWN_SHARD_SET | UNKNOWN_INSTANCE }>,
+    ),
+)]
 pub(super) async fn shards(State(api): Shared, Set(name): Set, mut params: Params) -> Answered {
     let (reading, mut paging) = (params.reading()?, params.paging()?);
     let app = params.name("app", AppName::new)?;
@@ -208,6 +224,18 @@ async fn standbys(
     Ok(standbys)
 }
 
+/// Lists the workers of a set, with how much each has to do.
+#[utoipa::path(
+    get,
+    path = "/v1/shard-sets/{set}/workers",
+    operation_id = "listWorkers",
+    tag = "shard sets",
+    params(Set, Reading, LongPaging),
+    responses(
+        (status = 200, description = "A page of workers.", body = WorkerList),
+        Refused::<{ LIST | UNKNOWN_SHARD_SET }>,
+    ),
+)]
 pub(super) async fn workers(State(api): Shared, Set(name): Set, mut params: Params) -> Answered {
     let (reading, paging) = (params.reading()?, params.paging_by_most()?);
     params.end()?;
@@ -246,6 +274,18 @@ fn worker_line<'a>(
     Some(WorkerLine::new(id, instance, catalog.state_of(&key), set.group.share(id)))
 }
 
+/// What a worker holds, and must let go. Its `epoch` does as `index` too.
+#[utoipa::path(
+    get,
+    path = "/v1/shard-sets/{set}/workers/{id}",
+    operation_id = "readWork",
+    tag = "shard sets",
+    params(SetWorker, Reading, Poll),
+    responses(
+        (status = 200, description = "The work.", body = WorkerView),
+        Refused::<{ READ | UNKNOWN_SHARD_SET | UNKNOWN_INSTANCE }>,
+    ),
+)]
 pub(super) async fn worker(
     State(api): Shared,
     SetWorker { set: name, worker }: SetWorker,
@@ -273,6 +313,23 @@ fn is_worker(set: &ShardSet, id: &InstanceId) -> Result<(), Refusal> {
     set.group.worker(id).map(|_| ()).ok_or_else(unknown)
 }
 
+/// Lets go of shards, at most 10,000.
+#[utoipa::path(
+    post,
+    path = "/v1/shard-sets/{set}/workers/{id}/release",
+    operation_id = "releaseByWorker",
+    tag = "shard sets",
+    params(SetWorker),
+    request_body = ReleaseBody,
+    responses(
+        (
+            status = 200,
+            description = "What became of each shard, in their order.",
+            body = ReleaseView,
+        ),
+        Refused::<{ WRITE | BODY | UNKNOWN_SHARD_SET }>,
+    ),
+)]
 pub(super) async fn release_by_worker(
     State(api): Shared,
     SetWorker { set, worker }: SetWorker,
@@ -283,6 +340,23 @@ pub(super) async fn release_by_worker(
     release(&api, set, ReleasedBy::Worker(worker), content.json()?).await
 }
 
+/// Takes shards from whoever holds them: an operator's word.
+#[utoipa::path(
+    post,
+    path = "/v1/shard-sets/{set}/release",
+    operation_id = "releaseByOperator",
+    tag = "shard sets",
+    params(Set),
+    request_body = ReleaseBody,
+    responses(
+        (
+            status = 200,
+            description = "What became of each shard, in their order.",
+            body = ReleaseView,
+        ),
+        Refused::<{ WRITE | BODY | UNKNOWN_SHARD_SET }>,
+    ),
+)]
 pub(super) async fn release_by_operator(
     State(api): Shared,
     Set(set): Set,

@@ -5,15 +5,18 @@ use roster_storage::command::AppPolicy;
 use roster_storage::limits::{TTL_MS_MAX, TTL_MS_MIN};
 use roster_storage::names::{AppName, Revision};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::scalar::{Millis, ttl};
 use crate::error::Invalid;
+use crate::openapi::schemas::AppKind;
 
 /// What `PUT` takes; what is left out is the default again.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PolicyBody {
     #[serde(default)]
+    #[schema(value_type = AppKind)]
     kind: i32,
     ttl: Option<Millis>,
     ttl_min: Option<Millis>,
@@ -42,13 +45,17 @@ impl PolicyBody {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct AppView<'a> {
     app: &'a str,
     kind: i32,
+    #[schema(required)]
     ttl: Option<Millis>,
+    #[schema(required)]
     ttl_min: Option<Millis>,
+    #[schema(required)]
     ttl_max: Option<Millis>,
+    #[schema(required)]
     remove_when_empty_after: Option<Millis>,
     #[serde(skip_serializing_if = "Option::is_none")]
     counts: Option<CountsView>,
@@ -76,7 +83,7 @@ impl<'a> AppView<'a> {
 }
 
 /// Live instances by state.
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, ToSchema)]
 pub(crate) struct CountsView {
     up: u64,
     suspect: u64,
@@ -92,7 +99,7 @@ impl From<Counts> for CountsView {
 }
 
 /// One line of `GET /v1/apps`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct AppLine<'a> {
     app: &'a str,
     kind: i32,
@@ -111,14 +118,15 @@ impl<'a> AppLine<'a> {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct AppList<'a> {
     pub apps: Vec<AppLine<'a>>,
+    #[schema(required)]
     pub next_cursor: Option<String>,
     pub revision: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct AppDeleted<'a> {
     pub app: &'a str,
     pub instances: u64,

@@ -7,54 +7,70 @@ use roster_storage::names::{AppName, Incarnation, InstanceId, InstanceKey, Revis
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use smol_str::SmolStr;
+use utoipa::ToSchema;
 
 use super::instance::{ChangedView, InstanceBody, RegisterHow, RegisteredView};
 use super::scalar::Millis;
 use crate::error::{ApiError, Invalid};
 use crate::extract::item_from_json;
+use crate::openapi::schemas::{MetadataText, Name, Payload, Port, SessionText, ShortText, Weight};
 
-/// Items stay text until each is read by itself, so that one mistake does not sink the others.
-#[derive(Debug, Deserialize)]
+/// Many registrations and departures, at most 5,000. One that is wrong does not sink the others.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BatchBody {
+    #[schema(value_type = Vec<ItemBody>)]
+    // Text until each is read by itself.
     pub items: Vec<Box<RawValue>>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Op {
     Register,
     Deregister,
 }
 
-/// All that an item may say. Written out, since serde cannot refuse unknown fields of a flattened
-/// record.
-#[derive(Debug, Deserialize)]
+/// One of a batch: the operation, the instance, and what a registration says of it.
+//
+// Written out, since serde cannot refuse unknown fields of a flattened record.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ItemBody {
     op: Op,
+    #[schema(value_type = Name)]
     app: AppName,
+    #[schema(value_type = Name)]
     id: InstanceId,
     incarnation: Option<u64>,
     #[serde(default)]
     takeover: bool,
     create_app: Option<bool>,
     #[serde(default)]
+    #[schema(value_type = ShortText)]
     ip: SmolStr,
     #[serde(default)]
+    #[schema(value_type = Port)]
     port: u16,
     #[serde(default)]
+    #[schema(value_type = ShortText)]
     hostname: SmolStr,
     #[serde(default)]
+    #[schema(value_type = ShortText)]
     version: SmolStr,
     #[serde(default)]
+    #[schema(value_type = ShortText)]
     zone: SmolStr,
+    #[schema(value_type = Option<Weight>)]
     weight: Option<u16>,
     #[serde(default)]
+    #[schema(value_type = MetadataText)]
     metadata: BTreeMap<SmolStr, SmolStr>,
     #[serde(default)]
+    #[schema(value_type = Payload)]
     payload: String,
     ttl: Option<Millis>,
+    #[schema(value_type = Option<SessionText>)]
     session: Option<SmolStr>,
 }
 
@@ -105,13 +121,13 @@ fn into_item(body: ItemBody) -> Result<BatchItem, Invalid> {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct BatchView<'a> {
     pub results: Vec<ItemView<'a>>,
     pub revision: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum ItemView<'a> {
     Registered(RegisteredView<'a>),
@@ -120,7 +136,7 @@ pub(crate) enum ItemView<'a> {
 }
 
 /// Why an item came to nothing, or may have.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct ItemFailed {
     code: String,
     detail: String,

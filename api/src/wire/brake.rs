@@ -10,14 +10,17 @@ use roster_storage::limits::REASON_BYTES_MAX;
 use roster_storage::names::AppName;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
+use utoipa::ToSchema;
 
 use super::instance::expires_in;
 use super::scalar::{Millis, Moment};
 use crate::error::Invalid;
+use crate::openapi::schemas::{Expires, Name, ReasonText};
 use crate::registry::{Alarm, BrakeSettings};
 
 /// A brake that is on.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = BrakeAlarm)]
 pub(crate) struct AlarmView {
     /// `all`, `app` or `node`.
     scope: &'static str,
@@ -43,7 +46,7 @@ impl AlarmView {
 }
 
 /// One of the brakes that are on, with its app.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct BrakeView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     app: Option<&'a str>,
@@ -55,13 +58,14 @@ struct BrakeView<'a> {
 }
 
 /// What an operator decided, as it is told.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct BrakeOverrideView<'a> {
     scope: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     app: Option<&'a str>,
     mode: &'static str,
     reason: &'a str,
+    #[schema(required)]
     expires: Option<Moment>,
     revision: u64,
 }
@@ -71,7 +75,7 @@ pub(crate) struct BrakeOverrideView<'a> {
 const SHOWN_MAX: usize = 100;
 
 /// What is slowed down, and what operators say about it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct BrakesView<'a> {
     /// Those of which most is missing come first.
     brakes: Vec<BrakeView<'a>>,
@@ -148,7 +152,7 @@ fn per_minute(settings: BrakeSettings, brake: &Brake) -> f64 {
 }
 
 /// The brake as a whole.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct BrakeStatus<'a> {
     settings: SettingsView,
     #[serde(flatten)]
@@ -170,7 +174,7 @@ impl<'a> BrakeStatus<'a> {
 }
 
 /// The settings of the node that answers.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct SettingsView {
     share_percent: u64,
     app_share_percent: u64,
@@ -225,27 +229,31 @@ fn alarm(scope: &Scope, brake: &Brake) -> Alarm {
 }
 
 /// What `PUT` takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BrakeOverrideBody {
     scope: ScopeWord,
+    #[schema(value_type = Option<Name>)]
     app: Option<SmolStr>,
     mode: ModeWord,
     #[serde(default)]
+    #[schema(value_type = ReasonText)]
     reason: SmolStr,
     /// A span (`"2h"`) or a moment, as `GET` writes it.
+    #[schema(value_type = Option<Expires>)]
     expires: Option<SmolStr>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum ScopeWord {
     All,
     App,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = BrakeMode)]
 enum ModeWord {
     Release,
     Hold,
@@ -296,7 +304,7 @@ fn scope_of(word: ScopeWord, app: Option<SmolStr>) -> Result<Scope, Invalid> {
 }
 
 /// The answer to a change of an operator's word.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct BrakeOverrideChanged<'a> {
     scope: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -2,17 +2,20 @@
 
 use roster_storage::catalog::Catalog;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::app::CountsView;
 use super::brake::{self, BrakesView};
 use super::scalar::{Hex, Moment};
 use crate::registry::{Alarm, BrakeSettings, ClusterNode, ClusterStatus, NodeStatus, Role};
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct NodeView {
     id: String,
+    #[schema(required)]
     cluster_id: Option<String>,
     role: Role,
+    #[schema(required)]
     leader: Option<String>,
     term: u64,
     commit: u64,
@@ -47,16 +50,20 @@ impl From<NodeStatus> for NodeView {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct ClusterView<'a> {
+    #[schema(required)]
     cluster_id: Option<String>,
+    #[schema(required)]
     leader: Option<String>,
     term: u64,
     nodes: Vec<MemberView>,
     alarms: Vec<AlarmView>,
     /// What is slowed down because much falls silent at once; null while nothing is.
+    #[schema(required)]
     brake: Option<BrakesView<'a>>,
     counts: CountsView,
+    #[schema(required)]
     heartbeats_per_second: Option<u64>,
     pace: PaceView,
 }
@@ -88,7 +95,7 @@ impl<'a> ClusterView<'a> {
 }
 
 /// By how much TTLs and the time between heartbeats are lengthened, percent.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct PaceView {
     /// What answers tell.
     told: u32,
@@ -97,18 +104,25 @@ struct PaceView {
 }
 
 /// A member; what only its own answer tells is null if it did not answer.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct MemberView {
     id: String,
     api: String,
     peer: String,
+    #[schema(required)]
     role: Option<Role>,
+    #[schema(required)]
     commit: Option<u64>,
+    #[schema(required)]
     applied: Option<u64>,
     /// How many entries it is behind the highest commit that any member knows.
+    #[schema(required)]
     lag: Option<u64>,
+    #[schema(required)]
     state_hash: Option<Hex>,
+    #[schema(required)]
     state_hash_at: Option<u64>,
+    #[schema(required)]
     version: Option<String>,
 }
 
@@ -144,7 +158,7 @@ impl MemberView {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct AlarmView {
     code: &'static str,
     since: Moment,

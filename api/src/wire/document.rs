@@ -6,6 +6,7 @@ use roster_storage::names::{AppName, DocumentName, Revision};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::scalar::Moment;
 use crate::error::{ApiError, Invalid};
@@ -74,10 +75,11 @@ impl Strings {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct DocumentView<'a> {
     app: &'a str,
     name: &'a str,
+    #[schema(value_type = Value)]
     value: &'a RawValue,
     by: &'a str,
     changed_at: Moment,
@@ -98,15 +100,16 @@ impl<'a> DocumentView<'a> {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct DocumentList<'a> {
     pub documents: Vec<DocumentView<'a>>,
+    #[schema(required)]
     pub next_cursor: Option<String>,
     pub revision: u64,
 }
 
 /// The answer to a write.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct DocumentChanged<'a> {
     app: &'a str,
     name: &'a str,

@@ -17,6 +17,7 @@ use roster_storage::ring::{Description, Ring};
 use roster_storage::shards::Shard;
 use serde::Serialize;
 use smol_str::SmolStr;
+use utoipa::ToSchema;
 
 use super::app::AppView;
 use super::brake::AlarmView;
@@ -26,10 +27,11 @@ use super::latch::ClaimView;
 use super::scalar::Moment;
 use super::shard::ShardView;
 use crate::filter::Wanted;
+use crate::openapi::shapes::RingDescription;
 
-/// One event. Without its last bracket, so that more can be added to what all readers share.
-#[derive(Serialize)]
-struct EventView<'a> {
+/// An event.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct EventView<'a> {
     event: &'static str,
     kind: &'static str,
     /// Of a claim: whether on a lock or in an election.
@@ -61,7 +63,7 @@ struct EventView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     grant: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<Value<'a>>,
+    value: Option<EventValue<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,27 +73,29 @@ struct EventView<'a> {
     by: Option<&'a str>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(untagged)]
-enum Value<'a> {
+enum EventValue<'a> {
     App(AppView<'a>),
     Instance(Box<InstanceView<'a>>),
     Shard(ShardView<'a>),
     Document(DocumentView<'a>),
+    #[schema(value_type = RingDescription)]
     Ring(Description),
     Work(WorkView<'a>),
     Claim(ClaimView<'a>),
     Alarm(AlarmView),
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct HeldView<'a> {
     set: &'a str,
+    #[schema(required)]
     holder: Option<&'a str>,
 }
 
 /// What a worker holds: one shard.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct WorkView<'a> {
     set: &'a str,
     worker: &'a str,
@@ -139,7 +143,7 @@ impl<'a> EventView<'a> {
         self
     }
 
-    fn with(mut self, value: Value<'a>) -> Self {
+    fn with(mut self, value: EventValue<'a>) -> Self {
         self.value = Some(value);
         self
     }
@@ -310,12 +314,12 @@ fn encode(change: &Change, event: &Event) -> Bytes {
 fn alarm<'a>(moved: Moved, scope: &'a Scope, brake: &Brake) -> EventView<'a> {
     let view = EventView::of_no_app(moved, Kind::Alarm.word(), MASS_LOSS);
     let app = scope.app().map(|app| app.as_str());
-    EventView { app, ..view.with(Value::Alarm(AlarmView::new(scope, brake))) }
+    EventView { app, ..view.with(EventValue::Alarm(AlarmView::new(scope, brake))) }
 }
 
 fn app_put(moved: Moved, app: &AppName, policy: &AppPolicy) -> Bytes {
     let value = AppView::new(app, policy, None, moved.revision);
-    EventView::put(moved, "app", app, app.as_str()).with(Value::App(value)).open()
+    EventView::put(moved, "app", app, app.as_str()).with(EventValue::App(value)).open()
 }
 
 /// `was`: its state before, if that changed.
@@ -332,7 +336,7 @@ fn instance_put(
     let value = InstanceView::seen(&key.app, &key.id, &now.instance, now.state, ttl_ms);
     EventView::put(moved, "instance", &key.app, key.id.as_str())
         .of(now.instance.incarnation)
-        .with(Value::Instance(Box::new(value)))
+        .with(EventValue::Instance(Box::new(value)))
         .in_another_state(detail.as_deref(), by_operator)
         .open()
 }
@@ -347,17 +351,17 @@ fn shard_put(
     let value = ShardView::of(&key.app, &key.id, ip, port, incarnation);
     EventView::put(moved, "shard", &key.app, &key.shard_id())
         .of(incarnation)
-        .with(Value::Shard(value))
+        .with(EventValue::Shard(value))
         .open()
 }
 
 fn document_put(moved: Moved, app: &AppName, name: &DocumentName, document: &Document) -> Bytes {
-    let value = Value::Document(DocumentView::new(app, name, document));
+    let value = EventValue::Document(DocumentView::new(app, name, document));
     EventView::put(moved, "document", app, name.as_str()).with(value).open()
 }
 
 fn ring_put(moved: Moved, app: &AppName, ring: &Ring) -> Bytes {
-    let value = Value::Ring(ring.description(app.as_str()));
+    let value = EventValue::Ring(ring.description(app.as_str()));
     EventView::put(moved, "ring", app, app.as_str()).with(value).open()
 }
 
@@ -372,13 +376,13 @@ fn work_put(
 ) -> Bytes {
     let (set, worker_id, shard) = (set.as_str(), worker.as_str(), shard.as_str());
     let value = WorkView { set, worker: worker_id, shard, grant: grant.0, release };
-    let view = EventView::put(moved, "worker", app, worker_id).with(Value::Work(value));
+    let view = EventView::put(moved, "worker", app, worker_id).with(EventValue::Work(value));
     EventView { set: Some(set), shard: Some(shard), ..view }.open()
 }
 
 /// A claim as it is, or as it was last.
 fn claimed<'a>(moved: Moved, latch: &'a LatchKey, claim: &'a Claim) -> EventView<'a> {
-    let value = Value::Claim(ClaimView::new(latch.kind, claim));
+    let value = EventValue::Claim(ClaimView::new(latch.kind, claim));
     let view = EventView::of_no_app(moved, "latch", latch.name.as_str()).with(value);
     EventView { latch: Some(latch.kind.word()), ..view }
 }
@@ -526,8 +530,8 @@ pub(crate) enum Mark {
     Bye(Revision),
 }
 
-#[derive(Serialize)]
-struct MarkView {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct MarkView {
     event: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     revision: Option<u64>,
@@ -661,14 +665,14 @@ impl HistoryView {
 }
 
 /// `GET /v1/changes`
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct ChangesView {
     pub revision: u64,
     pub changed: BTreeSet<Changed>,
 }
 
 /// A thing that changed, or is gone.
-#[derive(PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 pub(crate) struct Changed {
     kind: &'static str,
     /// Of a claim: whether on a lock or in an election.
@@ -676,7 +680,9 @@ pub(crate) struct Changed {
     latch: Option<&'static str>,
     /// A latch belongs to none.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     app: Option<SmolStr>,
+    #[schema(value_type = String)]
     id: SmolStr,
 }
 

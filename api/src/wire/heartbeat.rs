@@ -5,20 +5,23 @@ use std::collections::BTreeMap;
 use roster_storage::names::{AppName, Incarnation, InstanceId, InstanceKey, Revision, SessionId};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
+use utoipa::ToSchema;
 
 use super::instance::{heartbeat_every, session_id};
 use super::scalar::Millis;
 use crate::error::{ApiError, Invalid};
+use crate::openapi::schemas::{Name, SessionText};
 use crate::registry::{Beat, BeatRefused, BeatTarget, Renewed};
 
 /// The answer to one heartbeat.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct RenewedView {
     ttl: Millis,
     heartbeat_every: Millis,
     revision: u64,
     /// Ring epochs that all have adopted; told to who tells what it adopted.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<BTreeMap<String, u64>>)]
     settled: Option<BTreeMap<AppName, u64>>,
 }
 
@@ -36,17 +39,22 @@ impl RenewedView {
 }
 
 /// `POST /v1/heartbeats`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct HeartbeatsBody {
+    #[serde(default)]
+    #[schema(value_type = Vec<SessionText>)]
     sessions: Vec<SmolStr>,
+    #[serde(default)]
     instances: Vec<InstanceBeat>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct InstanceBeat {
+    #[schema(value_type = Name)]
     app: AppName,
+    #[schema(value_type = Name)]
     id: InstanceId,
     incarnation: Option<u64>,
     /// Of its own app's ring.
@@ -74,24 +82,29 @@ impl HeartbeatsBody {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct HeartbeatsView {
     pub renewed: u64,
     /// The shortest of all that were renewed.
+    #[schema(required)]
     pub heartbeat_every: Option<Millis>,
     /// Of the rings of which instances told what they adopted.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, u64>)]
     pub settled: BTreeMap<AppName, u64>,
     pub failed: Vec<FailedBeat>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct FailedBeat {
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     session: Option<SmolStr>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     app: Option<SmolStr>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     id: Option<SmolStr>,
     /// The life that took over, if that is why.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -13,25 +13,45 @@ use roster_storage::names::{AppName, Incarnation, InstanceId, InstanceKey, Revis
 use roster_storage::profile::Metadata;
 use serde::{Deserialize, Deserializer, Serialize};
 use smol_str::SmolStr;
+use utoipa::ToSchema;
 
 use super::scalar::{
     Base64, Millis, Moment, Text, from_base64, metadata_within, parse_millis, short_text, ttl,
 };
 use crate::error::Invalid;
+use crate::openapi::schemas::{
+    Expires, MetadataText, Payload, Port, ReasonText, SessionText, ShortText, Weight,
+};
 
 /// The full record of an instance, as registrations bring it.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct InstanceBody {
+    #[serde(default)]
+    #[schema(value_type = ShortText)]
     pub ip: SmolStr,
+    #[serde(default)]
+    #[schema(value_type = Port)]
     pub port: u16,
+    #[serde(default)]
+    #[schema(value_type = ShortText)]
     pub hostname: SmolStr,
+    #[serde(default)]
+    #[schema(value_type = ShortText)]
     pub version: SmolStr,
+    #[serde(default)]
+    #[schema(value_type = ShortText)]
     pub zone: SmolStr,
+    #[schema(value_type = Option<Weight>)]
     pub weight: Option<u16>,
+    #[serde(default)]
+    #[schema(value_type = MetadataText)]
     pub metadata: BTreeMap<SmolStr, SmolStr>,
+    #[serde(default)]
+    #[schema(value_type = Payload)]
     pub payload: String,
     pub ttl: Option<Millis>,
+    #[schema(value_type = Option<SessionText>)]
     pub session: Option<SmolStr>,
 }
 
@@ -97,14 +117,20 @@ fn payload(text: &str) -> Result<Vec<u8>, Invalid> {
 }
 
 /// What `PATCH` takes: a JSON merge patch, where null forgets.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PatchBody {
+    /// Keys to set, and keys to forget: those with null. Null forgets all.
     #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<BTreeMap<String, Option<String>>>)]
     metadata: Option<Option<BTreeMap<SmolStr, Option<SmolStr>>>>,
+    /// Null: 1.
     #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<Weight>)]
     weight: Option<Option<u16>>,
+    /// Null: none.
     #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<Payload>)]
     payload: Option<Option<String>>,
 }
 
@@ -143,11 +169,12 @@ impl PatchBody {
 }
 
 /// The answer to a registration.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct RegisteredView<'a> {
     app: &'a str,
     id: &'a str,
     incarnation: u64,
+    #[schema(value_type = SessionText)]
     session: Text<SessionId>,
     ttl: Millis,
     heartbeat_every: Millis,
@@ -173,7 +200,7 @@ pub(crate) fn heartbeat_every(ttl_ms: u64) -> Millis {
 }
 
 /// The answer to a change or a removal.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct ChangedView<'a> {
     pub app: &'a str,
     pub id: &'a str,
@@ -193,7 +220,7 @@ impl<'a> ChangedView<'a> {
 }
 
 /// An instance, alone or in a list.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct InstanceView<'a> {
     app: &'a str,
     id: &'a str,
@@ -204,10 +231,12 @@ pub(crate) struct InstanceView<'a> {
     version: &'a str,
     zone: &'a str,
     weight: u16,
+    #[schema(value_type = MetadataText)]
     metadata: Metadata<'a>,
     payload: Base64<'a>,
     state: &'static str,
     ttl: Millis,
+    #[schema(value_type = SessionText)]
     session: Text<SessionId>,
     registered_at: Moment,
     revision: u64,
@@ -264,25 +293,28 @@ impl<'a> InstanceView<'a> {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct InstanceList<'a> {
     pub instances: Vec<InstanceView<'a>>,
+    #[schema(required)]
     pub next_cursor: Option<String>,
     pub revision: u64,
 }
 
 /// What an operator says of an instance.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OverrideBody {
     state: OverrideWord,
     #[serde(default)]
+    #[schema(value_type = ReasonText)]
     reason: SmolStr,
     /// A span (`"2h"`) or a moment, as `GET` writes it.
+    #[schema(value_type = Option<Expires>)]
     expires: Option<SmolStr>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum OverrideWord {
     Draining,
@@ -325,12 +357,13 @@ pub(crate) fn expires_in(text: &str) -> Result<u64, Invalid> {
     if ms == 0 { Err(wrong()) } else { Ok(ms) }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct OverrideView<'a> {
     app: &'a str,
     id: &'a str,
     state: &'static str,
     reason: &'a str,
+    #[schema(required)]
     expires: Option<Moment>,
     revision: u64,
 }
@@ -349,7 +382,7 @@ impl<'a> OverrideView<'a> {
 }
 
 /// The answer to a change of an override.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct OverrideChanged<'a> {
     pub app: &'a str,
     pub id: &'a str,

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use roster_storage::limits::{RING_KEY_BYTES_MAX, RING_KEYS_MAX};
 use serde::de::{DeserializeSeed, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 use super::scalar::Base64;
 use crate::error::{ApiError, Invalid};
@@ -114,7 +115,7 @@ impl Visitor<'_> for Next<'_> {
 }
 
 /// A key in an answer: as text if it is that.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct KeyView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'a str>,

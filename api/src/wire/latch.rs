@@ -8,9 +8,11 @@ use roster_storage::limits::{CAMPAIGN_VALUE_BYTES_MAX, OWNER_BYTES_MAX};
 use roster_storage::names::{LatchKey, LatchKind, LatchName, Revision, SessionId};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
+use utoipa::ToSchema;
 
 use super::scalar::{Millis, Text};
 use crate::error::Invalid;
+use crate::openapi::schemas::{CandidateValue, Name, OwnerText, SessionText};
 use crate::poll::WAIT_MAX;
 
 /// Holders that a lock shows; the others are counted.
@@ -20,11 +22,13 @@ const HOLDERS_SHOWN: usize = 100;
 pub(crate) const CANDIDATES_SHOWN: usize = 100;
 
 /// `POST /v1/locks/{name}/acquire`
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AcquireBody {
+    #[schema(value_type = SessionText)]
     session: SmolStr,
     #[serde(default)]
+    #[schema(value_type = OwnerText)]
     owner: SmolStr,
     #[serde(default)]
     mode: ModeWord,
@@ -32,8 +36,9 @@ pub(crate) struct AcquireBody {
     wait: Option<Millis>,
 }
 
-#[derive(Clone, Copy, Default, Deserialize)]
+#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = LockMode)]
 enum ModeWord {
     #[default]
     Exclusive,
@@ -60,11 +65,13 @@ impl AcquireBody {
 }
 
 /// `POST /v1/elections/{name}/campaign`
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CampaignBody {
+    #[schema(value_type = SessionText)]
     session: SmolStr,
     #[serde(default)]
+    #[schema(value_type = CandidateValue)]
     value: String,
     #[serde(default)]
     wait: Option<Millis>,
@@ -100,10 +107,11 @@ fn wait(wait: Option<Millis>) -> Result<u64, Invalid> {
 }
 
 /// `POST /v1/elections/{name}/resign`
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ResignBody {
     token: Option<u64>,
+    #[schema(value_type = Option<SessionText>)]
     session: Option<SmolStr>,
 }
 
@@ -119,11 +127,14 @@ impl ResignBody {
 }
 
 /// `POST /v1/locks/{name}/release`
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ReleaseLockBody)]
 pub(crate) struct ReleaseBody {
     token: Option<u64>,
+    #[schema(value_type = Option<SessionText>)]
     session: Option<SmolStr>,
+    #[schema(value_type = Option<OwnerText>)]
     owner: Option<SmolStr>,
 }
 
@@ -179,8 +190,9 @@ fn claimant(session: &str, owner: SmolStr) -> Result<Claimant, Invalid> {
 }
 
 /// A lock that was won.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct AcquiredView<'a> {
+    #[schema(value_type = Name)]
     pub name: &'a LatchName,
     pub token: u64,
     pub mode: &'static str,
@@ -188,39 +200,44 @@ pub(crate) struct AcquiredView<'a> {
 }
 
 /// Whether a candidate leads.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct CampaignView<'a> {
+    #[schema(value_type = Name)]
     pub name: &'a LatchName,
     pub leader: bool,
+    #[schema(required)]
     pub token: Option<u64>,
     pub revision: u64,
 }
 
 /// Nothing but when it was done.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct LatchChanged<'a> {
+    #[schema(value_type = Name)]
     pub name: &'a LatchName,
     pub revision: u64,
 }
 
 /// `GET …/check`
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct CheckView {
     pub holds: bool,
     pub revision: u64,
 }
 
 /// Who lost a latch to an operator.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct BrokenView<'a> {
+    #[schema(value_type = Name)]
     pub name: &'a LatchName,
     pub broken: Vec<ClaimView<'a>>,
     pub revision: u64,
 }
 
 /// A claim as events and lists show it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct ClaimView<'a> {
+    #[schema(value_type = SessionText)]
     session: Text<SessionId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<&'a str>,
@@ -228,6 +245,7 @@ pub(crate) struct ClaimView<'a> {
     mode: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<&'a str>,
+    #[schema(required)]
     token: Option<u64>,
 }
 
@@ -244,8 +262,9 @@ impl<'a> ClaimView<'a> {
 }
 
 /// A lock: who holds it, how many do, and how many wait.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct LockView<'a> {
+    #[schema(value_type = Name)]
     name: &'a LatchName,
     holders: Vec<ClaimView<'a>>,
     holding: usize,
@@ -267,19 +286,24 @@ impl<'a> LockView<'a> {
 }
 
 /// An election: who leads, with what it publishes, and who would be next.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct ElectionView<'a> {
+    #[schema(value_type = Name)]
     name: &'a LatchName,
+    #[schema(value_type = Option<SessionText>, required)]
     leader: Option<Text<SessionId>>,
+    #[schema(required)]
     value: Option<&'a str>,
+    #[schema(required)]
     token: Option<u64>,
     candidates: Vec<CandidateView<'a>>,
     waiting: usize,
     revision: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct CandidateView<'a> {
+    #[schema(value_type = SessionText)]
     session: Text<SessionId>,
     value: &'a str,
 }
@@ -303,33 +327,39 @@ impl<'a> ElectionView<'a> {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct LockList<'a> {
     pub locks: Vec<LockView<'a>>,
+    #[schema(required)]
     pub next_cursor: Option<String>,
     pub revision: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct ElectionList<'a> {
     pub elections: Vec<ElectionView<'a>>,
+    #[schema(required)]
     pub next_cursor: Option<String>,
     pub revision: u64,
 }
 
 /// A claim on a lock, of a session.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct HeldLockView<'a> {
+    #[schema(value_type = Name)]
     pub name: &'a LatchName,
     pub owner: &'a str,
     pub mode: &'static str,
+    #[schema(required)]
     pub token: Option<u64>,
 }
 
 /// A candidacy of a session.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct CandidacyView<'a> {
+    #[schema(value_type = Name)]
     pub name: &'a LatchName,
     pub value: &'a str,
+    #[schema(required)]
     pub token: Option<u64>,
 }

@@ -8,9 +8,12 @@ use roster_storage::limits::{RING_REPLICAS_MAX, RING_SEED_MAX, WEIGHT_MAX};
 use roster_storage::names::{AppName, InstanceId, Revision};
 use roster_storage::ring::{Description, Joined, Ring};
 use serde::{Deserialize, Serialize, Serializer};
+use utoipa::ToSchema;
 
 use super::keys::{KeyView, Keys};
 use crate::error::{ApiError, Invalid};
+use crate::openapi::schemas::{Name, Replicas, Seed, Weight};
+use crate::openapi::shapes::{OwnersOfKey, RingDescription};
 
 /// Workers that one dry run may have leave and join. Beyond: `too-large`.
 pub(crate) const SIMULATED_MAX: usize = 10_000;
@@ -19,10 +22,12 @@ pub(crate) const SIMULATED_MAX: usize = 10_000;
 const MOVES_MAX: usize = 1_000;
 
 /// What `PUT` takes; what is left out is the default again.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RingBody {
+    #[schema(value_type = Option<Seed>)]
     seed: Option<u64>,
+    #[schema(value_type = Option<Replicas>)]
     replicas: Option<u64>,
 }
 
@@ -46,7 +51,7 @@ pub(crate) fn replicas(number: u64) -> Result<u8, Invalid> {
 }
 
 /// The answer to a write.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct RingChanged<'a> {
     pub app: &'a str,
     /// Not where the ring is gone.
@@ -56,9 +61,10 @@ pub(crate) struct RingChanged<'a> {
 }
 
 /// What clients compute owners from.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct RingView<'a> {
     #[serde(flatten)]
+    #[schema(value_type = RingDescription)]
     pub description: Description,
     /// Live instances that are up and not on the ring, since it is full.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -66,7 +72,7 @@ pub(crate) struct RingView<'a> {
 }
 
 /// The owners of one key.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct OwnersView<'a> {
     epoch: u64,
     #[serde(flatten)]
@@ -74,7 +80,7 @@ pub(crate) struct OwnersView<'a> {
     owners: Vec<OwnerView<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct OwnerView<'a> {
     id: &'a str,
     ip: &'a str,
@@ -97,18 +103,20 @@ impl<'a> OwnerView<'a> {
 }
 
 /// Whose owners are asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OwnersBody {
     pub keys: Keys,
+    #[schema(value_type = Option<Replicas>)]
     pub replicas: Option<u64>,
     pub epoch: Option<u64>,
 }
 
 /// The owners of many keys, in their order.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct OwnersList<'a> {
     pub epoch: u64,
+    #[schema(value_type = Vec<OwnersOfKey>)]
     pub results: Owners<'a>,
 }
 
@@ -152,18 +160,23 @@ impl Serialize for Owners<'_> {
 }
 
 /// Who would leave and join.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct SimulateBody {
+    #[serde(default)]
+    #[schema(value_type = Vec<Name>)]
     leave: Vec<InstanceId>,
+    #[serde(default)]
     join: Vec<Joiner>,
     pub keys: Option<Keys>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Joiner {
+    #[schema(value_type = Name)]
     id: InstanceId,
+    #[schema(value_type = Option<Weight>)]
     weight: Option<u64>,
 }
 
@@ -201,7 +214,7 @@ impl SimulateBody {
 }
 
 /// What would move.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct SimulatedView<'a> {
     epoch: u64,
     /// How many were looked at.
@@ -212,16 +225,18 @@ pub(crate) struct SimulatedView<'a> {
     workers: Vec<WorkerShare<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct KeyMoved<'a> {
     #[serde(flatten)]
     key: KeyView<'a>,
+    #[schema(required)]
     from: Option<&'a str>,
+    #[schema(required)]
     to: Option<&'a str>,
 }
 
 /// Weights are 0 where a worker is not there. A share is a part of the keys that were looked at.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct WorkerShare<'a> {
     id: &'a str,
     weight_before: u16,

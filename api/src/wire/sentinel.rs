@@ -2,6 +2,7 @@
 
 use roster_storage::catalog::{App, Instance};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::scalar::Moment;
 use crate::conventions::unix_ms;
@@ -12,11 +13,12 @@ use crate::registry::Heard;
 pub(crate) const APP_TYPE: &str = "app_type";
 
 /// Every JSON answer of the dashboard; nulls are written out.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct Envelope<T> {
     success: bool,
     code: i32,
     msg: String,
+    #[schema(required)]
     data: Option<T>,
 }
 
@@ -34,7 +36,7 @@ impl Envelope<()> {
 
 /// What the dashboard's framework says of a value that is not a number, before the dashboard sees
 /// it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct BadRequest<'a> {
     timestamp: Moment,
     status: u16,
@@ -49,7 +51,7 @@ impl<'a> BadRequest<'a> {
 }
 
 /// An app of `briefinfos.json`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct AppInfo<'a> {
     app: &'a str,
@@ -78,12 +80,13 @@ impl<'a> AppInfo<'a> {
 }
 
 /// A machine of `machines.json`, and with two fields more of `briefinfos.json`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct MachineInfo<'a> {
     app: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     app_type: Option<i32>,
+    #[schema(required)]
     hostname: Option<&'a str>,
     ip: &'a str,
     port: u32,

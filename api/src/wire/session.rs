@@ -9,17 +9,20 @@ use roster_storage::latch::Claim;
 use roster_storage::names::{AppName, InstanceKey, LatchKey, LatchKind, SessionId};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
+use utoipa::ToSchema;
 
 use super::instance::heartbeat_every;
 use super::latch::{CandidacyView, HeldLockView};
 use super::scalar::{Millis, Text, short_text, ttl};
 use crate::error::Invalid;
+use crate::openapi::schemas::{SessionText, ShortText};
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SessionBody {
     ttl: Option<Millis>,
     #[serde(default)]
+    #[schema(value_type = ShortText)]
     name: SmolStr,
 }
 
@@ -36,8 +39,9 @@ impl SessionBody {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct SessionOpened {
+    #[schema(value_type = SessionText)]
     session: Text<SessionId>,
     ttl: Millis,
     heartbeat_every: Millis,
@@ -56,21 +60,24 @@ impl SessionOpened {
 }
 
 /// A session with what hangs off it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct SessionView<'a> {
+    #[schema(value_type = SessionText)]
     session: Text<SessionId>,
     name: &'a str,
     ttl: Millis,
+    #[schema(value_type = BTreeMap<String, u64>)]
     adopted: BTreeMap<&'a str, u64>,
     instances: Vec<Held<'a>>,
     locks: Vec<HeldLockView<'a>>,
     elections: Vec<CandidacyView<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Held<'a> {
     app: &'a str,
     id: &'a str,
+    #[schema(required)]
     incarnation: Option<u64>,
 }
 
@@ -111,16 +118,18 @@ impl<'a> SessionView<'a> {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct SessionClosed {
+    #[schema(value_type = SessionText)]
     pub session: Text<SessionId>,
     pub instances: u64,
     pub revision: u64,
 }
 
 /// What a session's heartbeat may bring: the ring epochs that its owner has adopted.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SessionBeatBody {
+    #[schema(value_type = Option<BTreeMap<String, u64>>)]
     pub adopted: Option<BTreeMap<AppName, u64>>,
 }

@@ -3,8 +3,9 @@
 use roster_storage::catalog::Instance;
 use roster_storage::names::{AppName, Incarnation, InstanceId, InstanceKey};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct ShardView<'a> {
     shard: String,
     app: &'a str,
@@ -39,9 +40,10 @@ impl<'a> ShardView<'a> {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct ShardList<'a> {
     pub shards: Vec<ShardView<'a>>,
+    #[schema(required)]
     pub next_cursor: Option<String>,
     pub revision: u64,
 }

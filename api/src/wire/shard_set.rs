@@ -10,10 +10,12 @@ use roster_storage::shards::scaling::{ScalingPolicy, ScalingState, reason};
 use roster_storage::shards::{Counts, Group, Simulation, Worker};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
+use utoipa::ToSchema;
 
 use super::ring::{SIMULATED_MAX, weight};
 use super::scalar::{Millis, short_text};
 use crate::error::{ApiError, Invalid};
+use crate::openapi::schemas::{Copies, Count, Name, ShortText, Weight};
 
 /// Stands for all apps but the workers' own.
 const ALL: &str = "*";
@@ -25,20 +27,26 @@ const COOLDOWN: Millis = Millis(5 * 60 * 1000);
 const MOVES_MAX: usize = 10_000;
 
 /// What `PUT` takes; what is left out is the default again.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ShardSetBody {
+    #[schema(value_type = Name)]
     workers: AppName,
+    #[schema(value_type = Vec<Name>)]
     apps: Vec<SmolStr>,
+    #[schema(value_type = Option<Copies>)]
     copies: Option<u64>,
     scaling: Option<ScalingBody>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ScalingBody {
+    #[schema(value_type = Option<Count>)]
     shards_per_worker: Option<u32>,
+    #[schema(value_type = Option<Count>)]
     min: Option<u32>,
+    #[schema(value_type = Option<Count>)]
     max: Option<u32>,
     cooldown: Option<Millis>,
 }
@@ -103,25 +111,27 @@ impl ScalingBody {
 }
 
 /// The answer to a write.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct ShardSetChanged<'a> {
     pub set: &'a str,
     pub revision: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct ShardSetList<'a> {
     pub shard_sets: Vec<ShardSetView<'a>>,
+    #[schema(required)]
     pub next_cursor: Option<String>,
     pub revision: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct ShardSetView<'a> {
     set: &'a str,
     workers: &'a str,
     apps: Vec<&'a str>,
     copies: u8,
+    #[schema(required)]
     scaling: Option<PolicyView>,
     counts: CountsView,
     /// By how many shards what is held is off an even share, at the worker where that is most.
@@ -130,7 +140,7 @@ pub(crate) struct ShardSetView<'a> {
     revision: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct PolicyView {
     shards_per_worker: u32,
     min: u32,
@@ -138,7 +148,8 @@ struct PolicyView {
     cooldown: Millis,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ShardSetCounts)]
 struct CountsView {
     shards: usize,
     assigned: usize,
@@ -189,7 +200,7 @@ impl From<Counts> for CountsView {
 }
 
 /// How many workers there should be. `desired` is a plain number, for what can read nothing else.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct ScalingView {
     desired: u32,
     /// Workers that are up.
@@ -198,6 +209,7 @@ pub(crate) struct ScalingView {
     max: u32,
     reason: String,
     /// Whom to stop, as many of `current` as are too many: those first that have least to move.
+    #[schema(value_type = Vec<Name>)]
     victims: Vec<InstanceId>,
     shards: usize,
 }
@@ -226,19 +238,25 @@ impl ScalingView {
 }
 
 /// Who would join and leave.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct PlanBody {
+    #[serde(default)]
     join: Vec<JoiningWorker>,
+    #[serde(default)]
+    #[schema(value_type = Vec<Name>)]
     leave: Vec<InstanceId>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct JoiningWorker {
+    #[schema(value_type = Name)]
     id: InstanceId,
+    #[schema(value_type = Option<Weight>)]
     weight: Option<u64>,
     #[serde(default)]
+    #[schema(value_type = ShortText)]
     zone: SmolStr,
 }
 
@@ -267,7 +285,7 @@ impl JoiningWorker {
 }
 
 /// What would move.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct PlanView<'a> {
     epoch: u64,
     moves: Vec<MoveView<'a>>,
@@ -278,14 +296,16 @@ pub(crate) struct PlanView<'a> {
     loads: Vec<LoadView<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct MoveView<'a> {
     shard: &'a str,
+    #[schema(required)]
     from: Option<&'a str>,
+    #[schema(required)]
     to: Option<&'a str>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct LoadView<'a> {
     worker: &'a str,
     before: usize,

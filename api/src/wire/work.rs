@@ -5,23 +5,33 @@ use roster_storage::command::Refusal;
 use roster_storage::names::{InstanceId, InstanceKey, ShardId};
 use roster_storage::shards::{Group, Shard, Share};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::error::ApiError;
+use crate::openapi::schemas::{Name, ShardText};
+use crate::openapi::shapes::Released;
 
 /// A shard of a set. One that is gone has no address any more.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct SetShardView<'a> {
     shard: &'a str,
+    #[schema(required)]
     app: Option<&'a str>,
+    #[schema(required)]
     instance: Option<&'a str>,
+    #[schema(required)]
     ip: Option<&'a str>,
+    #[schema(required)]
     port: Option<u32>,
+    #[schema(required)]
     holder: Option<&'a str>,
     /// 0: nobody ever had it.
     grant: u64,
+    #[schema(required)]
     next: Option<&'a str>,
     gone: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Name>>)]
     pub standbys: Option<Vec<InstanceId>>,
 }
 
@@ -49,22 +59,24 @@ impl<'a> SetShardView<'a> {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct SetShardList<'a> {
     pub shards: Vec<SetShardView<'a>>,
+    #[schema(required)]
     pub next_cursor: Option<String>,
     pub revision: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct WorkerList<'a> {
     pub workers: Vec<WorkerLine<'a>>,
+    #[schema(required)]
     pub next_cursor: Option<String>,
     pub revision: u64,
 }
 
 /// A worker, with how many shards it has to do with.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct WorkerLine<'a> {
     id: &'a str,
     ip: &'a str,
@@ -97,14 +109,14 @@ impl<'a> WorkerLine<'a> {
 }
 
 /// What a worker holds, and which of it it must let go.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct WorkerView<'a> {
     epoch: u64,
     worker: &'a str,
     shards: Vec<HeldShard<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct HeldShard<'a> {
     shard: &'a str,
     grant: u64,
@@ -122,22 +134,24 @@ impl<'a> WorkerView<'a> {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ReleaseBody {
     pub shards: Vec<Releasing>,
 }
 
 /// A shard, with the grant under which it is held.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Releasing {
+    #[schema(value_type = ShardText)]
     pub shard: ShardId,
     pub grant: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct ReleaseView<'a> {
+    #[schema(value_type = Vec<Released>)]
     pub results: Vec<ReleasedView<'a>>,
     pub revision: u64,
 }

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
+pub mod document;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,6 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
+use document::Document;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
@@ -420,11 +423,27 @@ impl Server {
         Self { router: router(registry.clone(), options), registry }
     }
 
+    /// The answer, which must be one that the document describes.
     pub async fn send(&self, request: Request<Body>) -> Reply {
+        let (method, path) = (request.method().to_string(), request.uri().to_string());
+        let reply = self.send_plainly(request).await;
+        let document = Document::of(self).await;
+        document.describes((&method, &path), reply.status, &reply.headers, &reply.body);
+        reply
+    }
+
+    async fn send_plainly(&self, request: Request<Body>) -> Reply {
         let response = self.router.clone().oneshot(request).await.expect("infallible");
         let (parts, body) = response.into_parts();
         let body = body.collect().await.expect("a body").to_bytes().to_vec();
         Reply { status: parts.status, headers: parts.headers, body }
+    }
+
+    /// An answer that is not compared with the document.
+    async fn plain(&self, line: &str) -> Reply {
+        let (method, path) = line.split_once(' ').expect("a method and a path");
+        let request = Request::builder().method(method).uri(path);
+        self.send_plainly(request.body(Body::empty()).expect("a request")).await
     }
 
     /// `call("PUT /v1/apps/a", "{}")`; an empty body is none.
@@ -507,6 +526,19 @@ impl Server {
         let response = self.router.clone().oneshot(request).await.expect("infallible");
         let (parts, body) = response.into_parts();
         Stream { status: parts.status, headers: parts.headers, body, read: Vec::new() }
+    }
+
+    /// The problem that is answered, if it is one; nothing else is read, since it may have no end.
+    pub async fn problem_at(&self, line: &str) -> Option<Value> {
+        let (method, path) = line.split_once(' ').expect("a method and a path");
+        let request = Request::builder().method(method).uri(path).body(Body::empty());
+        let response = self.router.clone().oneshot(request.expect("a request")).await;
+        let response = response.expect("infallible");
+        if response.headers()["content-type"] != "application/problem+json" {
+            return None;
+        }
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        Some(serde_json::from_slice(&body).expect("a problem"))
     }
 
     /// One JSON object per line.
