@@ -6,11 +6,13 @@ use std::ops::ControlFlow;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::asking::{End, Output, Target, note, output_closed, print, print_answer};
+use super::asking::{
+    End, Output, Target, note, output_closed, print, print_answer, print_name,
+};
 use super::grid::Grid;
 use super::lock::{broken_text, let_go, session_settings};
 use super::ring::word;
-use super::shards::pages;
+use super::lists::{Paging, Source};
 use super::table::escaped;
 use super::under::{Signals, Under, look_up};
 use crate::client::{Action, Call, CandidateSettings, Event, Item, Latch, Revision, WatchRequest};
@@ -30,7 +32,7 @@ enum What {
     #[command(after_help = "Example: roster election list")]
     List(List),
     /// Show who leads, and who would be next
-    #[command(after_help = "Example: roster election get scheduler")]
+    #[command(visible_alias = "show", after_help = "Example: roster election get scheduler")]
     Get(Named),
     /// Stand for election until Ctrl-C, or run a command once it leads
     ///
@@ -57,6 +59,8 @@ enum What {
 
 #[derive(Debug, clap::Args)]
 struct List {
+    #[command(flatten)]
+    paging: Paging,
     #[command(flatten)]
     target: Target,
 }
@@ -124,9 +128,7 @@ impl Election {
     }
 }
 
-fn grid() -> Grid {
-    Grid::new(&["ELECTION", "VALUE", ">TOKEN", "LEADER", ">WAITING"])
-}
+const COLUMNS: [&str; 5] = ["ELECTION", "VALUE", ">TOKEN", "LEADER", ">WAITING"];
 
 fn row(grid: &mut Grid, election: &Value) {
     let [name, value, leader] = ["name", "value", "leader"].map(|field| word(&election[field]));
@@ -137,14 +139,14 @@ fn number(value: &Value) -> String {
     value.as_u64().map_or_else(|| "-".into(), |number| number.to_string())
 }
 
-fn election_text(election: &Value) -> String {
-    let mut leader = grid();
+fn election_text(target: &Target, election: &Value) -> String {
+    let mut leader = target.grid(&COLUMNS);
     row(&mut leader, election);
     let candidates = election["candidates"].as_array().map_or(&[][..], Vec::as_slice);
     if candidates.is_empty() {
         return leader.text();
     }
-    let mut next = Grid::new(&["NEXT", "SESSION", "VALUE"]);
+    let mut next = target.grid(&["NEXT", "SESSION", "VALUE"]);
     for (place, candidate) in candidates.iter().enumerate() {
         next.row(&[&(place + 1), &word(&candidate["session"]), &word(&candidate["value"])]);
     }
@@ -153,7 +155,17 @@ fn election_text(election: &Value) -> String {
 
 impl List {
     async fn run(self) -> Result<(), End> {
-        pages(&self.target, || Call::get("/v1/elections".into()), grid(), row).await
+        let request = WatchRequest { kinds: vec!["latch".into()], ..WatchRequest::default() };
+        let source = Source {
+            target: &self.target,
+            call: Call::get("/v1/elections".into()),
+            items: Some("elections"),
+            columns: &COLUMNS,
+            row,
+            name: |election| word(&election["name"]).to_owned(),
+            limit: self.paging.limit(),
+        };
+        source.show(self.paging.follow, request).await
     }
 }
 
@@ -161,7 +173,7 @@ impl Named {
     async fn get(self) -> Result<(), End> {
         let call = Call::get(Latch::Election.path(&self.name, &[])?);
         let answer = self.target.client()?.send(call).await?;
-        print_answer(self.target.output, &answer, || Ok(election_text(&answer.json()?)))
+        print_answer(self.target.output, &answer, &self.name, || Ok(election_text(&self.target, &answer.json()?)))
     }
 
     async fn observe(self) -> Result<(), End> {
@@ -219,8 +231,9 @@ impl Named {
                 })
                 .to_string()
             }
-            (Output::Table, None) => format!("revision {revision}: nobody leads"),
-            (Output::Table, Some(Claim { session, value, .. })) => {
+            (Output::Name, _) => leader.map_or_else(String::new, |leader| escaped(&leader.session)),
+            (Output::Table | Output::Wide, None) => format!("revision {revision}: nobody leads"),
+            (Output::Table | Output::Wide, Some(Claim { session, value, .. })) => {
                 let (session, value) = (escaped(session), escaped(value));
                 format!("revision {revision}: session {session} leads with {value}")
             }
@@ -317,7 +330,8 @@ impl Campaign {
                     json!({"name": name, "leader": true, "token": token, "session": session});
                 print(&told.to_string())
             }
-            Output::Table => print(&format!(
+            Output::Name => print_name(&self.name),
+            Output::Table | Output::Wide => print(&format!(
                 "session {session} leads {} under token {token}",
                 escaped(&self.name)
             )),
@@ -347,7 +361,7 @@ impl Resign {
         let call = Call::post(Latch::Election.path(&self.name, &["resign"])?).json(&body)?;
         let call = call.once(&crate::client::once_key())?;
         let name = escaped(&self.name);
-        let_go(&self.target, call, |answer| {
+        let_go(&self.target, call, &self.name, |answer| {
             format!("the candidacy in {name} was given up at revision {}", answer["revision"])
         })
         .await
@@ -361,6 +375,6 @@ impl Depose {
             call = call.query("token", token).repeatable();
         }
         let name = escaped(&self.name);
-        let_go(&self.target, call, |answer| broken_text("the lead of", &name, answer)).await
+        let_go(&self.target, call, &self.name, |answer| broken_text("the lead of", &name, answer)).await
     }
 }

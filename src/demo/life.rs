@@ -21,8 +21,13 @@ const WAVE_EVERY: Duration = Duration::from_secs(120);
 /// Transports that come or go at once, as a part of all.
 const TOGETHER: usize = 25;
 
-/// At most so many die at once: what falls silent together in masses is held back by the cluster.
+/// Transports that die at once, at most.
 const DIE_TOGETHER: usize = 3;
+
+/// At most so many die within a minute, whoever they are: where more than 10 of an app do, the cluster
+/// takes it for a mass loss and holds them back.
+const DEATHS_MAX: usize = 8;
+const DEATHS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Members of the ring.
 const CACHES_MIN: usize = 3;
@@ -51,6 +56,8 @@ pub(super) struct Life<'a> {
     chance: fastrand::Rng,
     begun: Instant,
     drained: Vec<Drained>,
+    /// When the last ones died.
+    deaths: Vec<Instant>,
     happened: u32,
 }
 
@@ -69,6 +76,8 @@ impl<'a> Life<'a> {
             chance: fastrand::Rng::with_seed(pace.seed),
             begun: Instant::now(),
             drained: Vec::new(),
+            // Those of the story.
+            deaths: vec![Instant::now(); DEATHS_MAX],
             happened: 0,
         }
     }
@@ -132,10 +141,21 @@ impl<'a> Life<'a> {
         if self.fleet.transports.len() < self.wave() {
             return self.arrive(count).await;
         }
-        match self.chance.u8(0..4) {
-            0 => self.die(count.min(DIE_TOGETHER)).await,
-            _ => self.leave(count).await,
+        let dying = count.min(DIE_TOGETHER);
+        if self.chance.u8(0..3) == 0 && self.may_die(dying) {
+            return self.die(dying);
         }
+        self.leave(count).await
+    }
+
+    /// Whether so many more may die now.
+    fn may_die(&mut self, count: usize) -> bool {
+        self.deaths.retain(|at| at.elapsed() < DEATHS_WITHIN);
+        self.deaths.len() + count <= DEATHS_MAX
+    }
+
+    fn died(&mut self, count: usize) {
+        self.deaths.extend(std::iter::repeat_n(Instant::now(), count));
     }
 
     async fn arrive(&mut self, count: usize) -> Result<String, Error> {
@@ -163,8 +183,9 @@ impl<'a> Life<'a> {
         Ok(told)
     }
 
-    async fn die(&mut self, count: usize) -> Result<String, Error> {
+    fn die(&mut self, count: usize) -> Result<String, Error> {
         let dead = self.pick_transports(count);
+        self.died(dead.len());
         let ttl = TTL.as_secs();
         Ok(format!("{} died: no more heartbeats, gone in {ttl} s", named(&dead)))
     }
@@ -179,21 +200,26 @@ impl<'a> Life<'a> {
             let id = self.fleet.start_fetcher().await?;
             return Ok(format!("{signal}: {id} joins and gets its share"));
         }
-        // The newest goes first, unless the oldest dies.
-        let mut ids: Vec<String> = self.fleet.fetchers.keys().cloned().collect();
-        ids.sort_by_key(|id| (id.len(), id.clone()));
-        let is_dying = there <= wanted;
-        let chosen = if is_dying { ids.first() } else { ids.last() };
-        let Some((id, fetcher)) = chosen.and_then(|id| self.fleet.fetchers.remove_entry(id)) else {
-            return Ok(signal);
-        };
-        if is_dying {
-            drop(fetcher);
-            self.fleet.floor.died(&id);
-            return Ok(format!("{id} died; the others take over its shards in {} s", TTL.as_secs()));
+        if there > wanted {
+            // The cluster names those whose departure moves least.
+            let victims = scaling["victims"].as_array().into_iter().flatten();
+            let victim = victims.filter_map(|id| id.as_str()).find_map(|id| {
+                self.fleet.fetchers.remove_entry(id)
+            });
+            if let Some((id, fetcher)) = victim {
+                fetcher.leave().await?;
+                return Ok(format!("{signal}: {id} let go of its shards and left"));
+            }
         }
-        fetcher.leave().await?;
-        Ok(format!("{signal}: {id} let go of its shards and left"))
+        if !self.may_die(1) {
+            return self.move_transports().await;
+        }
+        let ids: Vec<String> = self.fleet.fetchers.keys().cloned().collect();
+        let id = &ids[self.chance.usize(0..ids.len())];
+        drop(self.fleet.fetchers.remove(id));
+        self.fleet.floor.died(id);
+        self.died(1);
+        Ok(format!("{id} died; the others take over its shards in {} s", TTL.as_secs()))
     }
 
     async fn turn_ring(&mut self) -> Result<String, Error> {
