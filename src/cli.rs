@@ -1,5 +1,5 @@
 //! The command line: `roster serve`, `roster dev`, `roster bench`, `roster demo`; and what asks a
-//! running cluster: `roster app`, `roster instance`, `roster session`, `roster watch`, `roster events`,
+//! running cluster: `roster app`, `roster instance`, `roster session`, `roster watch`, `roster top`, `roster events`,
 //! `roster ring`, `roster shards`, `roster lock`, `roster election`, `roster cluster`, `roster service`,
 //! `roster health`. And `roster config`, `roster completion`, `roster man`, which ask nobody.
 
@@ -22,6 +22,7 @@ mod session;
 mod shards;
 mod table;
 pub(crate) mod tied;
+mod top;
 mod under;
 mod watch;
 
@@ -60,6 +61,8 @@ enum Sub {
     Session(session::Session),
     /// Show what is there, then every change as it happens
     Watch(watch::Watch),
+    /// Show the cluster in this terminal, alive: nodes, instances, apps, shard sets, events
+    Top(top::Top),
     /// Show past changes, with their reasons
     Events(events::Events),
     /// Show who owns which key of an app's ring; switch rings on and off
@@ -150,6 +153,7 @@ pub fn main() -> ExitCode {
         Sub::RunFor(run) => run.run(),
         Sub::GuardGroup(guard) => on_runtime(Some(1), async { asking::exit(guard.run().await) }),
         Sub::Watch(watch) => on_runtime(None, async { asking::exit(watch.run().await) }),
+        Sub::Top(top) => on_runtime(None, async { asking::exit(top.run().await) }),
         Sub::Events(events) => on_runtime(None, async { asking::exit(events.run().await) }),
     }
 }
