@@ -12,7 +12,7 @@ use super::asking::{
 use super::grid::Grid;
 use super::lock::{broken_text, let_go, session_settings};
 use super::ring::word;
-use super::lists::{Paging, Source};
+use super::lists::{Follow, Paging, Source, shown_anew};
 use super::table::escaped;
 use super::under::{Signals, Under, look_up};
 use crate::client::{Action, Call, CandidateSettings, Event, Item, Latch, Revision, WatchRequest};
@@ -33,7 +33,7 @@ enum What {
     List(List),
     /// Show who leads, and who would be next
     #[command(visible_alias = "show", after_help = "Example: roster election get scheduler")]
-    Get(Named),
+    Get(Get),
     /// Stand for election until Ctrl-C, or run a command once it leads
     ///
     /// Without a command it prints a line when it leads and stands until it is stopped; when the lead
@@ -71,6 +71,14 @@ struct Named {
     name: String,
     #[command(flatten)]
     target: Target,
+}
+
+#[derive(Debug, clap::Args)]
+struct Get {
+    #[command(flatten)]
+    of: Named,
+    #[command(flatten)]
+    follow: Follow,
 }
 
 #[derive(Debug, clap::Args)]
@@ -119,7 +127,7 @@ impl Election {
     pub async fn run(self) -> Result<(), End> {
         match self.what {
             What::List(list) => list.run().await,
-            What::Get(named) => named.get().await,
+            What::Get(get) => get.run().await,
             What::Campaign(campaign) => campaign.run().await,
             What::Resign(resign) => resign.run().await,
             What::Depose(depose) => depose.run().await,
@@ -169,13 +177,22 @@ impl List {
     }
 }
 
-impl Named {
-    async fn get(self) -> Result<(), End> {
-        let call = Call::get(Latch::Election.path(&self.name, &[])?);
-        let answer = self.target.client()?.send(call).await?;
-        print_answer(self.target.output, &answer, &self.name, || Ok(election_text(&self.target, &answer.json()?)))
+impl Get {
+    async fn run(self) -> Result<(), End> {
+        let Named { name, target } = &self.of;
+        let elections = vec![name.clone()];
+        let request = WatchRequest { elections, ..WatchRequest::default() };
+        shown_anew(target, self.follow, request, async |client| {
+            let answer = client.send(Call::get(Latch::Election.path(name, &[])?)).await?;
+            print_answer(target.output, &answer, name, || {
+                Ok(election_text(target, &answer.json()?))
+            })
+        })
+        .await
     }
+}
 
+impl Named {
     async fn observe(self) -> Result<(), End> {
         let stop = shutdown::on_signal().map_err(End::Signals)?;
         tokio::select! {

@@ -223,6 +223,38 @@ impl Source<'_> {
     }
 }
 
+/// Shows something that is no list; with `follow` anew whenever what `request` tells of changes.
+pub(super) async fn shown_anew(
+    target: &Target,
+    follow: Follow,
+    request: WatchRequest,
+    show: impl AsyncFn(&Client) -> Result<(), End>,
+) -> Result<(), End> {
+    let client = target.client()?;
+    show(&client).await?;
+    if !follow.watch {
+        return Ok(());
+    }
+    let stop = shutdown::on_signal().map_err(End::Signals)?;
+    let mut watch = client.watch(WatchRequest { restart: true, ..request });
+    let follow = async {
+        // What changed before the watch began is shown by its beginning.
+        loop {
+            change(&mut watch).await?;
+            gather(&mut watch).await?;
+            match target.output {
+                Output::Table | Output::Wide => print("")?,
+                Output::Json | Output::Name => {}
+            }
+            show(&client).await?;
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        end = follow => end,
+    }
+}
+
 /// The cells of an object, a row or more.
 type Seen = Vec<Vec<String>>;
 

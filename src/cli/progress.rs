@@ -3,6 +3,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use tokio::time::sleep;
+
 /// The line is written anew at most so often.
 const EVERY: Duration = Duration::from_millis(100);
 
@@ -37,6 +39,20 @@ impl Progress {
     }
 }
 
+/// Waits for what is expected to take so long, and shows how much of that is over.
+pub(crate) async fn during<T>(what: &str, expected: Duration, work: impl Future<Output = T>) -> T {
+    let begun = Instant::now();
+    let mut progress = Progress::of(what, expected.as_millis() as u64);
+    let mut work = std::pin::pin!(work);
+    while progress.is_shown {
+        tokio::select! {
+            done = &mut work => return done,
+            () = sleep(EVERY) => progress.at(begun.elapsed().as_millis() as u64),
+        }
+    }
+    work.await
+}
+
 impl Drop for Progress {
     fn drop(&mut self) {
         if self.written.is_some() {
@@ -58,7 +74,7 @@ fn line(what: &str, done: u64, all: u64) -> String {
     let part = done.min(all) as f64 / all as f64;
     let full = (part * WIDTH as f64) as usize;
     let bar = format!("{}{}", "#".repeat(full), "-".repeat(WIDTH - full));
-    format!("{what} [{bar}] {done}/{all} {:>3.0} %", part * 100.0)
+    format!("{what} [{bar}] {:>3.0} %", part * 100.0)
 }
 
 #[cfg(test)]
@@ -68,7 +84,7 @@ mod tests {
     #[test]
     fn a_bar_is_as_full_as_the_work_is_done() {
         let half = line("registering", 50, 100);
-        assert_eq!(half, "registering [###############---------------] 50/100  50 %");
+        assert_eq!(half, "registering [###############---------------]  50 %");
         assert!(line("x", 200, 100).contains("100 %"), "more than expected is all");
         assert_eq!(line("read", 7, 0), "read 7");
     }

@@ -6,8 +6,11 @@ use serde_json::{Value, json};
 
 use super::asking::{End, Output, Target, print, print_answer, print_name};
 use super::grid::Grid;
+use super::lists::{Follow, shown_anew};
 use super::table::escaped;
-use crate::client::{Answer, Call, Client, Error, Revision, RingDescription, RingView, path};
+use crate::client::{
+    Answer, Call, Client, Error, Revision, RingDescription, RingView, WatchRequest, path,
+};
 
 /// Show who owns which key of an app's ring; switch rings on and off
 #[derive(Debug, clap::Args)]
@@ -50,6 +53,8 @@ struct App {
 struct Get {
     #[command(flatten)]
     of: App,
+    #[command(flatten)]
+    follow: Follow,
 }
 
 #[derive(Debug, clap::Args)]
@@ -175,12 +180,17 @@ impl App {
 
 impl Get {
     async fn run(self) -> Result<(), End> {
-        let App { app, target } = self.of;
-        let answer = target.client()?.send(Call::get(ring_path(&app, &[])?)).await?;
-        print_answer(target.output, &answer, &app, || {
-            let LeftOut { left_out } = answer.json()?;
-            Ok(ring_text(&answer.json()?, &left_out))
+        let App { app, target } = &self.of;
+        let (apps, kinds) = (vec![app.clone()], vec!["ring".into()]);
+        let request = WatchRequest { apps, kinds, ..WatchRequest::default() };
+        shown_anew(target, self.follow, request, async |client| {
+            let answer = client.send(Call::get(ring_path(app, &[])?)).await?;
+            print_answer(target.output, &answer, app, || {
+                let LeftOut { left_out } = answer.json()?;
+                Ok(ring_text(target, &answer.json()?, &left_out))
+            })
         })
+        .await
     }
 }
 
@@ -191,11 +201,11 @@ struct LeftOut {
     left_out: Vec<String>,
 }
 
-fn ring_text(ring: &RingDescription, left_out: &[String]) -> String {
+fn ring_text(target: &Target, ring: &RingDescription, left_out: &[String]) -> String {
     let RingDescription { group, epoch, seed, replicas, workers, slots, .. } = ring;
     let vacant = slots.iter().filter(|holder| **holder < 0).count();
     let total: u64 = workers.iter().map(|(_, weight)| weight).sum();
-    let mut grid = Grid::new(&["WORKER", ">WEIGHT", ">SHARE"]);
+    let mut grid = target.grid(&["WORKER", ">WEIGHT", ">SHARE"]);
     for (id, weight) in workers {
         grid.row(&[id, weight, &percent(*weight as f64 / total.max(1) as f64)]);
     }

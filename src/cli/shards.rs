@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::asking::{End, Output, Target, note, print, print_answer};
 use super::grid::Grid;
-use super::lists::{Paging, Source};
+use super::lists::{Follow, Paging, Source, shown_anew};
 use super::ring::{Joiner, word};
 use super::table::escaped;
 use crate::client::{Call, Client, Error, Grant, Revision, WatchRequest, path};
@@ -43,7 +43,7 @@ enum What {
     Release(Release),
     /// Show a set and how far its work is shared out
     #[command(visible_alias = "show", after_help = "Example: roster shards get polling")]
-    Get(Set),
+    Get(Shown),
     /// Make a shard set, or change it
     #[command(
         after_help = "Example: roster shards create polling --workers fetchers --apps pay,cart"
@@ -54,7 +54,7 @@ enum What {
     Delete(Set),
     /// Show how many workers a set should have, and why
     #[command(after_help = "Example: roster shards scaling polling")]
-    Scaling(Set),
+    Scaling(Shown),
 }
 
 #[derive(Debug, clap::Args)]
@@ -63,6 +63,14 @@ struct Set {
     set: String,
     #[command(flatten)]
     target: Target,
+}
+
+#[derive(Debug, clap::Args)]
+struct Shown {
+    #[command(flatten)]
+    of: Set,
+    #[command(flatten)]
+    follow: Follow,
 }
 
 #[derive(Debug, clap::Args)]
@@ -167,10 +175,10 @@ impl Shards {
             What::Sets(sets) => sets.run().await,
             What::Plan(plan) => plan.run().await,
             What::Release(release) => release.run().await,
-            What::Get(set) => set.get().await,
+            What::Get(shown) => shown.get().await,
             What::Create(create) => create.run().await,
             What::Delete(set) => set.delete().await,
-            What::Scaling(set) => set.scaling().await,
+            What::Scaling(shown) => shown.scaling().await,
         }
     }
 }
@@ -328,11 +336,6 @@ fn sets_row(grid: &mut Grid, set: &Value) {
 }
 
 impl Set {
-    async fn get(self) -> Result<(), End> {
-        let answer = self.target.client()?.send(Call::get(set_path(&self.set, &[])?)).await?;
-        print_answer(self.target.output, &answer, &self.set, || Ok(set_text(&answer.json()?)))
-    }
-
     async fn delete(self) -> Result<(), End> {
         let answer = self.target.client()?.send(Call::delete(set_path(&self.set, &[])?)).await?;
         print_answer(self.target.output, &answer, &self.set, || {
@@ -340,18 +343,35 @@ impl Set {
             Ok(format!("shard set {} is gone since revision {revision}", escaped(&self.set)))
         })
     }
+}
+
+impl Shown {
+    async fn get(self) -> Result<(), End> {
+        let target = &self.of.target;
+        self.show(&[], |set| set_text(target, set)).await
+    }
 
     async fn scaling(self) -> Result<(), End> {
-        let call = Call::get(set_path(&self.set, &["scaling"])?);
-        let answer = self.target.client()?.send(call).await?;
-        print_answer(self.target.output, &answer, &self.set, || Ok(scaling_text(&answer.json()?)))
+        self.show(&["scaling"], scaling_text).await
+    }
+
+    /// Counts and scaling follow from who is there and from who holds what.
+    async fn show(&self, what: &[&str], text: impl Fn(&Value) -> String) -> Result<(), End> {
+        let Set { set, target } = &self.of;
+        let kinds = ["worker", "instance"].map(String::from).to_vec();
+        let request = WatchRequest { kinds, ..WatchRequest::default() };
+        shown_anew(target, self.follow, request, async |client| {
+            let answer = client.send(Call::get(set_path(set, what)?)).await?;
+            print_answer(target.output, &answer, set, || Ok(text(&answer.json()?)))
+        })
+        .await
     }
 }
 
-fn set_text(set: &Value) -> String {
+fn set_text(target: &Target, set: &Value) -> String {
     let counts = &set["counts"];
     let apps = set["apps"].as_array().into_iter().flatten().map(word).collect::<Vec<_>>();
-    let mut grid = Grid::new(&["SET", "WORKERS", "APPS", ">COPIES", ">EPOCH"]);
+    let mut grid = target.grid(&["SET", "WORKERS", "APPS", ">COPIES", ">EPOCH"]);
     let name = word(&set["set"]);
     let workers = word(&set["workers"]);
     grid.row(&[&name, &workers, &apps.join(","), &set["copies"], &set["epoch"]]);
@@ -365,7 +385,7 @@ fn set_text(set: &Value) -> String {
         ">AVAILABLE",
         ">IMBALANCE",
     ];
-    let mut counted = Grid::new(&columns);
+    let mut counted = target.grid(&columns);
     let names =
         ["shards", "assigned", "pending", "orphaned", "gone", "workers", "available_workers"];
     let [shards, assigned, pending, orphaned, gone, workers, available] =

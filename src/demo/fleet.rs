@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::ledger::Holders;
+use crate::cli::progress::Progress;
 use crate::client::{
     Action, Call, Client, Error, EventsRequest, Grant, KeepAlive, Order, Registration, Revision,
     RingMember, RingView, RingWork, ShardWork, ShardWorker, ShardWorkerSettings, path,
@@ -207,7 +208,14 @@ impl Fleet {
             }
         });
         let registering: Vec<_> = registering.collect();
-        iter(registering).buffered(AT_ONCE).try_collect().await
+        let mut progress = Progress::of("registering transports", count as u64);
+        let mut registered = Vec::new();
+        let mut all = iter(registering).buffered(AT_ONCE);
+        while let Some(transport) = all.try_next().await? {
+            registered.push(transport);
+            progress.at(registered.len() as u64);
+        }
+        Ok(registered)
     }
 
     pub async fn make_shard_set(&self) -> Result<(), Error> {
