@@ -115,11 +115,11 @@ async fn tell(
     begun: Instant,
     stop: &CancellationToken,
 ) -> Result<(), End> {
-    say(&format!("{} ({:.1} s)", cluster.welcome(), begun.elapsed().as_secs_f64()))?;
+    let (welcome, dashboard) = (cluster.welcome(), cluster.dashboard());
+    let seconds = begun.elapsed().as_secs_f64();
+    say(&format!("{welcome} ({seconds:.1} s)\nDashboard: {dashboard}"))?;
     let fleet = Fleet::new(&cluster.nodes, demo.transports, demo.fetchers);
     let mut fleet = fleet.map_err(|e| e.to_string())?;
-    let dashboard = cluster.dashboard();
-    say(&format!("Dashboard: {dashboard}"))?;
     let told = tokio::select! {
         told = Story::of(&mut fleet).tell() => told,
         () = stop.cancelled() => Err(End::Failed(INTERRUPTED.into())),

@@ -198,7 +198,8 @@ fn start_node(dev: &Dev, id: u16, folder: &Path) -> Result<DevNode, String> {
 /// Prints a node's lines with its name before each, in its colour on a terminal.
 async fn pass_on(id: u16, stream: impl AsyncRead + Unpin) {
     let mut lines = BufReader::new(stream).lines();
-    let coloured = std::io::stderr().is_terminal();
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let coloured = std::io::stderr().is_terminal() && !refused;
     while let Ok(Some(line)) = lines.next_line().await {
         let mut out = std::io::stderr().lock();
         let written = if coloured {

@@ -320,9 +320,12 @@ impl Delete {
         if self.cascade {
             call = call.query("cascade", true);
             if !self.yes {
-                let there: Value = client.send(Call::get(app_path(&self.app, &[])?)).await?.json()?;
-                let instances: u64 =
-                    ["up", "suspect", "draining", "maintenance"].map(|s| count(&there, s)).iter().sum();
+                let there: Value =
+                    client.send(Call::get(app_path(&self.app, &[])?)).await?.json()?;
+                let instances: u64 = ["up", "suspect", "draining", "maintenance"]
+                    .map(|s| count(&there, s))
+                    .iter()
+                    .sum();
                 let app = escaped(&self.app);
                 confirm(self.yes, &format!("app {app} goes with its {instances} instances"))?;
             }
@@ -393,8 +396,9 @@ fn read_document(file: &Path) -> Result<Box<RawValue>, Error> {
     let most = DOCUMENT_BYTES_MAX + 1;
     let read = match file.as_os_str() == "-" {
         true => std::io::stdin().lock().take(most).read_to_string(&mut text),
-        false => std::fs::File::open(file)
-            .and_then(|opened| opened.take(most).read_to_string(&mut text)),
+        false => {
+            std::fs::File::open(file).and_then(|opened| opened.take(most).read_to_string(&mut text))
+        }
     };
     read.map_err(|e| problem(&e))?;
     if text.len() as u64 > DOCUMENT_BYTES_MAX {

@@ -6,13 +6,11 @@ use std::ops::ControlFlow;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::asking::{
-    End, Output, Target, note, output_closed, print, print_answer, print_name,
-};
+use super::asking::{End, Output, Target, note, output_closed, print, print_answer, print_name};
 use super::grid::Grid;
+use super::lists::{Follow, Paging, Source, shown_anew};
 use super::lock::{broken_text, let_go, session_settings};
 use super::ring::word;
-use super::lists::{Follow, Paging, Source, shown_anew};
 use super::table::escaped;
 use super::under::{Signals, Under, look_up};
 use crate::client::{Action, Call, CandidateSettings, Event, Item, Latch, Revision, WatchRequest};
@@ -392,6 +390,7 @@ impl Depose {
             call = call.query("token", token).repeatable();
         }
         let name = escaped(&self.name);
-        let_go(&self.target, call, &self.name, |answer| broken_text("the lead of", &name, answer)).await
+        let_go(&self.target, call, &self.name, |answer| broken_text("the lead of", &name, answer))
+            .await
     }
 }

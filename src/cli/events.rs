@@ -8,7 +8,9 @@ use crate::client::{EventsRequest, Order, Page, Revision};
 
 /// Show past changes, with their reasons, from the history that the asked node keeps.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: roster events --app pay --kind instance --since 2026-11-21T20:00:00Z")]
+#[command(
+    after_help = "Example: roster events --app pay --kind instance --since 2026-11-21T20:00:00Z"
+)]
 pub(super) struct Events {
     /// Only of this app
     #[arg(long, value_name = "APP")]

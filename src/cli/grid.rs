@@ -90,7 +90,8 @@ impl Grid {
             }
         }
         let header = header.iter().map(|row| self.line(row, false));
-        let lines: Vec<String> = header.chain(rows.iter().map(|row| self.line(row, true))).collect();
+        let lines: Vec<String> =
+            header.chain(rows.iter().map(|row| self.line(row, true))).collect();
         (!lines.is_empty()).then(|| lines.join("\n"))
     }
 

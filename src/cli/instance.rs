@@ -255,8 +255,7 @@ fn row(grid: &mut Grid, instance: &Value) {
         ["hostname", "ttl", "session", "registered_at", "last_heartbeat"]
             .map(|field| or_dash(&instance[field]));
     let metadata = instance["metadata"].as_object().into_iter().flatten();
-    let metadata: Vec<_> =
-        metadata.map(|(key, value)| format!("{key}={}", word(value))).collect();
+    let metadata: Vec<_> = metadata.map(|(key, value)| format!("{key}={}", word(value))).collect();
     grid.row(&[
         &app,
         &id,
@@ -461,7 +460,9 @@ impl Heartbeat {
             let renewed: Value = answer.json()?;
             let [ttl, every] = ["ttl", "heartbeat_every"].map(|field| word(&renewed[field]));
             let name = escaped(&name);
-            Ok(format!("instance {name} was heard; its TTL is {ttl}, a heartbeat is due each {every}"))
+            Ok(format!(
+                "instance {name} was heard; its TTL is {ttl}, a heartbeat is due each {every}"
+            ))
         })
     }
 }

@@ -194,13 +194,7 @@ impl Source<'_> {
         grid.take_rows()
     }
 
-    fn show_one(
-        &self,
-        grid: &mut Grid,
-        item: &Value,
-        name: &str,
-        rows: &Seen,
-    ) -> Result<(), End> {
+    fn show_one(&self, grid: &mut Grid, item: &Value, name: &str, rows: &Seen) -> Result<(), End> {
         match self.target.output {
             Output::Json => print(&item.to_string()),
             Output::Name => print_name(name),

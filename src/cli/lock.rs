@@ -6,10 +6,10 @@ use std::pin::pin;
 
 use serde_json::{Value, json};
 
-use super::asking::{End, Output, Target, print, print_name, print_answer};
+use super::asking::{End, Output, Target, print, print_answer, print_name};
 use super::grid::Grid;
-use super::ring::word;
 use super::lists::{Follow, Paging, Source};
+use super::ring::word;
 use super::table::escaped;
 use super::under::{Signals, Under, look_up};
 use crate::client::{

@@ -75,9 +75,9 @@ impl List {
         let rows = self.rows(&self.target.client()?).await?;
         match self.target.output {
             Output::Json => rows.iter().try_for_each(|(key, row)| print(&as_json(key, row))),
-            Output::Name => rows.keys().try_for_each(|(binary, host)| {
-                print_name(&format!("{binary}/{host}"))
-            }),
+            Output::Name => {
+                rows.keys().try_for_each(|(binary, host)| print_name(&format!("{binary}/{host}")))
+            }
             Output::Table | Output::Wide => print(&as_table(&rows)),
         }
     }

@@ -249,7 +249,9 @@ impl Destroy {
             let ended: Value = answer.json()?;
             let (instances, revision) = (&ended["instances"], &ended["revision"]);
             let id = escaped(&self.session);
-            Ok(format!("session {id} and its {instances} instances are gone since revision {revision}"))
+            Ok(format!(
+                "session {id} and its {instances} instances are gone since revision {revision}"
+            ))
         })
     }
 }

@@ -272,17 +272,7 @@ fn worker_row(grid: &mut Grid, worker: &Value) {
     let [id, state, zone] = ["id", "state", "zone"].map(|field| word(&worker[field]));
     let numbers = ["weight", "held", "incoming", "releasing", "load"];
     let [weight, held, incoming, releasing, load] = numbers.map(|name| &worker[name]);
-    grid.row(&[
-        &id,
-        &address(worker),
-        &state,
-        &zone,
-        weight,
-        held,
-        incoming,
-        releasing,
-        load,
-    ]);
+    grid.row(&[&id, &address(worker), &state, &zone, weight, held, incoming, releasing, load]);
 }
 
 impl Sets {
@@ -473,7 +463,9 @@ impl Release {
             Call::post(set_path(&self.set, &["release"])?).json(&json!({"shards": grants}))?;
         let answer = client.send(call).await?;
         let results: Value = answer.json()?;
-        print_answer(self.target.output, &answer, &self.set, || Ok(released_text(&results, &grants)))?;
+        print_answer(self.target.output, &answer, &self.set, || {
+            Ok(released_text(&results, &grants))
+        })?;
         let results = results["results"].as_array().into_iter().flatten();
         match results.filter(|one| !one["code"].is_null()).count() {
             0 => Ok(()),

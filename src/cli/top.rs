@@ -62,7 +62,8 @@ impl Top {
 
     async fn print_once(&self, mut readings: Readings) -> Result<(), End> {
         let reading = readings.read_from_any().await?;
-        let frame = Frame { reading: &reading, view: &View::default(), colours: self.color.wanted() };
+        let frame =
+            Frame { reading: &reading, view: &View::default(), colours: self.color.wanted() };
         let lines = frame.all_lines();
         print(&lines.join("\n"))
     }

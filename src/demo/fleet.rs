@@ -256,7 +256,8 @@ impl Fleet {
 
     /// Switches on the ring of the caches.
     pub async fn make_ring(&self) -> Result<(), Error> {
-        let call = Call::put(path(&["v1", "apps", &self.caches_app(), "ring"])?).json(&json!({}))?;
+        let call =
+            Call::put(path(&["v1", "apps", &self.caches_app(), "ring"])?).json(&json!({}))?;
         self.client(0).send(call).await.map(drop)
     }
 

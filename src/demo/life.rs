@@ -203,9 +203,9 @@ impl<'a> Life<'a> {
         if there > wanted {
             // The cluster names those whose departure moves least.
             let victims = scaling["victims"].as_array().into_iter().flatten();
-            let victim = victims.filter_map(|id| id.as_str()).find_map(|id| {
-                self.fleet.fetchers.remove_entry(id)
-            });
+            let victim = victims
+                .filter_map(|id| id.as_str())
+                .find_map(|id| self.fleet.fetchers.remove_entry(id));
             if let Some((id, fetcher)) = victim {
                 fetcher.leave().await?;
                 return Ok(format!("{signal}: {id} let go of its shards and left"));

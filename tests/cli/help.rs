@@ -8,8 +8,7 @@ async fn all_commands() -> Vec<Vec<String>> {
     let mut next = 0;
     while let Some(command) = all.get(next).cloned() {
         next += 1;
-        let arguments: Vec<&str> =
-            command.iter().map(String::as_str).chain(["--help"]).collect();
+        let arguments: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
         let help = out(&arguments, "").await;
         let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
         let names = listed.take_while(|line| line.starts_with("  ")).filter_map(|line| {
@@ -30,7 +29,8 @@ async fn every_command_has_a_manual_page_a_completion_and_one_line_of_help() {
     }
     let bash = out(&["completion", "bash"], "").await;
     for command in all.iter().filter(|command| !command.is_empty()) {
-        let words: Vec<&str> = ["man"].into_iter().chain(command.iter().map(String::as_str)).collect();
+        let words: Vec<&str> =
+            ["man"].into_iter().chain(command.iter().map(String::as_str)).collect();
         let page = out(&words, "").await;
         assert!(page.contains(".SH NAME") && page.contains(".SH SYNOPSIS"), "{command:?}");
         let named = page.lines().skip_while(|line| *line != ".SH NAME").nth(1).unwrap_or_default();

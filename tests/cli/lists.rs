@@ -115,7 +115,10 @@ async fn who_deletes_much_must_say_so_where_nobody_can_be_asked() {
     let node = Scripted::start([Act::Answer(200, app)]).await;
     let refused = ended(&["app", "delete", "pay", "--cascade"], &endpoints(&[&node])).await;
     assert_eq!(refused.code, Some(2), "{refused:?}");
-    assert!(refused.error.contains("5 instances") && refused.error.contains("--yes"), "{refused:?}");
+    assert!(
+        refused.error.contains("5 instances") && refused.error.contains("--yes"),
+        "{refused:?}"
+    );
     assert_eq!(node.lines(), ["GET /v1/apps/pay"], "nothing was deleted");
     let deleted = json!({"app": "pay", "instances": 5, "revision": 6});
     let node = Scripted::start([Act::Answer(200, deleted)]).await;

@@ -47,7 +47,9 @@ async fn a_session_keeps_what_hangs_off_it_and_takes_it_along() {
     let shown = out(&["session", "show", &id], &endpoints).await;
     assert!(shown.contains("instance  pay/a") && shown.contains("lock      db"), "{shown}");
     assert_eq!(keep.signal(Signal::INT).await, Some(0));
-    for gone in [&["session", "show", &id][..], &["instance", "show", "pay", "a"], &["lock", "get", "db"]] {
+    for gone in
+        [&["session", "show", &id][..], &["instance", "show", "pay", "a"], &["lock", "get", "db"]]
+    {
         assert_eq!(ended(gone, &endpoints).await.code, Some(3), "{gone:?}");
     }
     let id = out(&["session", "create", "--ttl", "10m", "-o", "name"], &endpoints).await;
@@ -65,7 +67,10 @@ async fn documents_are_written_only_over_what_was_read() {
     let path = file.path().display().to_string();
     let put = ["app", "document", "put", "pay", "flow", &path];
     out(&[&put[..], &["--create-only", "--by", "ops"]].concat(), &endpoints).await;
-    assert_eq!(out(&["app", "document", "show", "pay", "flow"], &endpoints).await, "{\"qps\":10}\n");
+    assert_eq!(
+        out(&["app", "document", "show", "pay", "flow"], &endpoints).await,
+        "{\"qps\":10}\n"
+    );
     assert_eq!(ended(&[&put[..], &["--create-only"]].concat(), &endpoints).await.code, Some(4));
     let other = ended(&[&put[..], &["--if-revision", "1"]].concat(), &endpoints).await;
     assert_eq!(other.code, Some(4), "{other:?}");

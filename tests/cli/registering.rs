@@ -30,7 +30,10 @@ async fn a_kept_registration_leaves_when_it_is_stopped() {
     assert!(told.contains("pay/a") && told.contains("Ctrl-C deregisters it"), "{told}");
     assert_eq!(keep.signal(Signal::INT).await, Some(0));
     let lines = node.lines();
-    assert_eq!(lines.last().map(String::as_str), Some("DELETE /v1/apps/pay/instances/a?incarnation=2"));
+    assert_eq!(
+        lines.last().map(String::as_str),
+        Some("DELETE /v1/apps/pay/instances/a?incarnation=2")
+    );
 }
 
 fn results(items: &[Value]) -> Act {
@@ -51,10 +54,7 @@ async fn a_file_is_sent_5000_lines_at_a_time() {
     }
     let file = file(&text);
     let done = || json!({"app": "pay", "id": "i", "incarnation": 2});
-    let node = Scripted::start([
-        results(&vec![done(); 5_000]),
-        results(&vec![done(); 2_000]),
-    ]);
+    let node = Scripted::start([results(&vec![done(); 5_000]), results(&vec![done(); 2_000])]);
     let node = node.await;
     let path = file.path().display().to_string();
     let told = out(&["instance", "register", "--file", &path], &endpoints(&[&node])).await;
@@ -73,14 +73,17 @@ async fn a_file_is_sent_5000_lines_at_a_time() {
 
 #[tokio::test]
 async fn what_is_refused_of_a_file_is_told_by_its_line_and_all_else_is_done() {
-    let file = file("{\"app\":\"pay\",\"id\":\"a\"}\n\nno JSON\n{\"app\":\"pay\"}\n{\"app\":\"pay\",\"id\":\"b\"}\n");
+    let file = file(
+        "{\"app\":\"pay\",\"id\":\"a\"}\n\nno JSON\n{\"app\":\"pay\"}\n{\"app\":\"pay\",\"id\":\"b\"}\n",
+    );
     let done = json!({"app": "pay", "id": "a", "incarnation": 2});
     let refused = json!({"code": "invalid-ip", "detail": "too long", "outcome": "none"});
     let node = Scripted::start([results(&[done, refused])]).await;
     let path = file.path().display().to_string();
     let told = ended(&["instance", "register", "--file", &path], &endpoints(&[&node])).await;
     assert_eq!((told.code, told.out.as_str()), (Some(4), "1 instances are registered\n"));
-    for part in ["line 3: no JSON object", "line 4: \"id\" is missing", "line 5: pay/b: invalid-ip"] {
+    for part in ["line 3: no JSON object", "line 4: \"id\" is missing", "line 5: pay/b: invalid-ip"]
+    {
         assert!(told.error.contains(part), "{part}: {}", told.error);
     }
 }

@@ -17,7 +17,16 @@ const LIMIT: Duration = Duration::from_secs(90);
 #[tokio::test]
 async fn the_demo_keeps_its_promises_and_leaves_nothing_behind() {
     let run = Command::new(env!("CARGO_BIN_EXE_roster"))
-        .args(["demo", "--own-cluster", "--transports", "12", "--fetchers", "3", "--duration", "2s"])
+        .args([
+            "demo",
+            "--own-cluster",
+            "--transports",
+            "12",
+            "--fetchers",
+            "3",
+            "--duration",
+            "2s",
+        ])
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();

@@ -194,10 +194,9 @@ impl Frame<'_> {
     fn brake(&self) -> String {
         let brakes = self.reading.cluster.brake.as_ref().map(|brake| &brake["brakes"]);
         let worst = brakes.and_then(|brakes| brakes.get(0)).unwrap_or(&Value::Null);
-        let whose = worst["app"].as_str().map_or_else(
-            || escaped(word(&worst["scope"])),
-            |app| format!("app {}", escaped(app)),
-        );
+        let whose = worst["app"]
+            .as_str()
+            .map_or_else(|| escaped(word(&worst["scope"])), |app| format!("app {}", escaped(app)));
         let (missing, of) = (&worst["missing"], &worst["of"]);
         let text = format!(
             "brake: {missing} of {of} missing ({whose}); {} are removed in a minute",
