@@ -20,6 +20,7 @@ use ::http::Method;
 use bytes::Bytes;
 use serde::Deserialize;
 
+use crate::cli::progress::during;
 use crate::config::Span;
 use http::Connection;
 use load::{Job, Load, Measured, Request, run_load};
@@ -288,7 +289,7 @@ async fn clean_up(nodes: &[String], app: &str) {
 
 async fn measure(nodes: &[String], load: &Load, duration: Duration) -> Result<String, String> {
     let before = cpu_seconds(nodes).await?;
-    let measured = run_load(nodes, load, duration).await?;
+    let measured = during(&load.name, duration, run_load(nodes, load, duration)).await?;
     let cpu = cpu_seconds(nodes).await? - before;
     Ok(line(&load.name, &measured, cpu))
 }

@@ -1,8 +1,9 @@
 //! The command line: `roster serve`, `roster dev`, `roster bench`, `roster demo`; and what asks a
-//! running cluster: `roster watch`, `roster events`, `roster ring`, `roster shards`, `roster lock`,
-//! `roster election`, `roster cluster`, `roster service`, `roster health`. And `roster config`, `roster completion`, `roster man`, which
-//! ask nobody.
+//! running cluster: `roster app`, `roster instance`, `roster session`, `roster watch`, `roster top`, `roster events`,
+//! `roster ring`, `roster shards`, `roster lock`, `roster election`, `roster cluster`, `roster service`,
+//! `roster health`. And `roster config`, `roster completion`, `roster man`, which ask nobody.
 
+mod app;
 pub(crate) mod asking;
 mod cluster;
 mod config;
@@ -10,13 +11,18 @@ mod election;
 mod events;
 pub(crate) mod grid;
 mod health;
+mod instance;
+mod lists;
 mod lock;
 mod manual;
+pub(crate) mod progress;
 mod ring;
 mod service;
+mod session;
 mod shards;
 mod table;
 pub(crate) mod tied;
+mod top;
 mod under;
 mod watch;
 
@@ -47,8 +53,16 @@ enum Sub {
     Bench(bench::Bench),
     /// Tell a story of workers that share shards, and of what happens when some die
     Demo(demo::Demo),
+    /// Show, make and delete apps; their documents
+    App(app::App),
+    /// Show, register, drain and deregister instances
+    Instance(instance::Instance),
+    /// Open, keep, show and end sessions
+    Session(session::Session),
     /// Show what is there, then every change as it happens
     Watch(watch::Watch),
+    /// Show the cluster in this terminal, alive: nodes, instances, apps, shard sets, events
+    Top(top::Top),
     /// Show past changes, with their reasons
     Events(events::Events),
     /// Show who owns which key of an app's ring; switch rings on and off
@@ -127,6 +141,9 @@ pub fn main() -> ExitCode {
         Sub::Demo(demo) => on_runtime(None, async {
             demo::run(demo).await.map_or_else(|e| fail(FAILED, &e), |()| ExitCode::SUCCESS)
         }),
+        Sub::App(app) => on_runtime(None, async { asking::exit(app.run().await) }),
+        Sub::Instance(it) => on_runtime(None, async { asking::exit(it.run().await) }),
+        Sub::Session(session) => on_runtime(None, async { asking::exit(session.run().await) }),
         Sub::Ring(ring) => on_runtime(None, async { asking::exit(ring.run().await) }),
         Sub::Shards(shards) => on_runtime(None, async { asking::exit(shards.run().await) }),
         Sub::Lock(lock) => on_runtime(None, async { asking::exit(lock.run().await) }),
@@ -136,6 +153,7 @@ pub fn main() -> ExitCode {
         Sub::RunFor(run) => run.run(),
         Sub::GuardGroup(guard) => on_runtime(Some(1), async { asking::exit(guard.run().await) }),
         Sub::Watch(watch) => on_runtime(None, async { asking::exit(watch.run().await) }),
+        Sub::Top(top) => on_runtime(None, async { asking::exit(top.run().await) }),
         Sub::Events(events) => on_runtime(None, async { asking::exit(events.run().await) }),
     }
 }

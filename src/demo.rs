@@ -1,34 +1,43 @@
 //! `roster demo`: a hundred transports, three fetchers that share their shards, and what happens when
-//! a fetcher and five transports die.
+//! a fetcher and five transports die. Then it goes on, so that there is something to see.
 //!
-//! [`Story`] tells it, [`Fleet`] is who takes part, [`Ledger`] says who was to move. All of it runs
-//! against a real cluster with the client that any program uses; what it makes has names of its own
-//! and is deleted at the end.
+//! [`Story`] tells the first, [`Life`] is what comes after it, [`Fleet`] is who takes part, [`Ledger`]
+//! says who was to move. All of it runs against a real cluster with the client that any program uses;
+//! what it makes has names of its own and is deleted at the end.
 
 mod fleet;
 mod ledger;
+mod life;
 mod story;
 
 use std::io;
 use std::time::{Duration, Instant};
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::bench::find_nodes;
 use crate::bench::http::Connection;
 use crate::cli::asking::{ENDPOINTS, write_line};
 use crate::client::Client;
+use crate::config::Span;
 use crate::dev::LocalCluster;
 use crate::shutdown;
 use fleet::Fleet;
+use life::{Life, Pace};
 use story::Story;
 
 /// A node of a running cluster that does not answer within this is none.
 const FIND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Tell a story of workers that share shards, and of what happens when some die
+/// Tell a story of workers that share shards, and of what happens when some die; then let things come
+/// and go until Ctrl-C
+///
+/// After the story transports come, leave and die, fetchers follow the scaling signal, a ring turns and
+/// an operator drains somebody now and then, so that there is something to see on the dashboard. All that
+/// was made is deleted at the end.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example: roster demo --rate 120 --duration 5m")]
 pub struct Demo {
     /// API addresses of the nodes, HOST:PORT,…; without it what `roster dev` serves, or else a
     /// cluster of its own in a temporary folder
@@ -43,6 +52,16 @@ pub struct Demo {
     /// How many fetchers share the shards
     #[arg(long, default_value_t = 3, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(2..=50))]
     fetchers: u16,
+    /// How long it goes on after the story, 0s for the story alone; until Ctrl-C without it
+    #[arg(long, value_name = "DURATION")]
+    duration: Option<Span>,
+    /// How many things happen in a minute after the story
+    #[arg(long, default_value_t = 60, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=600))]
+    rate: u16,
+    /// Draws the same things again: what happens after the story follows from this number and from the
+    /// answers of the cluster
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
 }
 
 /// Why the story ended before it was through.
@@ -96,17 +115,50 @@ async fn tell(
     begun: Instant,
     stop: &CancellationToken,
 ) -> Result<(), End> {
-    say(&format!("{} ({:.1} s)", cluster.welcome(), begun.elapsed().as_secs_f64()))?;
+    let (welcome, dashboard) = (cluster.welcome(), cluster.dashboard());
+    let seconds = begun.elapsed().as_secs_f64();
+    say(&format!("{welcome} ({seconds:.1} s)\nDashboard: {dashboard}"))?;
     let fleet = Fleet::new(&cluster.nodes, demo.transports, demo.fetchers);
     let mut fleet = fleet.map_err(|e| e.to_string())?;
     let told = tokio::select! {
         told = Story::of(&mut fleet).tell() => told,
         () = stop.cancelled() => Err(End::Failed(INTERRUPTED.into())),
     };
+    let told = match told {
+        Ok(()) => go_on(&mut fleet, demo, &dashboard, stop).await,
+        Err(end) => Err(end),
+    };
     match (told, fleet.clear_away().await) {
         // What is left behind must be known, even to who reads no further.
         (Ok(()) | Err(End::OutputClosed), Err(left)) => Err(left.into()),
         (told, _) => told,
+    }
+}
+
+/// What comes after the story, until its time is over or Ctrl-C.
+async fn go_on(
+    fleet: &mut Fleet,
+    demo: &Demo,
+    dashboard: &str,
+    stop: &CancellationToken,
+) -> Result<(), End> {
+    let until = match demo.duration {
+        Some(Span(Duration::ZERO)) => return Ok(()),
+        Some(Span(duration)) => format!("For {}", humantime::format_duration(duration)),
+        None => "Until Ctrl-C".into(),
+    };
+    say(&format!("\n5. {until} things come and go; look at {dashboard}\n"))?;
+    let pace = Pace { rate: demo.rate, seed: demo.seed.unwrap_or_else(|| fastrand::u64(..)) };
+    let over = async {
+        match demo.duration {
+            Some(Span(duration)) => sleep(duration).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        end = Life::of(fleet, pace).live() => end,
+        () = over => Ok(()),
+        () = stop.cancelled() => Ok(()),
     }
 }
 
@@ -151,6 +203,11 @@ impl Cluster {
             Some(_) => format!("A cluster of {} nodes was started: {nodes}", self.nodes.len()),
             None => format!("A cluster of {} nodes was found: {nodes}", self.nodes.len()),
         }
+    }
+
+    fn dashboard(&self) -> String {
+        let node = self.nodes.first().map_or("", String::as_str);
+        format!("http://{node}/ui/")
     }
 
     async fn stop(self) {

@@ -198,7 +198,8 @@ fn start_node(dev: &Dev, id: u16, folder: &Path) -> Result<DevNode, String> {
 /// Prints a node's lines with its name before each, in its colour on a terminal.
 async fn pass_on(id: u16, stream: impl AsyncRead + Unpin) {
     let mut lines = BufReader::new(stream).lines();
-    let coloured = std::io::stderr().is_terminal();
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let coloured = std::io::stderr().is_terminal() && !refused;
     while let Ok(Some(line)) = lines.next_line().await {
         let mut out = std::io::stderr().lock();
         let written = if coloured {
@@ -247,12 +248,23 @@ async fn is_ready(address: &str) -> bool {
 }
 
 fn print_welcome(dev: &Dev, nodes: &[DevNode], folder: &Folder) {
-    let mut text = String::from("\nRoster is ready.\n\n");
+    let (first, last) = (address(dev, 0), address(dev, nodes.len() - 1));
+    let endpoints = (0..nodes.len()).map(|index| address(dev, index)).collect::<Vec<_>>().join(",");
+    let program = invocation(std::env::var_os("CARGO").is_some());
+    // What runs without options asks the ports that `dev` takes without options.
+    let usual = dev.api_port == API_PORT && (1..=3).contains(&dev.nodes);
+    let at = if usual { String::new() } else { format!(" --endpoint {endpoints}") };
+    let mut text = format!(
+        "\nRoster is ready.\n\n  Dashboard  http://{first}/ui/\n\n\
+         In a second terminal, to see something happen there:\n\n  \
+         {program} demo{at}\n\n\
+         In a third one, the same as text:\n\n  \
+         {program} top{at}\n\n"
+    );
     for (index, node) in nodes.iter().enumerate() {
         let pid = node.process.id().unwrap_or_default();
         text += &format!("  node {}  http://{}   (pid {pid})\n", node.id, address(dev, index));
     }
-    let (first, last) = (address(dev, 0), address(dev, nodes.len() - 1));
     text += &format!(
         "\nRegister an instance on one node, and see it on another:\n\n  \
          curl -X PUT http://{first}/v1/apps/pay/instances/a -H 'content-type: application/json' \
@@ -262,6 +274,28 @@ fn print_welcome(dev: &Dev, nodes: &[DevNode], folder: &Folder) {
     );
     // The cluster serves, whether anybody reads this or not.
     let _ = write_line(&text);
+}
+
+/// How this program can be run once more from another terminal: through cargo, if it was run so, else
+/// by its own path.
+fn invocation(by_cargo: bool) -> String {
+    let program = std::env::current_exe().ok();
+    let program = program.as_deref().unwrap_or_else(|| Path::new("roster"));
+    let is_release = program.parent().is_some_and(|folder| folder.ends_with("release"));
+    match (by_cargo, is_release) {
+        (true, true) => "cargo run --release --".into(),
+        (true, false) => "cargo run --".into(),
+        (false, _) => shell_word(&program.display().to_string()),
+    }
+}
+
+/// As a shell takes it for one word.
+fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text.into(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
 }
 
 /// Tells of each node that ends; returns when none is left.
@@ -289,5 +323,19 @@ async fn stop_all(mut nodes: Vec<DevNode>) {
                 eprintln!("node {}: {e}", node.id);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_for_the_second_terminal_can_be_typed_as_it_stands() {
+        assert_eq!(shell_word("/opt/roster-1.0/roster"), "/opt/roster-1.0/roster");
+        assert_eq!(shell_word("/home/a b/it's"), r"'/home/a b/it'\''s'");
+        assert_eq!(invocation(true), "cargo run --", "this test is no release build");
+        let program = std::env::current_exe().expect("a path").display().to_string();
+        assert_eq!(invocation(false), shell_word(&program));
     }
 }

@@ -1,12 +1,13 @@
 //! What all commands that ask a running cluster have in common: whom they ask, how they print, how
 //! they end.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::grid::{Grid, Look};
 use super::{FAILED, USAGE, fail};
 use crate::client::{Answer, Client, Error};
 use crate::config::ConfigError;
@@ -22,9 +23,47 @@ pub(super) struct Target {
     /// How to print
     #[arg(short, long, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
     pub output: Output,
+    /// Leave the first line of tables out, which names the columns
+    #[arg(long)]
+    no_headers: bool,
+    /// When states are coloured; `auto`: on a terminal, unless NO_COLOR is set
+    #[arg(long, value_enum, default_value_t = Colours::Auto, value_name = "WHEN")]
+    color: Colours,
+}
+
+/// When states are coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Colours {
+    Auto,
+    Always,
+    Never,
+}
+
+impl Colours {
+    pub fn wanted(self) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => {
+                let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+                let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+                io::stdout().is_terminal() && !refused && !dumb
+            }
+        }
+    }
 }
 
 impl Target {
+    /// A table as it was asked for.
+    pub fn grid(&self, columns: &[&'static str]) -> Grid {
+        Grid::with(columns, self.look())
+    }
+
+    pub fn look(&self) -> Look {
+        let wide = self.output == Output::Wide;
+        Look { wide, headers: !self.no_headers, colours: self.color.wanted() }
+    }
+
     pub fn client(&self) -> Result<Client, Error> {
         Client::new(&self.endpoint)
     }
@@ -39,8 +78,12 @@ impl Target {
 pub(super) enum Output {
     /// For people
     Table,
+    /// For people with wide terminals: a table with more columns, where there are more
+    Wide,
     /// For programs: JSON as the node sent it, an object per line
     Json,
+    /// The name of each thing in a line of its own, as other commands take it
+    Name,
 }
 
 /// Why a command ended before it was through.
@@ -142,15 +185,43 @@ pub(crate) fn write_line(line: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Prints an answer: to programs as it came, to people as `text` puts it.
+/// Prints an answer about the thing of this name: to programs as it came, to people as `text` puts it.
 pub(super) fn print_answer(
     output: Output,
     answer: &Answer,
+    name: &str,
     text: impl FnOnce() -> Result<String, Error>,
 ) -> Result<(), End> {
     match output {
         Output::Json => print(&String::from_utf8_lossy(&answer.body)),
-        Output::Table => print(&text()?),
+        Output::Name => print_name(name),
+        Output::Table | Output::Wide => print(&text()?),
+    }
+}
+
+/// Prints a name for the next command, as it is; a terminal must not obey it.
+pub(super) fn print_name(name: &str) -> Result<(), End> {
+    match io::stdout().is_terminal() {
+        true => print(&super::table::escaped(name)),
+        false => print(name),
+    }
+}
+
+/// Asks whether to go on. Where there is nobody to ask, `--yes` must have been said.
+pub(super) fn confirm(yes: bool, what: &str) -> Result<(), End> {
+    if yes {
+        return Ok(());
+    }
+    if !io::stdin().is_terminal() {
+        let problem = format!("{what}: without a terminal to ask at, this needs --yes");
+        return Err(Error::Invalid(problem).into());
+    }
+    eprint!("{what}. Go on? [y/N] ");
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    match answer.trim().to_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(End::NotAll("nothing was done")),
     }
 }
 

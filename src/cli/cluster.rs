@@ -93,6 +93,9 @@ impl Cluster {
     }
 }
 
+/// What `-o name` calls it.
+const BRAKE: &str = "brake";
+
 fn brake_path() -> Result<String, Error> {
     path(&["v1", "cluster", "brake"])
 }
@@ -101,7 +104,12 @@ fn brake_path() -> Result<String, Error> {
 struct Status {
     settings: Settings,
     brakes: Vec<Value>,
+    /// Brakes that the node left out, since they are too many.
+    #[serde(default)]
+    more: u64,
     overrides: Vec<Value>,
+    #[serde(default)]
+    more_overrides: u64,
     suspect: u64,
 }
 
@@ -118,7 +126,7 @@ struct Settings {
 
 async fn show(target: &Target) -> Result<(), End> {
     let answer = target.client()?.send(Call::get(brake_path()?)).await?;
-    print_answer(target.output, &answer, || Ok(status_text(&answer.json()?)))
+    print_answer(target.output, &answer, BRAKE, || Ok(status_text(&answer.json()?)))
 }
 
 fn status_text(status: &Status) -> String {
@@ -134,7 +142,8 @@ fn status_text(status: &Status) -> String {
                 let since = word(&brake["since"]);
                 grid.row(&[&scope_text(brake), &since, missing, of, &brake["removed_per_minute"]]);
             }
-            format!("mass loss; {} instances are suspect\n{}", status.suspect, grid.text())
+            let more = more_text(status.more, "brakes, of which less is missing");
+            format!("mass loss; {} instances are suspect\n{}{more}", status.suspect, grid.text())
         }
     };
     if !status.overrides.is_empty() {
@@ -144,13 +153,22 @@ fn status_text(status: &Status) -> String {
             let (expires, reason) = (word(&said["expires"]), word(&said["reason"]));
             grid.row(&[&mode, &scope_text(said), &expires, &reason]);
         }
-        text += &format!("\n\n{}", grid.text());
+        let more = more_text(status.more_overrides, "words of operators");
+        text += &format!("\n\n{}{more}", grid.text());
     }
     text + &format!(
         "\n\nslows down when within {window} more than {share_percent} % of all (and {exempt_of_all}) \
          or {app_share_percent} % of an app (and {exempt}) fall silent;\nthen all of them are removed \
          within {pace}, else up to {rate} per second"
     )
+}
+
+/// What an answer has left out.
+fn more_text(count: u64, what: &str) -> String {
+    match count {
+        0 => String::new(),
+        _ => format!("\nand {count} more {what}"),
+    }
 }
 
 fn scope_text(of: &Value) -> String {
@@ -185,7 +203,7 @@ impl Word {
             body["expires"] = expires.clone().into();
         }
         let answer = self.target.client()?.send(Call::put(brake_path()?).json(&body)?).await?;
-        print_answer(self.target.output, &answer, || {
+        print_answer(self.target.output, &answer, BRAKE, || {
             let Changed { revision } = answer.json()?;
             Ok(format!("{} {what} since revision {revision}", whose(self.app.as_deref())))
         })
@@ -199,7 +217,7 @@ impl Clear {
             call = call.query("scope", "app").query("app", app);
         }
         let answer = self.target.client()?.send(call).await?;
-        print_answer(self.target.output, &answer, || {
+        print_answer(self.target.output, &answer, BRAKE, || {
             Ok(format!("{} are left to the cluster", whose(self.app.as_deref())))
         })
     }
@@ -218,11 +236,20 @@ mod tests {
                         "missing": 900, "of": 1_000, "removed_per_minute": 60.0, "revision": 7}],
             "overrides": [{"scope": "all", "mode": "hold", "reason": "network work",
                            "expires": null, "revision": 9}],
-            "suspect": 880, "revision": 9,
+            "more": 17, "more_overrides": 3, "suspect": 880, "revision": 9,
         });
         let text = status_text(&serde_json::from_value(status).expect("a status"));
-        for part in ["880 instances are suspect", "app pay", "900", "60.0", "hold", "network work"]
-        {
+        let parts = [
+            "880 instances are suspect",
+            "app pay",
+            "900",
+            "60.0",
+            "and 17 more brakes",
+            "hold",
+            "network work",
+            "and 3 more words",
+        ];
+        for part in parts {
             assert!(text.contains(part), "{part:?} is missing in\n{text}");
         }
     }

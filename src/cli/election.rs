@@ -6,11 +6,11 @@ use std::ops::ControlFlow;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::asking::{End, Output, Target, note, output_closed, print, print_answer};
+use super::asking::{End, Output, Target, note, output_closed, print, print_answer, print_name};
 use super::grid::Grid;
+use super::lists::{Follow, Paging, Source, shown_anew};
 use super::lock::{broken_text, let_go, session_settings};
 use super::ring::word;
-use super::shards::pages;
 use super::table::escaped;
 use super::under::{Signals, Under, look_up};
 use crate::client::{Action, Call, CandidateSettings, Event, Item, Latch, Revision, WatchRequest};
@@ -30,8 +30,8 @@ enum What {
     #[command(after_help = "Example: roster election list")]
     List(List),
     /// Show who leads, and who would be next
-    #[command(after_help = "Example: roster election get scheduler")]
-    Get(Named),
+    #[command(visible_alias = "show", after_help = "Example: roster election get scheduler")]
+    Get(Get),
     /// Stand for election until Ctrl-C, or run a command once it leads
     ///
     /// Without a command it prints a line when it leads and stands until it is stopped; when the lead
@@ -58,6 +58,8 @@ enum What {
 #[derive(Debug, clap::Args)]
 struct List {
     #[command(flatten)]
+    paging: Paging,
+    #[command(flatten)]
     target: Target,
 }
 
@@ -67,6 +69,14 @@ struct Named {
     name: String,
     #[command(flatten)]
     target: Target,
+}
+
+#[derive(Debug, clap::Args)]
+struct Get {
+    #[command(flatten)]
+    of: Named,
+    #[command(flatten)]
+    follow: Follow,
 }
 
 #[derive(Debug, clap::Args)]
@@ -115,7 +125,7 @@ impl Election {
     pub async fn run(self) -> Result<(), End> {
         match self.what {
             What::List(list) => list.run().await,
-            What::Get(named) => named.get().await,
+            What::Get(get) => get.run().await,
             What::Campaign(campaign) => campaign.run().await,
             What::Resign(resign) => resign.run().await,
             What::Depose(depose) => depose.run().await,
@@ -124,9 +134,7 @@ impl Election {
     }
 }
 
-fn grid() -> Grid {
-    Grid::new(&["ELECTION", "VALUE", ">TOKEN", "LEADER", ">WAITING"])
-}
+const COLUMNS: [&str; 5] = ["ELECTION", "VALUE", ">TOKEN", "LEADER", ">WAITING"];
 
 fn row(grid: &mut Grid, election: &Value) {
     let [name, value, leader] = ["name", "value", "leader"].map(|field| word(&election[field]));
@@ -137,14 +145,14 @@ fn number(value: &Value) -> String {
     value.as_u64().map_or_else(|| "-".into(), |number| number.to_string())
 }
 
-fn election_text(election: &Value) -> String {
-    let mut leader = grid();
+fn election_text(target: &Target, election: &Value) -> String {
+    let mut leader = target.grid(&COLUMNS);
     row(&mut leader, election);
     let candidates = election["candidates"].as_array().map_or(&[][..], Vec::as_slice);
     if candidates.is_empty() {
         return leader.text();
     }
-    let mut next = Grid::new(&["NEXT", "SESSION", "VALUE"]);
+    let mut next = target.grid(&["NEXT", "SESSION", "VALUE"]);
     for (place, candidate) in candidates.iter().enumerate() {
         next.row(&[&(place + 1), &word(&candidate["session"]), &word(&candidate["value"])]);
     }
@@ -153,17 +161,36 @@ fn election_text(election: &Value) -> String {
 
 impl List {
     async fn run(self) -> Result<(), End> {
-        pages(&self.target, || Call::get("/v1/elections".into()), grid(), row).await
+        let request = WatchRequest { kinds: vec!["latch".into()], ..WatchRequest::default() };
+        let source = Source {
+            target: &self.target,
+            call: Call::get("/v1/elections".into()),
+            items: Some("elections"),
+            columns: &COLUMNS,
+            row,
+            name: |election| word(&election["name"]).to_owned(),
+            limit: self.paging.limit(),
+        };
+        source.show(self.paging.follow, request).await
+    }
+}
+
+impl Get {
+    async fn run(self) -> Result<(), End> {
+        let Named { name, target } = &self.of;
+        let elections = vec![name.clone()];
+        let request = WatchRequest { elections, ..WatchRequest::default() };
+        shown_anew(target, self.follow, request, async |client| {
+            let answer = client.send(Call::get(Latch::Election.path(name, &[])?)).await?;
+            print_answer(target.output, &answer, name, || {
+                Ok(election_text(target, &answer.json()?))
+            })
+        })
+        .await
     }
 }
 
 impl Named {
-    async fn get(self) -> Result<(), End> {
-        let call = Call::get(Latch::Election.path(&self.name, &[])?);
-        let answer = self.target.client()?.send(call).await?;
-        print_answer(self.target.output, &answer, || Ok(election_text(&answer.json()?)))
-    }
-
     async fn observe(self) -> Result<(), End> {
         let stop = shutdown::on_signal().map_err(End::Signals)?;
         tokio::select! {
@@ -219,8 +246,9 @@ impl Named {
                 })
                 .to_string()
             }
-            (Output::Table, None) => format!("revision {revision}: nobody leads"),
-            (Output::Table, Some(Claim { session, value, .. })) => {
+            (Output::Name, _) => leader.map_or_else(String::new, |leader| escaped(&leader.session)),
+            (Output::Table | Output::Wide, None) => format!("revision {revision}: nobody leads"),
+            (Output::Table | Output::Wide, Some(Claim { session, value, .. })) => {
                 let (session, value) = (escaped(session), escaped(value));
                 format!("revision {revision}: session {session} leads with {value}")
             }
@@ -317,7 +345,8 @@ impl Campaign {
                     json!({"name": name, "leader": true, "token": token, "session": session});
                 print(&told.to_string())
             }
-            Output::Table => print(&format!(
+            Output::Name => print_name(&self.name),
+            Output::Table | Output::Wide => print(&format!(
                 "session {session} leads {} under token {token}",
                 escaped(&self.name)
             )),
@@ -347,7 +376,7 @@ impl Resign {
         let call = Call::post(Latch::Election.path(&self.name, &["resign"])?).json(&body)?;
         let call = call.once(&crate::client::once_key())?;
         let name = escaped(&self.name);
-        let_go(&self.target, call, |answer| {
+        let_go(&self.target, call, &self.name, |answer| {
             format!("the candidacy in {name} was given up at revision {}", answer["revision"])
         })
         .await
@@ -361,6 +390,7 @@ impl Depose {
             call = call.query("token", token).repeatable();
         }
         let name = escaped(&self.name);
-        let_go(&self.target, call, |answer| broken_text("the lead of", &name, answer)).await
+        let_go(&self.target, call, &self.name, |answer| broken_text("the lead of", &name, answer))
+            .await
     }
 }

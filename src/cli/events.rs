@@ -2,12 +2,15 @@
 
 use clap::ValueEnum;
 
-use super::asking::{End, Output, Target, note, print};
-use super::table::{HEADER, row};
+use super::asking::{End, Output, Target, note, print, print_name};
+use super::table::{HEADER, name, row};
 use crate::client::{EventsRequest, Order, Page, Revision};
 
 /// Show past changes, with their reasons, from the history that the asked node keeps.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example: roster events --app pay --kind instance --since 2026-11-21T20:00:00Z"
+)]
 pub(super) struct Events {
     /// Only of this app
     #[arg(long, value_name = "APP")]
@@ -50,15 +53,17 @@ enum OrderWord {
 impl Events {
     pub async fn run(self) -> Result<(), End> {
         let output = self.target.output;
+        let look = self.target.look();
         let mut pages = self.target.client()?.events(self.request());
-        let mut header = (output == Output::Table).then_some(HEADER);
+        let is_table = [Output::Table, Output::Wide].contains(&output);
+        let mut header = (is_table && look.headers).then_some(HEADER);
         let mut told = Vec::new();
         while let Some(page) = pages.next_page().await? {
             tell_missing(&page.missing, &mut told);
             if let Some(header) = header.take() {
                 print(header)?;
             }
-            show(&page, output)?;
+            show(&page, output, look.colours)?;
         }
         Ok(())
     }
@@ -81,10 +86,11 @@ impl Events {
     }
 }
 
-fn show(page: &Page, output: Output) -> Result<(), End> {
+fn show(page: &Page, output: Output, coloured: bool) -> Result<(), End> {
     for event in &page.events {
         match output {
-            Output::Table => print(&row(event.action.into(), event))?,
+            Output::Table | Output::Wide => print(&row(event.action.into(), event, coloured))?,
+            Output::Name => print_name(&name(event))?,
             Output::Json => print(&event.line)?,
         }
     }

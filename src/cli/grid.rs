@@ -4,50 +4,146 @@ use std::fmt::Write as _;
 
 use super::table::escaped;
 
+/// How tables are shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    /// With the columns that are for `-o wide` only.
+    pub wide: bool,
+    pub headers: bool,
+    pub colours: bool,
+}
+
+impl Default for Look {
+    fn default() -> Self {
+        Self { wide: false, headers: true, colours: false }
+    }
+}
+
 /// Rows under a header. The text of cells may be anything: it is escaped.
 pub(crate) struct Grid {
-    header: Vec<&'static str>,
-    /// Numbers stand at the right end of their column.
-    right: Vec<bool>,
+    columns: Vec<Column>,
     rows: Vec<Vec<String>>,
+    look: Look,
+    /// The header has been given out, and what came so far was so wide.
+    begun: bool,
+    widths: Vec<usize>,
+}
+
+struct Column {
+    name: &'static str,
+    /// Numbers stand at the right end of their column.
+    right: bool,
+    wide_only: bool,
+}
+
+impl Column {
+    fn parse(text: &'static str) -> Self {
+        let name = text.trim_start_matches(['+', '>']);
+        let signs = &text[..text.len() - name.len()];
+        Self { name, right: signs.contains('>'), wide_only: signs.contains('+') }
+    }
 }
 
 impl Grid {
-    /// A `>` before a column's name puts what stands in it to the right.
+    /// A `>` before a column's name puts what stands in it to the right, a `+` keeps it for wide
+    /// tables.
     pub fn new(columns: &[&'static str]) -> Self {
-        Self {
-            right: columns.iter().map(|name| name.starts_with('>')).collect(),
-            header: columns.iter().map(|name| name.trim_start_matches('>')).collect(),
-            rows: Vec::new(),
-        }
+        Self::with(columns, Look::default())
     }
 
+    /// As [`Grid::new`], to be shown so.
+    pub fn with(columns: &[&'static str], look: Look) -> Self {
+        let columns: Vec<_> = columns.iter().map(|text| Column::parse(text)).collect();
+        let widths = vec![0; columns.len()];
+        Self { columns, rows: Vec::new(), look, begun: false, widths }
+    }
+
+    /// A cell for each column, those for wide tables too.
     pub fn row(&mut self, cells: &[&dyn std::fmt::Display]) {
         self.rows.push(cells.iter().map(|cell| escaped(&cell.to_string())).collect());
     }
 
-    /// One line per row, the header first; without a line's end after the last one.
-    pub fn text(&self) -> String {
-        let header: Vec<String> = self.header.iter().map(|name| (*name).to_owned()).collect();
-        let all = || std::iter::once(&header).chain(&self.rows);
-        let widths: Vec<usize> = (0..self.header.len())
-            .map(|column| all().map(|row| row[column].chars().count()).max().unwrap_or(0))
-            .collect();
-        let lines: Vec<String> = all().map(|row| self.line(row, &widths)).collect();
-        lines.join("\n")
+    /// Adds rows that were taken from a grid with the same columns.
+    pub fn add(&mut self, rows: Vec<Vec<String>>) {
+        self.rows.extend(rows);
     }
 
-    fn line(&self, row: &[String], widths: &[usize]) -> String {
+    /// Takes the rows out as they would be shown, cell by cell.
+    pub fn take_rows(&mut self) -> Vec<Vec<String>> {
+        std::mem::take(&mut self.rows)
+    }
+
+    /// One line per row, the header first; without a line's end after the last one.
+    pub fn text(mut self) -> String {
+        self.next_text().unwrap_or_default()
+    }
+
+    /// The lines of the rows since this was asked last, the header before the first ones; `None` if there
+    /// is nothing to show. Columns stay as wide as they were.
+    pub fn next_text(&mut self) -> Option<String> {
+        let rows = self.take_rows();
+        let header = (self.look.headers && !self.begun).then(|| self.header());
+        self.begun = true;
+        for row in header.iter().chain(&rows) {
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
+        let header = header.iter().map(|row| self.line(row, false));
+        let lines: Vec<String> =
+            header.chain(rows.iter().map(|row| self.line(row, true))).collect();
+        (!lines.is_empty()).then(|| lines.join("\n"))
+    }
+
+    fn header(&self) -> Vec<String> {
+        self.columns.iter().map(|column| column.name.to_owned()).collect()
+    }
+
+    fn line(&self, row: &[String], is_data: bool) -> String {
         let mut line = String::new();
-        for ((cell, width), right) in row.iter().zip(widths).zip(&self.right) {
+        for ((cell, width), column) in row.iter().zip(&self.widths).zip(&self.columns) {
+            if column.wide_only && !self.look.wide {
+                continue;
+            }
             let separator = if line.is_empty() { "" } else { "  " };
+            let space = " ".repeat(width - cell.chars().count());
+            let colour = (is_data && self.look.colours).then(|| colour_of(column.name, cell));
+            let cell = match colour.flatten() {
+                Some(colour) => format!("\x1b[{colour}m{cell}\x1b[0m"),
+                None => cell.clone(),
+            };
             // Writing to a String cannot fail.
-            let _ = match right {
-                true => write!(line, "{separator}{cell:>width$}"),
-                false => write!(line, "{separator}{cell:<width$}"),
+            let _ = match column.right {
+                true => write!(line, "{separator}{space}{cell}"),
+                false => write!(line, "{separator}{cell}{space}"),
             };
         }
         line.trim_end().to_owned()
+    }
+}
+
+const GREEN: u8 = 32;
+const RED: u8 = 31;
+const YELLOW: u8 = 33;
+const BLUE: u8 = 34;
+
+/// The colour of what says how something is, as terminals number them.
+fn colour_of(column: &str, cell: &str) -> Option<u8> {
+    if !["STATE", "HEALTH", "ROLE", "RESULT"].contains(&column) {
+        return None;
+    }
+    state_colour(cell)
+}
+
+/// Of a state, role or result by its first word.
+pub(crate) fn state_colour(text: &str) -> Option<u8> {
+    let first = text.split([' ', ',', ':']).next().unwrap_or_default();
+    match first {
+        "up" | "ok" | "leader" | "held" | "registered" | "deregistered" | "released" => Some(GREEN),
+        "suspect" | "orphaned" | "unreachable" | "gone" | "failed" | "expired" => Some(RED),
+        "draining" | "moving" | "candidate" | "learner" => Some(YELLOW),
+        "maintenance" => Some(BLUE),
+        _ => None,
     }
 }
 
@@ -63,5 +159,28 @@ mod tests {
         let lines =
             ["WORKER         SHARDS  ZONE", "f1                  7  a", r"fetcher\u{1b}    1200"];
         assert_eq!(grid.text(), lines.join("\n"));
+    }
+
+    #[test]
+    fn a_table_that_comes_in_parts_has_one_header_and_stays_aligned() {
+        let mut grid = Grid::new(&["ID", "STATE"]);
+        grid.row(&[&"a-long-one", &"up"]);
+        assert_eq!(grid.next_text().as_deref(), Some("ID          STATE\na-long-one  up"));
+        grid.row(&[&"b", &"up"]);
+        assert_eq!(grid.next_text().as_deref(), Some("b           up"));
+        assert_eq!(grid.next_text(), None);
+    }
+
+    #[test]
+    fn wide_columns_headers_and_colours_are_shown_as_they_are_wanted() {
+        let row = |look| {
+            let mut grid = Grid::with(&["ID", "STATE", "+>TTL"], look);
+            grid.row(&[&"a", &"suspect", &"30s"]);
+            grid.text()
+        };
+        let bare = Look { headers: false, ..Look::default() };
+        assert_eq!(row(bare), "a  suspect");
+        assert_eq!(row(Look { wide: true, ..bare }), "a  suspect  30s");
+        assert_eq!(row(Look { colours: true, ..bare }), "a  \u{1b}[31msuspect\u{1b}[0m");
     }
 }

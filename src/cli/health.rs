@@ -6,7 +6,7 @@ use futures::future::join_all;
 use serde_json::json;
 
 use super::asking::{End, Output, Target, print};
-use super::grid::Grid;
+use super::lists::print_next;
 use crate::client::{Call, Client, Error, Options, path};
 
 /// How long a node has, all in all: a health check is asked again soon.
@@ -28,11 +28,12 @@ impl Health {
     pub async fn run(self) -> Result<(), End> {
         let endpoints: Vec<_> = self.target.endpoints().collect();
         let answers = join_all(endpoints.iter().map(|endpoint| ask(endpoint, self.live))).await;
-        let mut grid = Grid::new(&["NODE", "HEALTH"]);
+        let mut grid = self.target.grid(&["NODE", "HEALTH"]);
         for (endpoint, answer) in endpoints.iter().zip(&answers) {
             let health = answer.as_ref().map_or_else(ToString::to_string, |()| "ok".into());
             match self.target.output {
-                Output::Table => grid.row(&[endpoint, &health]),
+                Output::Table | Output::Wide => grid.row(&[endpoint, &health]),
+                Output::Name => print(endpoint)?,
                 Output::Json => {
                     print(
                         &json!({ "endpoint": endpoint, "ok": answer.is_ok(), "detail": health })
@@ -41,8 +42,8 @@ impl Health {
                 }
             }
         }
-        if self.target.output == Output::Table {
-            print(&grid.text())?;
+        if [Output::Table, Output::Wide].contains(&self.target.output) {
+            print_next(&mut grid)?;
         }
         answers.into_iter().collect::<Result<(), Error>>().map_err(End::Told)
     }

@@ -6,14 +6,15 @@ use std::pin::pin;
 
 use serde_json::{Value, json};
 
-use super::asking::{End, Output, Target, print, print_answer};
+use super::asking::{End, Output, Target, print, print_answer, print_name};
 use super::grid::Grid;
+use super::lists::{Follow, Paging, Source};
 use super::ring::word;
-use super::shards::pages;
 use super::table::escaped;
 use super::under::{Signals, Under, look_up};
 use crate::client::{
     AcquiredLock, Call, Client, Error, Latch, LockMode, LockSettings, Revision, SessionSettings,
+    WatchRequest,
 };
 use crate::config::Span;
 
@@ -30,7 +31,7 @@ enum What {
     #[command(after_help = "Example: roster lock list")]
     List(List),
     /// Show who holds a lock
-    #[command(after_help = "Example: roster lock get backup/db1")]
+    #[command(visible_alias = "show", after_help = "Example: roster lock get backup/db1")]
     Get(Named),
     /// Acquire a lock and print its token
     ///
@@ -68,6 +69,8 @@ enum What {
 #[derive(Debug, clap::Args)]
 struct List {
     #[command(flatten)]
+    paging: Paging,
+    #[command(flatten)]
     target: Target,
 }
 
@@ -75,6 +78,8 @@ struct List {
 struct Named {
     /// The lock
     name: String,
+    #[command(flatten)]
+    follow: Follow,
     #[command(flatten)]
     target: Target,
 }
@@ -163,9 +168,7 @@ impl Lock {
     }
 }
 
-fn grid() -> Grid {
-    Grid::new(&["LOCK", "MODE", ">TOKEN", "SESSION", "OWNER", ">WAITING"])
-}
+const COLUMNS: [&str; 6] = ["LOCK", "MODE", ">TOKEN", "SESSION", "OWNER", ">WAITING"];
 
 /// A row per holder.
 fn rows(grid: &mut Grid, lock: &Value) {
@@ -187,20 +190,23 @@ fn mode(shared: bool) -> LockMode {
 
 impl List {
     async fn run(self) -> Result<(), End> {
-        pages(&self.target, || Call::get("/v1/locks".into()), grid(), rows).await
+        let request = WatchRequest { kinds: vec!["latch".into()], ..WatchRequest::default() };
+        let source = source(&self.target, Call::get("/v1/locks".into()), Some("locks"));
+        Source { limit: self.paging.limit(), ..source }.show(self.paging.follow, request).await
     }
 }
 
 impl Named {
     async fn get(self) -> Result<(), End> {
         let call = Call::get(Latch::Lock.path(&self.name, &[])?);
-        let answer = self.target.client()?.send(call).await?;
-        print_answer(self.target.output, &answer, || {
-            let mut grid = grid();
-            rows(&mut grid, &answer.json()?);
-            Ok(grid.text())
-        })
+        let request = WatchRequest { locks: vec![self.name], ..WatchRequest::default() };
+        source(&self.target, call, None).show(self.follow, request).await
     }
+}
+
+fn source<'a>(target: &'a Target, call: Call, items: Option<&'static str>) -> Source<'a> {
+    let name = |lock: &Value| word(&lock["name"]).to_owned();
+    Source { target, call, items, columns: &COLUMNS, row: rows, name, limit: None }
 }
 
 impl Acquire {
@@ -220,7 +226,8 @@ impl Acquire {
                 });
                 print(&told.to_string())
             }
-            Output::Table => {
+            Output::Name => print_name(&self.name),
+            Output::Table | Output::Wide => {
                 let (name, session) = (escaped(&self.name), escaped(&session));
                 print(&format!("lock {name} is held under token {token} by session {session}"))
             }
@@ -265,10 +272,11 @@ pub(super) fn session_settings(name: &str, Span(ttl): Span) -> SessionSettings {
 pub(super) async fn let_go(
     target: &Target,
     call: Call,
+    name: &str,
     text: impl FnOnce(&Value) -> String,
 ) -> Result<(), End> {
     let answer = target.client()?.send(call).await?;
-    print_answer(target.output, &answer, || Ok(text(&answer.json()?)))
+    print_answer(target.output, &answer, name, || Ok(text(&answer.json()?)))
 }
 
 impl Release {
@@ -284,7 +292,7 @@ impl Release {
         let call = Call::post(Latch::Lock.path(&self.name, &["release"])?).json(&body)?;
         let call = call.once(&crate::client::once_key())?;
         let name = escaped(&self.name);
-        let_go(&self.target, call, |answer| {
+        let_go(&self.target, call, &self.name, |answer| {
             format!("lock {name} was released at revision {}", answer["revision"])
         })
         .await
@@ -298,7 +306,7 @@ impl Break {
             call = call.query("token", token).repeatable();
         }
         let name = escaped(&self.name);
-        let_go(&self.target, call, |answer| broken_text("lock", &name, answer)).await
+        let_go(&self.target, call, &self.name, |answer| broken_text("lock", &name, answer)).await
     }
 }
 

@@ -4,10 +4,13 @@ use roster_storage::limits::RING_REPLICAS_MAX;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::asking::{End, Output, Target, print, print_answer};
+use super::asking::{End, Output, Target, print, print_answer, print_name};
 use super::grid::Grid;
+use super::lists::{Follow, shown_anew};
 use super::table::escaped;
-use crate::client::{Answer, Call, Client, Error, Revision, RingDescription, RingView, path};
+use crate::client::{
+    Answer, Call, Client, Error, Revision, RingDescription, RingView, WatchRequest, path,
+};
 
 /// Show who owns which key of an app's ring; switch rings on and off
 #[derive(Debug, clap::Args)]
@@ -19,7 +22,7 @@ pub(super) struct Ring {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     /// Show a ring: its workers and the share of each
-    #[command(after_help = "Example: roster ring get fetchers")]
+    #[command(visible_alias = "show", after_help = "Example: roster ring get fetchers")]
     Get(Get),
     /// Show who owns keys
     #[command(after_help = "Example: roster ring lookup fetchers disk-17 disk-18 --replicas 2")]
@@ -50,6 +53,8 @@ struct App {
 struct Get {
     #[command(flatten)]
     of: App,
+    #[command(flatten)]
+    follow: Follow,
 }
 
 #[derive(Debug, clap::Args)]
@@ -156,7 +161,7 @@ impl App {
     async fn delete(self) -> Result<(), End> {
         let call = Call::delete(ring_path(&self.app, &[])?);
         let answer = self.target.client()?.send(call).await?;
-        print_answer(self.target.output, &answer, || {
+        print_answer(self.target.output, &answer, &self.app, || {
             let Changed { revision, .. } = answer.json()?;
             Ok(format!("the ring of {} is off since revision {revision}", escaped(&self.app)))
         })
@@ -165,7 +170,7 @@ impl App {
     async fn compact(self) -> Result<(), End> {
         let call = Call::post(ring_path(&self.app, &["compact"])?);
         let answer = self.target.client()?.send(call).await?;
-        print_answer(self.target.output, &answer, || {
+        print_answer(self.target.output, &answer, &self.app, || {
             let Changed { epoch, .. } = answer.json()?;
             let epoch = epoch.unwrap_or_default();
             Ok(format!("the ring of {} has no gaps; it is at epoch {epoch}", escaped(&self.app)))
@@ -175,12 +180,17 @@ impl App {
 
 impl Get {
     async fn run(self) -> Result<(), End> {
-        let App { app, target } = self.of;
-        let answer = target.client()?.send(Call::get(ring_path(&app, &[])?)).await?;
-        print_answer(target.output, &answer, || {
-            let LeftOut { left_out } = answer.json()?;
-            Ok(ring_text(&answer.json()?, &left_out))
+        let App { app, target } = &self.of;
+        let (apps, kinds) = (vec![app.clone()], vec!["ring".into()]);
+        let request = WatchRequest { apps, kinds, ..WatchRequest::default() };
+        shown_anew(target, self.follow, request, async |client| {
+            let answer = client.send(Call::get(ring_path(app, &[])?)).await?;
+            print_answer(target.output, &answer, app, || {
+                let LeftOut { left_out } = answer.json()?;
+                Ok(ring_text(target, &answer.json()?, &left_out))
+            })
         })
+        .await
     }
 }
 
@@ -191,11 +201,11 @@ struct LeftOut {
     left_out: Vec<String>,
 }
 
-fn ring_text(ring: &RingDescription, left_out: &[String]) -> String {
+fn ring_text(target: &Target, ring: &RingDescription, left_out: &[String]) -> String {
     let RingDescription { group, epoch, seed, replicas, workers, slots, .. } = ring;
     let vacant = slots.iter().filter(|holder| **holder < 0).count();
     let total: u64 = workers.iter().map(|(_, weight)| weight).sum();
-    let mut grid = Grid::new(&["WORKER", ">WEIGHT", ">SHARE"]);
+    let mut grid = target.grid(&["WORKER", ">WEIGHT", ">SHARE"]);
     for (id, weight) in workers {
         grid.row(&[id, weight, &percent(*weight as f64 / total.max(1) as f64)]);
     }
@@ -234,7 +244,7 @@ impl Lookup {
         }
         let call = Call::post(ring_path(&self.app, &["owners"])?).json(&body)?;
         let answer = client.send(call).await?;
-        print_answer(self.target.output, &answer, || self.text(answer.json()?))
+        print_answer(self.target.output, &answer, &self.app, || self.text(answer.json()?))
     }
 
     /// The same document, made here.
@@ -249,7 +259,8 @@ impl Lookup {
         let found = Found { epoch: view.epoch().0, results: results.collect() };
         match self.target.output {
             Output::Json => print(&json!(found).to_string()),
-            Output::Table => print(&self.text(found)?),
+            Output::Name => print_name(&self.app),
+            Output::Table | Output::Wide => print(&self.text(found)?),
         }
     }
 
@@ -293,7 +304,7 @@ impl Simulate {
         }
         let call = Call::post(ring_path(&self.app, &["simulate"])?).json(&body)?;
         let answer = self.target.client()?.send(call).await?;
-        print_answer(self.target.output, &answer, || Ok(simulated_text(&answer.json()?)))
+        print_answer(self.target.output, &answer, &self.app, || Ok(simulated_text(&answer.json()?)))
     }
 }
 
@@ -395,7 +406,7 @@ impl Create {
     }
 
     fn tell(&self, answer: &Answer, what: &str) -> Result<(), End> {
-        print_answer(self.target.output, answer, || {
+        print_answer(self.target.output, answer, &self.app, || {
             let Changed { epoch, .. } = answer.json()?;
             Ok(self.text(what, epoch.unwrap_or_default()))
         })
@@ -410,7 +421,8 @@ impl Create {
                 let answer = json!({"app": self.app, "epoch": epoch, "revision": revision});
                 print(&answer.to_string())
             }
-            Output::Table => {
+            Output::Name => print_name(&self.app),
+            Output::Table | Output::Wide => {
                 let what = format!("is as it was before, with replicas {}", ring.replicas);
                 print(&self.text(&what, epoch))
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::asking::{End, Output, Target, print};
+use super::asking::{End, Output, Target, print, print_name};
 use super::grid::Grid;
 use crate::client::{Call, Client, Error};
 
@@ -75,7 +75,10 @@ impl List {
         let rows = self.rows(&self.target.client()?).await?;
         match self.target.output {
             Output::Json => rows.iter().try_for_each(|(key, row)| print(&as_json(key, row))),
-            Output::Table => print(&as_table(&rows)),
+            Output::Name => {
+                rows.keys().try_for_each(|(binary, host)| print_name(&format!("{binary}/{host}")))
+            }
+            Output::Table | Output::Wide => print(&as_table(&rows)),
         }
     }
 

@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 
 use super::asking::{End, Output, Target, note, print, print_answer};
 use super::grid::Grid;
+use super::lists::{Follow, Paging, Source, shown_anew};
 use super::ring::{Joiner, word};
 use super::table::escaped;
-use crate::client::{Call, Client, Error, Grant, Revision, path};
+use crate::client::{Call, Client, Error, Grant, Revision, WatchRequest, path};
 use crate::config::Span;
 
 /// The largest page of a list.
@@ -29,7 +30,10 @@ enum What {
     List(List),
     /// Show the workers of a set and their load
     #[command(after_help = "Example: roster shards workers polling")]
-    Workers(Set),
+    Workers(Workers),
+    /// Show all shard sets and how far the work of each is shared out
+    #[command(after_help = "Example: roster shards sets --watch")]
+    Sets(Sets),
     /// Show what would move if workers joined or left; nothing happens
     #[command(after_help = "Example: roster shards plan polling --leave f1")]
     Plan(Plan),
@@ -38,8 +42,8 @@ enum What {
     #[command(after_help = "Example: roster shards release polling pay/10.0.0.1:8719")]
     Release(Release),
     /// Show a set and how far its work is shared out
-    #[command(after_help = "Example: roster shards get polling")]
-    Get(Set),
+    #[command(visible_alias = "show", after_help = "Example: roster shards get polling")]
+    Get(Shown),
     /// Make a shard set, or change it
     #[command(
         after_help = "Example: roster shards create polling --workers fetchers --apps pay,cart"
@@ -50,13 +54,39 @@ enum What {
     Delete(Set),
     /// Show how many workers a set should have, and why
     #[command(after_help = "Example: roster shards scaling polling")]
-    Scaling(Set),
+    Scaling(Shown),
 }
 
 #[derive(Debug, clap::Args)]
 struct Set {
     /// The shard set
     set: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, clap::Args)]
+struct Shown {
+    #[command(flatten)]
+    of: Set,
+    #[command(flatten)]
+    follow: Follow,
+}
+
+#[derive(Debug, clap::Args)]
+struct Workers {
+    /// The shard set
+    set: String,
+    #[command(flatten)]
+    paging: Paging,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, clap::Args)]
+struct Sets {
+    #[command(flatten)]
+    paging: Paging,
     #[command(flatten)]
     target: Target,
 }
@@ -74,6 +104,8 @@ struct List {
     /// Also shards whose instance is gone and that their holder has not let go yet
     #[arg(long)]
     gone: bool,
+    #[command(flatten)]
+    paging: Paging,
     #[command(flatten)]
     target: Target,
 }
@@ -139,13 +171,14 @@ impl Shards {
     pub async fn run(self) -> Result<(), End> {
         match self.what {
             What::List(list) => list.run().await,
-            What::Workers(set) => set.workers().await,
+            What::Workers(workers) => workers.run().await,
+            What::Sets(sets) => sets.run().await,
             What::Plan(plan) => plan.run().await,
             What::Release(release) => release.run().await,
-            What::Get(set) => set.get().await,
+            What::Get(shown) => shown.get().await,
             What::Create(create) => create.run().await,
             What::Delete(set) => set.delete().await,
-            What::Scaling(set) => set.scaling().await,
+            What::Scaling(shown) => shown.scaling().await,
         }
     }
 }
@@ -154,76 +187,39 @@ fn set_path(set: &str, more: &[&str]) -> Result<String, Error> {
     path(&[&["v1", "shard-sets", set], more].concat())
 }
 
-/// A page of a list.
-#[derive(Deserialize)]
-struct Page {
-    #[serde(alias = "shards", alias = "workers", alias = "locks", alias = "elections")]
-    items: Vec<Value>,
-    next_cursor: Option<String>,
-}
-
-/// All pages of a list: each document as it came for programs, a row per item for people.
-pub(super) async fn pages(
-    target: &Target,
-    call: impl Fn() -> Call,
-    mut grid: Grid,
-    row: impl Fn(&mut Grid, &Value),
-) -> Result<(), End> {
-    let client = target.client()?;
-    let mut cursor = None::<String>;
-    loop {
-        let call = match &cursor {
-            None => call().query("limit", PAGE),
-            Some(cursor) => call().query("limit", PAGE).query("cursor", cursor),
-        };
-        let answer = client.send(call).await?;
-        let page: Page = answer.json()?;
-        match target.output {
-            Output::Json => print(&String::from_utf8_lossy(&answer.body))?,
-            Output::Table => page.items.iter().for_each(|item| row(&mut grid, item)),
-        }
-        cursor = page.next_cursor;
-        if cursor.is_none() {
-            break;
-        }
-    }
-    match target.output {
-        Output::Json => Ok(()),
-        Output::Table => print(&grid.text()),
-    }
-}
-
 impl List {
     async fn run(self) -> Result<(), End> {
-        let path = set_path(&self.set, &["shards"])?;
-        let call = || {
-            let mut call = Call::get(path.clone());
-            if let Some(worker) = &self.worker {
-                call = call.query("worker", worker);
-            }
-            if let Some(app) = &self.app {
-                call = call.query("app", app);
-            }
-            match self.gone {
-                true => call.query("gone", true),
-                false => call,
-            }
+        let mut call = Call::get(set_path(&self.set, &["shards"])?);
+        if let Some(worker) = &self.worker {
+            call = call.query("worker", worker);
+        }
+        if let Some(app) = &self.app {
+            call = call.query("app", app);
+        }
+        if self.gone {
+            call = call.query("gone", true);
+        }
+        let request = WatchRequest {
+            kinds: ["worker", "shard"].map(String::from).to_vec(),
+            ..WatchRequest::default()
         };
-        let grid = Grid::new(&["SHARD", "ADDRESS", "HOLDER", ">GRANT", "NEXT", "STATE"]);
-        pages(&self.target, call, grid, |grid, shard| {
-            let state = shard_state(shard);
-            let (holder, next) = (word(&shard["holder"]), word(&shard["next"]));
-            grid.row(&[
-                &word(&shard["shard"]),
-                &address(shard),
-                &holder,
-                &shard["grant"],
-                &next,
-                &state,
-            ]);
-        })
-        .await
+        let source = Source {
+            target: &self.target,
+            call,
+            items: Some("shards"),
+            columns: &["SHARD", "ADDRESS", "HOLDER", ">GRANT", "NEXT", "STATE"],
+            row: shard_row,
+            name: |shard| word(&shard["shard"]).to_owned(),
+            limit: self.paging.limit(),
+        };
+        source.show(self.paging.follow, request).await
     }
+}
+
+fn shard_row(grid: &mut Grid, shard: &Value) {
+    let [name, holder, next] = ["shard", "holder", "next"].map(|field| word(&shard[field]));
+    let (address, state) = (address(shard), shard_state(shard));
+    grid.row(&[&name, &address, &holder, &shard["grant"], &next, &state]);
 }
 
 fn shard_state(shard: &Value) -> &'static str {
@@ -242,9 +238,12 @@ fn address(item: &Value) -> String {
     }
 }
 
-impl Set {
-    async fn workers(self) -> Result<(), End> {
-        let path = set_path(&self.set, &["workers"])?;
+impl Workers {
+    async fn run(self) -> Result<(), End> {
+        let request = WatchRequest {
+            kinds: ["worker", "instance"].map(String::from).to_vec(),
+            ..WatchRequest::default()
+        };
         let columns = [
             "WORKER",
             "ADDRESS",
@@ -256,47 +255,113 @@ impl Set {
             ">RELEASING",
             ">LOAD",
         ];
-        let grid = Grid::new(&columns);
-        pages(
-            &self.target,
-            || Call::get(path.clone()),
-            grid,
-            |grid, worker| {
-                let (id, state, zone) =
-                    (word(&worker["id"]), word(&worker["state"]), word(&worker["zone"]));
-                let numbers = ["weight", "held", "incoming", "releasing", "load"];
-                let [weight, held, incoming, releasing, load] = numbers.map(|name| &worker[name]);
-                let address = address(worker);
-                grid.row(&[&id, &address, &state, &zone, weight, held, incoming, releasing, load]);
-            },
-        )
-        .await
+        let source = Source {
+            target: &self.target,
+            call: Call::get(set_path(&self.set, &["workers"])?),
+            items: Some("workers"),
+            columns: &columns,
+            row: worker_row,
+            name: |worker| word(&worker["id"]).to_owned(),
+            limit: self.paging.limit(),
+        };
+        source.show(self.paging.follow, request).await
     }
+}
 
-    async fn get(self) -> Result<(), End> {
-        let answer = self.target.client()?.send(Call::get(set_path(&self.set, &[])?)).await?;
-        print_answer(self.target.output, &answer, || Ok(set_text(&answer.json()?)))
+fn worker_row(grid: &mut Grid, worker: &Value) {
+    let [id, state, zone] = ["id", "state", "zone"].map(|field| word(&worker[field]));
+    let numbers = ["weight", "held", "incoming", "releasing", "load"];
+    let [weight, held, incoming, releasing, load] = numbers.map(|name| &worker[name]);
+    grid.row(&[&id, &address(worker), &state, &zone, weight, held, incoming, releasing, load]);
+}
+
+impl Sets {
+    async fn run(self) -> Result<(), End> {
+        let request = WatchRequest {
+            kinds: ["worker", "instance"].map(String::from).to_vec(),
+            ..WatchRequest::default()
+        };
+        let columns = [
+            "SET",
+            "WORKERS",
+            ">SHARDS",
+            ">ASSIGNED",
+            ">PENDING",
+            ">ORPHANED",
+            ">AVAILABLE",
+            "+APPS",
+            "+>COPIES",
+            "+>EPOCH",
+        ];
+        let source = Source {
+            target: &self.target,
+            call: Call::get("/v1/shard-sets".into()),
+            items: Some("shard_sets"),
+            columns: &columns,
+            row: sets_row,
+            name: |set| word(&set["set"]).to_owned(),
+            limit: self.paging.limit(),
+        };
+        source.show(self.paging.follow, request).await
     }
+}
 
+fn sets_row(grid: &mut Grid, set: &Value) {
+    let counts = &set["counts"];
+    let numbers = ["shards", "assigned", "pending", "orphaned", "available_workers"];
+    let [shards, assigned, pending, orphaned, available] = numbers.map(|name| &counts[name]);
+    let apps = set["apps"].as_array().into_iter().flatten().map(word).collect::<Vec<_>>();
+    grid.row(&[
+        &word(&set["set"]),
+        &word(&set["workers"]),
+        shards,
+        assigned,
+        pending,
+        orphaned,
+        available,
+        &apps.join(","),
+        &set["copies"],
+        &set["epoch"],
+    ]);
+}
+
+impl Set {
     async fn delete(self) -> Result<(), End> {
         let answer = self.target.client()?.send(Call::delete(set_path(&self.set, &[])?)).await?;
-        print_answer(self.target.output, &answer, || {
+        print_answer(self.target.output, &answer, &self.set, || {
             let revision = answer.json::<Value>()?["revision"].clone();
             Ok(format!("shard set {} is gone since revision {revision}", escaped(&self.set)))
         })
     }
+}
+
+impl Shown {
+    async fn get(self) -> Result<(), End> {
+        let target = &self.of.target;
+        self.show(&[], |set| set_text(target, set)).await
+    }
 
     async fn scaling(self) -> Result<(), End> {
-        let call = Call::get(set_path(&self.set, &["scaling"])?);
-        let answer = self.target.client()?.send(call).await?;
-        print_answer(self.target.output, &answer, || Ok(scaling_text(&answer.json()?)))
+        self.show(&["scaling"], scaling_text).await
+    }
+
+    /// Counts and scaling follow from who is there and from who holds what.
+    async fn show(&self, what: &[&str], text: impl Fn(&Value) -> String) -> Result<(), End> {
+        let Set { set, target } = &self.of;
+        let kinds = ["worker", "instance"].map(String::from).to_vec();
+        let request = WatchRequest { kinds, ..WatchRequest::default() };
+        shown_anew(target, self.follow, request, async |client| {
+            let answer = client.send(Call::get(set_path(set, what)?)).await?;
+            print_answer(target.output, &answer, set, || Ok(text(&answer.json()?)))
+        })
+        .await
     }
 }
 
-fn set_text(set: &Value) -> String {
+fn set_text(target: &Target, set: &Value) -> String {
     let counts = &set["counts"];
     let apps = set["apps"].as_array().into_iter().flatten().map(word).collect::<Vec<_>>();
-    let mut grid = Grid::new(&["SET", "WORKERS", "APPS", ">COPIES", ">EPOCH"]);
+    let mut grid = target.grid(&["SET", "WORKERS", "APPS", ">COPIES", ">EPOCH"]);
     let name = word(&set["set"]);
     let workers = word(&set["workers"]);
     grid.row(&[&name, &workers, &apps.join(","), &set["copies"], &set["epoch"]]);
@@ -310,7 +375,7 @@ fn set_text(set: &Value) -> String {
         ">AVAILABLE",
         ">IMBALANCE",
     ];
-    let mut counted = Grid::new(&columns);
+    let mut counted = target.grid(&columns);
     let names =
         ["shards", "assigned", "pending", "orphaned", "gone", "workers", "available_workers"];
     let [shards, assigned, pending, orphaned, gone, workers, available] =
@@ -343,7 +408,7 @@ impl Plan {
         let body = json!({"join": self.join, "leave": self.leave});
         let call = Call::post(set_path(&self.set, &["plan"])?).json(&body)?;
         let answer = self.target.client()?.send(call).await?;
-        print_answer(self.target.output, &answer, || Ok(plan_text(&answer.json()?)))
+        print_answer(self.target.output, &answer, &self.set, || Ok(plan_text(&answer.json()?)))
     }
 }
 
@@ -398,7 +463,9 @@ impl Release {
             Call::post(set_path(&self.set, &["release"])?).json(&json!({"shards": grants}))?;
         let answer = client.send(call).await?;
         let results: Value = answer.json()?;
-        print_answer(self.target.output, &answer, || Ok(released_text(&results, &grants)))?;
+        print_answer(self.target.output, &answer, &self.set, || {
+            Ok(released_text(&results, &grants))
+        })?;
         let results = results["results"].as_array().into_iter().flatten();
         match results.filter(|one| !one["code"].is_null()).count() {
             0 => Ok(()),
@@ -410,7 +477,7 @@ impl Release {
     fn tell_nothing(&self) -> Result<(), End> {
         match self.target.output {
             Output::Json => print(&json!({"results": []}).to_string()),
-            Output::Table => Ok(()),
+            Output::Table | Output::Wide | Output::Name => Ok(()),
         }
     }
 
@@ -479,7 +546,7 @@ impl Create {
     async fn run(self) -> Result<(), End> {
         let call = Call::put(set_path(&self.set, &[])?).json(&self.body())?;
         let answer = self.target.client()?.send(call).await?;
-        print_answer(self.target.output, &answer, || {
+        print_answer(self.target.output, &answer, &self.set, || {
             let revision = answer.json::<Value>()?["revision"].clone();
             let was = if answer.status == 201 { "made" } else { "kept or changed" };
             Ok(format!("shard set {} was {was} at revision {revision}", escaped(&self.set)))

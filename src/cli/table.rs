@@ -36,14 +36,27 @@ impl Change {
             Self::Delete => "delete",
         }
     }
+
+    /// As terminals number them: green and red.
+    fn colour(self) -> Option<u8> {
+        match self {
+            Self::Listed => None,
+            Self::Put => Some(32),
+            Self::Delete => Some(31),
+        }
+    }
 }
 
-pub(super) fn row(change: Change, event: &Event) -> String {
+pub(super) fn row(change: Change, event: &Event, coloured: bool) -> String {
+    let word = format!("{:<8}", change.word());
     let row = format!(
-        "{:<24}  {:>8}  {:<8}  {:<8}  {:<30}  {}",
+        "{:<24}  {:>8}  {}  {:<8}  {:<30}  {}",
         escaped(event.time.as_deref().unwrap_or("-")),
         event.revision,
-        change.word(),
+        match change.colour().filter(|_| coloured) {
+            Some(colour) => format!("\x1b[{colour}m{word}\x1b[0m"),
+            None => word,
+        },
         escaped(&event.kind),
         escaped(&name(event)),
         details(event),
@@ -53,7 +66,7 @@ pub(super) fn row(change: Change, event: &Event) -> String {
 
 /// An app's and a ring's id is the app's name and a shard's begins with it; locks and elections belong
 /// to no app, but one of each may have the same name; everything else is named by app and id.
-fn name(event: &Event) -> Cow<'_, str> {
+pub(super) fn name(event: &Event) -> Cow<'_, str> {
     match event.kind.as_str() {
         "app" | "ring" => Cow::Borrowed(&event.app),
         "shard" => Cow::Borrowed(&event.id),

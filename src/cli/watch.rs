@@ -1,13 +1,14 @@
 //! `roster watch`: what is there, then every change as it happens.
 
-use super::asking::{End, Output, Target, note, output_closed, print};
-use super::table::{Change, HEADER, row};
+use super::asking::{End, Output, Target, note, output_closed, print, print_name};
+use super::table::{Change, HEADER, name, row};
 use crate::client::{self, Item, Revision, WatchRequest};
 use crate::shutdown;
 
 /// Show what is there, then every change as it happens, until Ctrl-C. When a connection breaks it
 /// goes on where it was, on the next node, and says so on standard error.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example: roster watch --app pay --kind instance -o json")]
 pub(super) struct Watch {
     /// Only this app; may be given more than once
     #[arg(long, value_name = "APP")]
@@ -36,14 +37,15 @@ pub(super) struct Watch {
 impl Watch {
     pub async fn run(self) -> Result<(), End> {
         let stop = shutdown::on_signal().map_err(End::Signals)?;
-        let output = self.target.output;
+        let (output, look) = (self.target.output, self.target.look());
         let mut watch = self.target.client()?.watch(self.request());
-        if output == Output::Table {
+        let is_table = [Output::Table, Output::Wide].contains(&output);
+        if is_table && look.headers {
             print(HEADER)?;
         }
         tokio::select! {
             () = stop.cancelled() => Ok(()),
-            end = show(&mut watch, output) => end,
+            end = show(&mut watch, output, look.colours) => end,
         }
     }
 
@@ -63,29 +65,44 @@ impl Watch {
     }
 }
 
-async fn show(watch: &mut client::Watch, output: Output) -> Result<(), End> {
+async fn show(watch: &mut client::Watch, output: Output, coloured: bool) -> Result<(), End> {
     loop {
         let item = watch.next().await?;
         match output {
-            Output::Table => as_table(&item)?,
+            Output::Table | Output::Wide => as_table(&item, coloured)?,
+            Output::Name => as_name(&item)?,
             Output::Json => as_json(&item)?,
         }
         tell(&item);
     }
 }
 
-fn as_table(item: &Item) -> Result<(), End> {
+fn as_table(item: &Item, coloured: bool) -> Result<(), End> {
     match item {
         Item::SnapshotBegin { revision, .. } => {
             print(&format!("# what is there at revision {revision}"))
         }
-        Item::Listed(event) => print(&row(Change::Listed, event)),
+        Item::Listed(event) => print(&row(Change::Listed, event, coloured)),
         Item::SnapshotEnd { revision, .. } => {
             print(&format!("# changes after revision {revision}"))
         }
-        Item::Changed(event) => print(&row(event.action.into(), event)),
+        Item::Changed(event) => print(&row(event.action.into(), event, coloured)),
         Item::Bookmark { .. } if output_closed() => Err(End::OutputClosed),
         Item::Bookmark { .. }
+        | Item::Compacted { .. }
+        | Item::Interrupted { .. }
+        | Item::Resumed { .. } => Ok(()),
+    }
+}
+
+/// Of whatever is there or changes.
+fn as_name(item: &Item) -> Result<(), End> {
+    match item {
+        Item::Listed(event) | Item::Changed(event) => print_name(&name(event)),
+        Item::Bookmark { .. } if output_closed() => Err(End::OutputClosed),
+        Item::SnapshotBegin { .. }
+        | Item::SnapshotEnd { .. }
+        | Item::Bookmark { .. }
         | Item::Compacted { .. }
         | Item::Interrupted { .. }
         | Item::Resumed { .. } => Ok(()),

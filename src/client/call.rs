@@ -54,8 +54,8 @@ pub fn path(segments: &[&str]) -> Result<String, Error> {
     Ok(path)
 }
 
-/// A request. It is sent again after an unknown outcome if the API lets it be repeated: GET, and PUT
-/// and DELETE without a condition; POST only with an idempotency key.
+/// A request. It is sent again after an unknown outcome if the API lets it be repeated: GET, and PUT,
+/// PATCH and DELETE without a condition; POST only with an idempotency key.
 #[derive(Clone, Debug)]
 pub struct Call {
     method: Method,
@@ -81,6 +81,11 @@ impl Call {
     /// Puts without a body.
     pub fn put(path: String) -> Self {
         Self::new(Method::PUT, path, true)
+    }
+
+    /// A JSON merge patch: what it names is set, so that doing it twice is the same as doing it once.
+    pub fn patch(path: String) -> Self {
+        Self::new(Method::PATCH, path, true)
     }
 
     /// Deletes.

@@ -10,9 +10,10 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::ledger::Holders;
+use crate::cli::progress::Progress;
 use crate::client::{
     Action, Call, Client, Error, EventsRequest, Grant, KeepAlive, Order, Registration, Revision,
-    ShardWork, ShardWorker, ShardWorkerSettings, path,
+    RingMember, RingView, RingWork, ShardWork, ShardWorker, ShardWorkerSettings, path,
 };
 
 /// How long anybody lives without a heartbeat. Real transports would take longer.
@@ -20,6 +21,9 @@ pub(super) const TTL: Duration = Duration::from_secs(5);
 
 /// What the transports are agents of.
 const SERVICES: [&str; 3] = ["cart", "pay", "search"];
+
+/// Where they are, in turn.
+const ZONES: [&str; 3] = ["a", "b", "c"];
 
 /// Registrations that are under way at once.
 const AT_ONCE: usize = 16;
@@ -37,21 +41,32 @@ pub(super) struct Fleet {
     pub floor: Arc<Floor>,
     pub transports: Vec<Transport>,
     pub fetchers: BTreeMap<String, ShardWorker>,
-    transports_wanted: usize,
+    /// The members of the ring, by id.
+    pub caches: BTreeMap<String, RingMember>,
+    pub transports_wanted: usize,
     fetchers_wanted: usize,
+    /// How many of each kind there ever were: no name comes twice.
+    transports_ever: usize,
+    fetchers_ever: usize,
+    caches_ever: usize,
 }
 
 /// A registered transport. Its heartbeats end when this is dropped.
 pub(super) struct Transport {
     pub app: String,
     pub id: String,
-    _keep: KeepAlive,
+    keep: KeepAlive,
 }
 
 impl Transport {
     /// None of the demo's names has anything to escape in it.
     pub fn shard(&self) -> String {
         format!("{}/{}", self.app, self.id)
+    }
+
+    /// Deregisters it.
+    pub async fn leave(self) -> Result<(), Error> {
+        self.keep.leave().await
     }
 }
 
@@ -101,6 +116,16 @@ impl ShardWork for Place {
     }
 }
 
+/// A cache that has nothing to stop.
+struct Idle;
+
+#[async_trait]
+impl RingWork for Idle {
+    async fn stop_lost(&self, _: &RingView, _: &RingView) {}
+
+    async fn stop_all(&self) {}
+}
+
 impl Fleet {
     pub fn new(nodes: &[String], transports: u16, fetchers: u16) -> Result<Self, Error> {
         let turned = |first: usize| {
@@ -114,8 +139,12 @@ impl Fleet {
             floor: Arc::default(),
             transports: Vec::new(),
             fetchers: BTreeMap::new(),
+            caches: BTreeMap::new(),
             transports_wanted: transports.into(),
             fetchers_wanted: fetchers.into(),
+            transports_ever: 0,
+            fetchers_ever: 0,
+            caches_ever: 0,
         })
     }
 
@@ -134,36 +163,59 @@ impl Fleet {
         SERVICES.iter().map(|service| format!("{}-{service}", self.name)).collect()
     }
 
-    fn fetchers_app(&self) -> String {
+    /// The app of the workers that share the shards.
+    pub fn fetchers_app(&self) -> String {
         format!("{}-fetchers", self.name)
+    }
+
+    /// The app of the ring.
+    pub fn caches_app(&self) -> String {
+        format!("{}-caches", self.name)
+    }
+
+    fn apps(&self) -> Vec<String> {
+        [self.services(), vec![self.fetchers_app(), self.caches_app()]].concat()
     }
 
     /// Makes the apps first: a registration that is under way when all is deleted must not make them
     /// anew.
     pub async fn make_apps(&self) -> Result<(), Error> {
-        for app in self.services().iter().chain([&self.fetchers_app()]) {
+        for app in &self.apps() {
             let call = Call::put(path(&["v1", "apps", app])?).json(&json!({}))?;
             self.client(0).send(call).await?;
         }
         Ok(())
     }
 
-    /// Each on one node, the nodes in turn.
     pub async fn register_transports(&mut self) -> Result<(), Error> {
+        let registered = self.register_more(self.transports_wanted).await?;
+        self.transports.extend(registered);
+        Ok(())
+    }
+
+    /// So many more transports, each on one node, the nodes in turn.
+    pub async fn register_more(&mut self, count: usize) -> Result<Vec<Transport>, Error> {
+        let first = self.transports_ever;
+        self.transports_ever += count;
         let services = self.services();
-        let registering = (0..self.transports_wanted).map(|number| {
+        let registering = (first..first + count).map(|number| {
             let (client, app) = (self.client(number), services[number % services.len()].clone());
             async move {
-                let ip = format!("10.20.{}.{}", number / 250, number % 250 + 1);
+                let ip = address_of("10.20", number);
                 let id = format!("{ip}:8719");
                 let keep = client.keep_alive(&app, &id, registration(&ip, number)).await?;
-                Ok::<_, Error>(Transport { app, id, _keep: keep })
+                Ok::<_, Error>(Transport { app, id, keep })
             }
         });
         let registering: Vec<_> = registering.collect();
-        let registered = iter(registering).buffered(AT_ONCE).try_collect::<Vec<_>>().await?;
-        self.transports = registered;
-        Ok(())
+        let mut progress = Progress::of("registering transports", count as u64);
+        let mut registered = Vec::new();
+        let mut all = iter(registering).buffered(AT_ONCE);
+        while let Some(transport) = all.try_next().await? {
+            registered.push(transport);
+            progress.at(registered.len() as u64);
+        }
+        Ok(registered)
     }
 
     pub async fn make_shard_set(&self) -> Result<(), Error> {
@@ -179,19 +231,46 @@ impl Fleet {
     }
 
     pub async fn start_fetchers(&mut self) -> Result<(), Error> {
-        for number in 0..self.fetchers_wanted {
-            let id = format!("fetcher-{}", number + 1);
-            let settings = ShardWorkerSettings {
-                set: self.set().to_owned(),
-                app: self.fetchers_app(),
-                id: id.clone(),
-                registration: registration(&format!("10.30.0.{}", number + 1), number),
-            };
-            let place = Arc::new(Place { floor: self.floor.clone(), fetcher: id.clone() });
-            let fetcher = self.client(number).work_on_shards(settings, place).await?;
-            self.fetchers.insert(id, fetcher);
+        for _ in 0..self.fetchers_wanted {
+            self.start_fetcher().await?;
         }
         Ok(())
+    }
+
+    /// One more; gives its id.
+    pub async fn start_fetcher(&mut self) -> Result<String, Error> {
+        let number = self.fetchers_ever;
+        self.fetchers_ever += 1;
+        let id = format!("fetcher-{}", number + 1);
+        let settings = ShardWorkerSettings {
+            set: self.set().to_owned(),
+            app: self.fetchers_app(),
+            id: id.clone(),
+            registration: registration(&address_of("10.30", number), number),
+        };
+        let place = Arc::new(Place { floor: self.floor.clone(), fetcher: id.clone() });
+        let fetcher = self.client(number).work_on_shards(settings, place).await?;
+        self.fetchers.insert(id.clone(), fetcher);
+        Ok(id)
+    }
+
+    /// Switches on the ring of the caches.
+    pub async fn make_ring(&self) -> Result<(), Error> {
+        let call =
+            Call::put(path(&["v1", "apps", &self.caches_app(), "ring"])?).json(&json!({}))?;
+        self.client(0).send(call).await.map(drop)
+    }
+
+    /// One more member of the ring; gives its id.
+    pub async fn start_cache(&mut self) -> Result<String, Error> {
+        let number = self.caches_ever;
+        self.caches_ever += 1;
+        let id = format!("cache-{}", number + 1);
+        let registration = registration(&address_of("10.40", number), number);
+        let app = self.caches_app();
+        let cache = self.client(number).join_ring(&app, &id, registration, Arc::new(Idle)).await?;
+        self.caches.insert(id.clone(), cache);
+        Ok(id)
     }
 
     /// The fetcher and these transports send a last heartbeat, so that all of them are silent from
@@ -285,10 +364,11 @@ impl Fleet {
             drop(fetcher.leave().await);
         }
         self.transports.clear();
+        self.caches.clear();
         let mut left = Vec::new();
         let set = path(&["v1", "shard-sets", self.set()]).map(Call::delete);
         self.delete(set, &format!("shard set {}", self.set()), &mut left).await;
-        for app in self.services().iter().chain([&self.fetchers_app()]) {
+        for app in &self.apps() {
             let call = path(&["v1", "apps", app]).map(Call::delete);
             let call = call.map(|call| call.query("cascade", true));
             self.delete(call, &format!("app {app}"), &mut left).await;
@@ -309,11 +389,17 @@ impl Fleet {
     }
 }
 
+/// None comes twice, as long as there are not 62,500 of a kind.
+fn address_of(network: &str, number: usize) -> String {
+    format!("{network}.{}.{}", number / 250 % 250, number % 250 + 1)
+}
+
 fn registration(ip: &str, number: usize) -> Registration {
     Registration {
         ip: ip.into(),
         port: 8719,
         hostname: format!("host-{number}"),
+        zone: ZONES[number % ZONES.len()].into(),
         version: "1.8.9".into(),
         ttl: Some(TTL),
         only_in_known_app: true,

@@ -17,7 +17,16 @@ const LIMIT: Duration = Duration::from_secs(90);
 #[tokio::test]
 async fn the_demo_keeps_its_promises_and_leaves_nothing_behind() {
     let run = Command::new(env!("CARGO_BIN_EXE_roster"))
-        .args(["demo", "--own-cluster", "--transports", "12", "--fetchers", "3"])
+        .args([
+            "demo",
+            "--own-cluster",
+            "--transports",
+            "12",
+            "--fetchers",
+            "3",
+            "--duration",
+            "2s",
+        ])
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
@@ -28,6 +37,8 @@ async fn the_demo_keeps_its_promises_and_leaves_nothing_behind() {
     assert!(out.contains("A cluster of 3 nodes was started"), "{out}");
     assert!(out.contains("at work on all 7 remaining shards"), "{out}");
     assert!(out.contains("the same in the histories of 3 of 3 nodes"), "{out}");
+    assert!(out.contains("For 2s things come and go; look at http://127.0.0.1:"), "{out}");
+    assert!(out.contains("caches make a ring"), "{out}");
     assert!(out.contains("All that was made is deleted."), "{out}");
 }
 

@@ -1,0 +1,343 @@
+//! What is seen, as lines of text.
+
+use serde_json::Value;
+
+use super::reading::{Agreement, AppSeen, Health, NodeSeen, Reading, brakes};
+use crate::cli::grid::{Grid, Look};
+use crate::cli::ring::word;
+use crate::cli::table::{Change, escaped, row};
+
+/// Lines of a part without a terminal.
+const LINES_WITHOUT_TERMINAL: usize = 20;
+
+/// By what apps are sorted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Sort {
+    #[default]
+    Instances,
+    Changes,
+    Suspect,
+    Name,
+}
+
+impl Sort {
+    pub fn next(self) -> Self {
+        match self {
+            Self::Instances => Self::Changes,
+            Self::Changes => Self::Suspect,
+            Self::Suspect => Self::Name,
+            Self::Name => Self::Instances,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Instances => "instances",
+            Self::Changes => "changes in 10 s",
+            Self::Suspect => "suspect",
+            Self::Name => "name",
+        }
+    }
+}
+
+/// What can be scrolled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Part {
+    #[default]
+    Apps,
+    Sets,
+    Events,
+}
+
+impl Part {
+    pub fn next(self) -> Self {
+        match self {
+            Self::Apps => Self::Sets,
+            Self::Sets => Self::Events,
+            Self::Events => Self::Apps,
+        }
+    }
+
+    pub fn previous(self) -> Self {
+        self.next().next()
+    }
+}
+
+/// How it is looked at.
+#[derive(Clone, Debug, Default)]
+pub(super) struct View {
+    pub is_paused: bool,
+    pub sort: Sort,
+    pub part: Part,
+    /// Rows that are scrolled over, of apps, shard sets and events.
+    scrolled: [usize; 3],
+}
+
+impl View {
+    pub fn scroll_by(&mut self, rows: isize) {
+        let scrolled = &mut self.scrolled[self.part as usize];
+        *scrolled = scrolled.saturating_add_signed(rows);
+    }
+
+    fn first(&self, part: Part, count: usize, shown: usize) -> usize {
+        self.scrolled[part as usize].min(count.saturating_sub(shown))
+    }
+}
+
+/// One picture.
+pub(super) struct Frame<'a> {
+    pub reading: &'a Reading,
+    pub view: &'a View,
+    pub colours: bool,
+}
+
+impl Frame<'_> {
+    /// At most so many lines, each at most so wide.
+    pub fn lines(&self, width: usize, height: usize) -> Vec<String> {
+        let mut lines = self.head();
+        lines.extend(self.nodes());
+        let sets = self.reading.sets.len();
+        // Each part has a title, a header and a line before it.
+        let left = height.saturating_sub(lines.len() + 9 + 1);
+        let for_sets = sets.min(left / 4).max(1);
+        let for_apps = self.reading.apps.len().min((left.saturating_sub(for_sets)) / 2).max(1);
+        let for_events = left.saturating_sub(for_sets + for_apps).max(1);
+        lines.extend(self.apps(for_apps));
+        lines.extend(self.sets(for_sets));
+        lines.extend(self.events(for_events));
+        lines.truncate(height.saturating_sub(1));
+        lines.push(self.dim("q end  p pause  s sort  n other node  Tab part  arrows scroll"));
+        lines.truncate(height);
+        lines.iter().map(|line| clipped(line, width)).collect()
+    }
+
+    /// As many as a pipe takes.
+    pub fn all_lines(&self) -> Vec<String> {
+        let mut lines = self.head();
+        lines.extend(self.nodes());
+        lines.extend(self.apps(LINES_WITHOUT_TERMINAL));
+        lines.extend(self.sets(LINES_WITHOUT_TERMINAL));
+        lines.extend(self.events(LINES_WITHOUT_TERMINAL));
+        lines
+    }
+
+    fn styled(&self, style: u8, text: &str) -> String {
+        match self.colours {
+            true => format!("\x1b[{style}m{text}\x1b[0m"),
+            false => text.to_owned(),
+        }
+    }
+
+    fn dim(&self, text: &str) -> String {
+        self.styled(2, text)
+    }
+
+    fn look(&self) -> Look {
+        Look { colours: self.colours, ..Look::default() }
+    }
+
+    fn head(&self) -> Vec<String> {
+        let Reading { node, at, cluster, problem, .. } = self.reading;
+        let time = humantime::format_rfc3339_seconds(*at).to_string();
+        let time = time.split(['T', 'Z']).nth(1).unwrap_or_default().to_owned();
+        let health = Health::of(self.reading);
+        let paused = if self.view.is_paused { "   PAUSED" } else { "" };
+        let word = self.styled(health.colour, health.word);
+        let mut lines = vec![
+            format!("roster top   {}   {time} UTC{paused}", escaped(node)),
+            format!("{word}: {}", escaped(&health.why)),
+            self.figures(),
+            self.instances(),
+        ];
+        if brakes(cluster) > 0 {
+            lines.push(self.brake());
+        }
+        if let Some(problem) = problem {
+            lines.push(self.styled(31, &format!("nothing newer: {}", escaped(problem))));
+        }
+        lines
+    }
+
+    fn figures(&self) -> String {
+        let cluster = &self.reading.cluster;
+        let leader = cluster.leader.as_deref().map_or_else(|| "none".into(), escaped);
+        let beats = cluster.heartbeats_per_second;
+        let beats = beats.map_or_else(|| "-".into(), |beats| beats.to_string());
+        let same = match self.reading.agreement {
+            Agreement::NotCompared => "not compared yet".into(),
+            Agreement::Same { nodes } => format!("the same on {nodes} nodes"),
+            Agreement::Differ { revision } => format!("differ at {revision}"),
+        };
+        let brake = if brakes(cluster) > 0 { "ON" } else { "off" };
+        let term = cluster.term;
+        let pace = match cluster.pace["told"].as_u64() {
+            Some(percent) if percent != 100 => format!("   TTLs at {percent} %"),
+            Some(_) | None => String::new(),
+        };
+        format!(
+            "leader {leader}   term {term}   heartbeats {beats}/s   brake {brake}   states {same}{pace}"
+        )
+    }
+
+    fn instances(&self) -> String {
+        let counts = &self.reading.cluster.counts;
+        let all: u64 = counts.values().sum();
+        let states = ["up", "suspect", "draining", "maintenance"].map(|state| {
+            let count = counts.get(state).copied().unwrap_or(0);
+            let colour = crate::cli::grid::state_colour(state).filter(|_| count > 0);
+            let text = format!("{state} {count}");
+            colour.map_or(text.clone(), |colour| self.styled(colour, &text))
+        });
+        format!("instances {all}: {}", states.join("   "))
+    }
+
+    fn brake(&self) -> String {
+        let brakes = self.reading.cluster.brake.as_ref().map(|brake| &brake["brakes"]);
+        let worst = brakes.and_then(|brakes| brakes.get(0)).unwrap_or(&Value::Null);
+        let whose = worst["app"]
+            .as_str()
+            .map_or_else(|| escaped(word(&worst["scope"])), |app| format!("app {}", escaped(app)));
+        let (missing, of) = (&worst["missing"], &worst["of"]);
+        let text = format!(
+            "brake: {missing} of {of} missing ({whose}); {} are removed in a minute",
+            worst["removed_per_minute"]
+        );
+        self.styled(33, &text)
+    }
+
+    fn nodes(&self) -> Vec<String> {
+        let nodes = &self.reading.cluster.nodes;
+        let mut grid = Grid::with(
+            &["NODE", "ROLE", ">APPLIED", ">LAG", "STATE HASH", "ADDRESS", "VERSION"],
+            self.look(),
+        );
+        nodes.iter().for_each(|node| node_row(&mut grid, node));
+        lines_of(grid, String::new())
+    }
+
+    fn title(&self, part: Part, text: &str) -> String {
+        let mark = if self.view.part == part { ">" } else { " " };
+        self.styled(1, &format!("{mark} {text}"))
+    }
+
+    fn apps(&self, rows: usize) -> Vec<String> {
+        let mut apps: Vec<&AppSeen> = self.reading.apps.iter().collect();
+        match self.view.sort {
+            // The API gives them by name, and equal ones stay so.
+            Sort::Name => {}
+            Sort::Instances => apps.sort_by_key(|app| std::cmp::Reverse(app.instances())),
+            Sort::Changes => apps.sort_by_key(|app| std::cmp::Reverse(app.changes)),
+            Sort::Suspect => apps.sort_by_key(|app| std::cmp::Reverse(app.count("suspect"))),
+        }
+        let first = self.view.first(Part::Apps, apps.len(), rows);
+        let columns =
+            ["APP", ">INSTANCES", ">UP", ">SUSPECT", ">DRAINING", ">MAINTENANCE", ">CHANGES"];
+        let mut grid = Grid::with(&columns, self.look());
+        for app in apps.iter().skip(first).take(rows) {
+            let [up, suspect, draining, maintenance] =
+                ["up", "suspect", "draining", "maintenance"].map(|state| app.count(state));
+            let (all, changes) = (app.instances(), app.changes);
+            grid.row(&[&app.app, &all, &up, &suspect, &draining, &maintenance, &changes]);
+        }
+        let title = format!("Apps: {}, by {}", apps.len(), self.view.sort.word());
+        lines_of(grid, self.title(Part::Apps, &title))
+    }
+
+    fn sets(&self, rows: usize) -> Vec<String> {
+        let sets = &self.reading.sets;
+        let first = self.view.first(Part::Sets, sets.len(), rows);
+        let columns =
+            ["SHARD SET", "WORKERS", ">SHARDS", ">ASSIGNED", ">MOVING", ">ORPHANED", ">AVAILABLE"];
+        let mut grid = Grid::with(&columns, self.look());
+        for set in sets.iter().skip(first).take(rows) {
+            let numbers = ["shards", "assigned", "pending", "orphaned", "available_workers"];
+            let [shards, assigned, moving, orphaned, workers] =
+                numbers.map(|field| &set["counts"][field]);
+            let (name, app) = (word(&set["set"]), word(&set["workers"]));
+            grid.row(&[&name, &app, shards, assigned, moving, orphaned, workers]);
+        }
+        lines_of(grid, self.title(Part::Sets, &format!("Shard sets: {}", sets.len())))
+    }
+
+    fn events(&self, rows: usize) -> Vec<String> {
+        let events = &self.reading.events;
+        let first = self.view.first(Part::Events, events.len(), rows);
+        let mut lines = vec![String::new(), self.title(Part::Events, "Last events")];
+        let shown = events.iter().skip(first).take(rows);
+        lines.extend(shown.map(|event| {
+            let change = Change::from(event.action);
+            row(change, event, self.colours)
+        }));
+        lines
+    }
+}
+
+fn node_row(grid: &mut Grid, node: &NodeSeen) {
+    let number = |value: Option<u64>| value.map_or_else(|| "-".into(), |value| value.to_string());
+    let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".into());
+    let role = node.role.clone().unwrap_or_else(|| "unreachable".into());
+    let (applied, lag) = (number(node.applied), number(node.lag));
+    let (hash, version) = (text(&node.state_hash), text(&node.version));
+    grid.row(&[&node.id, &role, &applied, &lag, &hash, &node.api, &version]);
+}
+
+/// An empty line, the title if there is one, and the table.
+fn lines_of(grid: Grid, title: String) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    if !title.is_empty() {
+        lines.push(title);
+    }
+    lines.extend(grid.text().lines().map(str::to_owned));
+    lines
+}
+
+/// As much of a line as fits; what colours it takes no place.
+fn clipped(line: &str, width: usize) -> String {
+    let (mut text, mut used, mut in_escape, mut is_coloured) = (String::new(), 0, false, false);
+    for c in line.chars() {
+        if in_escape || c == '\x1b' {
+            text.push(c);
+            in_escape = c == '\x1b' || (in_escape && !c.is_ascii_alphabetic());
+            is_coloured = true;
+            continue;
+        }
+        let wide = columns_of(c);
+        if used + wide > width {
+            break;
+        }
+        used += wide;
+        text.push(c);
+    }
+    if is_coloured {
+        text.push_str("\x1b[0m");
+    }
+    text
+}
+
+/// Terminals give two columns to most characters of East Asian scripts and to most pictures.
+fn columns_of(c: char) -> usize {
+    match u32::from(c) {
+        0x1100..=0x115f
+        | 0x2e80..=0xa4cf
+        | 0xac00..=0xd7a3
+        | 0xf900..=0xfaff
+        | 0xfe30..=0xfe6f
+        | 0xff00..=0xff60
+        | 0xffe0..=0xffe6
+        | 0x1f300..=0x1faff
+        | 0x20000..=0x3fffd => 2,
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_cut_where_the_terminal_ends_and_colours_take_no_place() {
+        assert_eq!(clipped("abcdef", 4), "abcd");
+        assert_eq!(clipped("\x1b[31mabc\x1b[0mdef", 4), "\x1b[31mabc\x1b[0md\x1b[0m");
+        assert_eq!(clipped("应用应用", 5), "应用", "half of a character does not fit");
+    }
+}

@@ -1,0 +1,321 @@
+//! What one node tells of the cluster, and what is known from before.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::client::{Call, Client, Error, Event, EventsRequest, Options, Order};
+
+/// A node that does not answer within this is left for the next one.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Apps and shard sets that are looked at.
+const APPS_MAX: usize = 10_000;
+const SETS_MAX: usize = 500;
+
+/// Events that are kept, the newest first.
+const EVENTS_MAX: usize = 200;
+
+/// State hashes that are compared, by the revisions at which they were told.
+const HASHES_MAX: usize = 200;
+
+/// Changes of an app are counted over so long.
+const CHANGES_WITHIN: Duration = Duration::from_secs(10);
+
+/// What `GET /v1/cluster` says, as far as it is shown.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct ClusterSeen {
+    pub leader: Option<String>,
+    pub term: u64,
+    pub nodes: Vec<NodeSeen>,
+    #[serde(default)]
+    pub alarms: Vec<AlarmSeen>,
+    pub brake: Option<Value>,
+    #[serde(default)]
+    pub counts: BTreeMap<String, u64>,
+    pub heartbeats_per_second: Option<u64>,
+    #[serde(default)]
+    pub pace: Value,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct NodeSeen {
+    pub id: String,
+    pub api: String,
+    pub role: Option<String>,
+    pub applied: Option<u64>,
+    pub lag: Option<u64>,
+    pub state_hash: Option<String>,
+    pub state_hash_at: Option<u64>,
+    pub version: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct AlarmSeen {
+    pub detail: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct AppSeen {
+    pub app: String,
+    #[serde(default)]
+    pub counts: BTreeMap<String, u64>,
+    /// Changes of its instances within the last 10 s.
+    #[serde(skip)]
+    pub changes: usize,
+}
+
+impl AppSeen {
+    pub fn instances(&self) -> u64 {
+        self.counts.values().sum()
+    }
+
+    pub fn count(&self, state: &str) -> u64 {
+        self.counts.get(state).copied().unwrap_or(0)
+    }
+}
+
+/// Whether the nodes' states are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Agreement {
+    /// No two nodes told theirs of the same revision yet.
+    NotCompared,
+    Same {
+        nodes: usize,
+    },
+    Differ {
+        revision: u64,
+    },
+}
+
+/// All that is shown.
+#[derive(Clone, Debug)]
+pub(super) struct Reading {
+    /// Who told it, and when.
+    pub node: String,
+    pub at: SystemTime,
+    pub cluster: ClusterSeen,
+    pub agreement: Agreement,
+    pub apps: Vec<AppSeen>,
+    /// As the API gives them.
+    pub sets: Vec<Value>,
+    /// The newest first.
+    pub events: Vec<Event>,
+    /// Why there is nothing newer.
+    pub problem: Option<String>,
+}
+
+impl Reading {
+    /// Nobody has told anything yet.
+    pub fn without(problem: String) -> Self {
+        Self {
+            node: String::new(),
+            at: SystemTime::now(),
+            cluster: ClusterSeen::default(),
+            agreement: Agreement::NotCompared,
+            apps: Vec::new(),
+            sets: Vec::new(),
+            events: Vec::new(),
+            problem: Some(problem),
+        }
+    }
+}
+
+/// The nodes that can be asked, and what they told before.
+pub(super) struct Readings {
+    nodes: Vec<(String, Client)>,
+    at: usize,
+    hashes: BTreeMap<u64, BTreeMap<String, String>>,
+    /// What was seen of an app's instances, and when.
+    changes: VecDeque<(Instant, String)>,
+    newest_counted: Option<u64>,
+}
+
+impl Readings {
+    pub fn of(endpoints: &str) -> Result<Self, Error> {
+        // Says what is wrong with the list as a whole.
+        Client::new(endpoints)?;
+        let options =
+            Options { call_timeout: PATIENCE, patience: Duration::ZERO, ..Options::default() };
+        let all = endpoints.split(',').map(str::trim).filter(|one| !one.is_empty());
+        let nodes = all.map(|one| Ok((one.to_owned(), Client::with(one, options)?)));
+        let nodes = nodes.collect::<Result<_, Error>>()?;
+        let (hashes, changes) = (BTreeMap::new(), VecDeque::new());
+        Ok(Self { nodes, at: 0, hashes, changes, newest_counted: None })
+    }
+
+    /// The next one is asked from now on.
+    pub fn go_on(&mut self) {
+        self.at = (self.at + 1) % self.nodes.len();
+    }
+
+    /// What the node says; where it says nothing, the next one is asked the next time.
+    pub async fn read(&mut self) -> Result<Reading, Error> {
+        let read = self.read_here().await;
+        if read.is_err() {
+            self.go_on();
+        }
+        read
+    }
+
+    /// As [`Readings::read`], of the first node that answers.
+    pub async fn read_from_any(&mut self) -> Result<Reading, Error> {
+        for _ in 1..self.nodes.len() {
+            if let Ok(reading) = self.read().await {
+                return Ok(reading);
+            }
+        }
+        self.read().await
+    }
+
+    async fn read_here(&mut self) -> Result<Reading, Error> {
+        let (node, client) = &self.nodes[self.at];
+        let (node, client) = (node.clone(), client.clone());
+        let list = |path: &str, limit: usize| {
+            let call = Call::get(path.into()).query("limit", limit);
+            // Also where there is no leader.
+            client.send(call.query("consistency", "stale"))
+        };
+        let (cluster, apps, sets, events) = futures::join!(
+            client.send(Call::get("/v1/cluster".into())),
+            list("/v1/apps", APPS_MAX),
+            list("/v1/shard-sets", SETS_MAX),
+            newest_events(&client),
+        );
+        let cluster: ClusterSeen = cluster?.json()?;
+        // A node that does not serve yet tells of the cluster all the same.
+        let (apps, problem) = match apps {
+            Ok(apps) => (apps.json::<Apps>()?.apps, None),
+            Err(why) => (Vec::new(), Some(why.to_string())),
+        };
+        let sets = match sets {
+            Ok(sets) => sets.json::<Sets>()?.shard_sets,
+            Err(_) => Vec::new(),
+        };
+        let events = events.unwrap_or_default();
+        self.keep_hashes(&cluster);
+        self.count_changes(&events);
+        let apps = apps.into_iter().map(|app| self.with_changes(app)).collect();
+        let agreement = self.agreement();
+        let at = SystemTime::now();
+        Ok(Reading { node, at, cluster, agreement, apps, sets, events, problem })
+    }
+
+    fn keep_hashes(&mut self, cluster: &ClusterSeen) {
+        for node in &cluster.nodes {
+            if let (Some(at), Some(hash)) = (node.state_hash_at, &node.state_hash) {
+                self.hashes.entry(at).or_default().insert(node.id.clone(), hash.clone());
+            }
+        }
+        while self.hashes.len() > HASHES_MAX {
+            self.hashes.pop_first();
+        }
+    }
+
+    /// Nodes are seldom asked at the same revision, so what was told before counts too.
+    fn agreement(&self) -> Agreement {
+        let mut most = 0;
+        for (revision, told) in &self.hashes {
+            if told.values().collect::<BTreeSet<_>>().len() > 1 {
+                return Agreement::Differ { revision: *revision };
+            }
+            most = most.max(told.len());
+        }
+        match most {
+            0 | 1 => Agreement::NotCompared,
+            nodes => Agreement::Same { nodes },
+        }
+    }
+
+    /// Of what was there at the first reading nobody knows when it happened.
+    fn count_changes(&mut self, events: &[Event]) {
+        let now = Instant::now();
+        self.changes.retain(|(at, _)| now.duration_since(*at) < CHANGES_WITHIN);
+        if let Some(newest) = self.newest_counted {
+            let new = events.iter().filter(|event| event.revision.0 > newest);
+            let of_instances = new.filter(|event| event.kind == "instance");
+            self.changes.extend(of_instances.map(|event| (now, event.app.clone())));
+        }
+        let newest = events.iter().map(|event| event.revision.0).max();
+        self.newest_counted = newest.max(self.newest_counted).or(Some(0));
+    }
+
+    fn with_changes(&self, app: AppSeen) -> AppSeen {
+        let changes = self.changes.iter().filter(|(_, name)| *name == app.app).count();
+        AppSeen { changes, ..app }
+    }
+}
+
+#[derive(Deserialize)]
+struct Apps {
+    apps: Vec<AppSeen>,
+}
+
+#[derive(Deserialize)]
+struct Sets {
+    shard_sets: Vec<Value>,
+}
+
+/// Shards are left out: each goes with its instance.
+async fn newest_events(client: &Client) -> Result<Vec<Event>, Error> {
+    let kinds = ["instance", "app", "ring", "latch", "alarm", "document"];
+    let mut pages = client.events(EventsRequest {
+        kinds: kinds.map(String::from).to_vec(),
+        order: Order::Descending,
+        limit: Some(EVENTS_MAX),
+        ..EventsRequest::default()
+    });
+    Ok(pages.next_page().await?.map(|page| page.events).unwrap_or_default())
+}
+
+/// The health of the cluster in one word, with why.
+pub(super) struct Health {
+    pub word: &'static str,
+    pub why: String,
+    /// As terminals number colours.
+    pub colour: u8,
+}
+
+impl Health {
+    const GOOD: u8 = 32;
+    const WARNING: u8 = 33;
+    const BAD: u8 = 31;
+
+    pub fn of(reading: &Reading) -> Self {
+        let health = |word, colour, why| Self { word, why, colour };
+        let cluster = &reading.cluster;
+        if cluster.nodes.is_empty() {
+            return health("Unknown", Self::BAD, "no answer yet".into());
+        }
+        if cluster.leader.is_none() {
+            let why = "no leader is known: nothing can be written";
+            return health("Down", Self::BAD, why.into());
+        }
+        if let Agreement::Differ { revision } = reading.agreement {
+            return health("Diverged", Self::BAD, format!("state hashes differ at {revision}"));
+        }
+        let silent = cluster.nodes.iter().filter(|node| node.role.is_none());
+        let silent: Vec<&str> = silent.map(|node| node.id.as_str()).collect();
+        if !silent.is_empty() {
+            let why = format!("not reached: node {}", silent.join(", "));
+            return health("Degraded", Self::WARNING, why);
+        }
+        if brakes(cluster) > 0 {
+            let why = "many instances fell silent together; removals are slowed down";
+            return health("Braking", Self::WARNING, why.into());
+        }
+        match cluster.alarms.first() {
+            Some(alarm) => health("Degraded", Self::WARNING, alarm.detail.clone()),
+            None => health("Healthy", Self::GOOD, "a leader, all nodes reached, no alarms".into()),
+        }
+    }
+}
+
+/// Brakes that are on.
+pub(super) fn brakes(cluster: &ClusterSeen) -> u64 {
+    let Some(brake) = &cluster.brake else { return 0 };
+    let shown = brake["brakes"].as_array().map_or(0, Vec::len) as u64;
+    shown + brake["more"].as_u64().unwrap_or(0)
+}
