@@ -12,12 +12,15 @@ use serde_json::{Value, json};
 use super::ledger::Holders;
 use crate::cli::progress::Progress;
 use crate::client::{
-    Action, Call, Client, Error, EventsRequest, Grant, KeepAlive, Order, Registration, Revision,
-    RingMember, RingView, RingWork, ShardWork, ShardWorker, ShardWorkerSettings, path,
+    Action, Call, Client, Error, EventsRequest, Grant, KeepAlive, Options, Order, Registration,
+    Revision, RingMember, RingView, RingWork, ShardWork, ShardWorker, ShardWorkerSettings, path,
 };
 
 /// How long anybody lives without a heartbeat. Real transports would take longer.
 pub(super) const TTL: Duration = Duration::from_secs(5);
+
+/// A busy machine may be without a leader for a while; the demo goes on behind it.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the transports are agents of.
 const SERVICES: [&str; 3] = ["cart", "pay", "search"];
@@ -128,14 +131,18 @@ impl RingWork for Idle {
 
 impl Fleet {
     pub fn new(nodes: &[String], transports: u16, fetchers: u16) -> Result<Self, Error> {
+        let options = Options { patience: PATIENCE, ..Options::default() };
         let turned = |first: usize| {
             let order = nodes.iter().cycle().skip(first).take(nodes.len());
-            Client::new(&order.cloned().collect::<Vec<_>>().join(","))
+            Client::with(&order.cloned().collect::<Vec<_>>().join(","), options)
         };
         Ok(Self {
             name: format!("demo-{:08x}", fastrand::u32(..)),
             clients: (0..nodes.len()).map(turned).collect::<Result<_, _>>()?,
-            nodes: nodes.iter().map(|node| Client::new(node)).collect::<Result<_, _>>()?,
+            nodes: nodes
+                .iter()
+                .map(|node| Client::with(node, options))
+                .collect::<Result<_, _>>()?,
             floor: Arc::default(),
             transports: Vec::new(),
             fetchers: BTreeMap::new(),

@@ -13,7 +13,7 @@ use crate::cli::grid::Grid;
 use crate::client::{Action, Error, Event, Item, Revision, Watch, WatchRequest};
 
 /// Nothing that is waited for takes longer, unless something is wrong.
-const WAIT_MAX: Duration = Duration::from_secs(15);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// How often it is looked whether it is there.
 const LOOK_EVERY: Duration = Duration::from_millis(10);

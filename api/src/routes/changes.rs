@@ -22,6 +22,9 @@ const CHANGED_MAX: usize = 10_000;
 /// How long to wait for the log of a node to be where its state is.
 const A_MOMENT: Duration = Duration::from_millis(5);
 
+/// How long that is waited for altogether: it is a matter of milliseconds.
+const LAG_MAX: Duration = Duration::from_secs(5);
+
 /// What changed after a revision, in one small answer for many apps.
 #[utoipa::path(
     get,
@@ -58,6 +61,7 @@ async fn collect(
     wait: Duration,
 ) -> Result<(BTreeSet<Changed>, Revision), ApiError> {
     let deadline = Instant::now() + wait;
+    let given_up = deadline + LAG_MAX;
     let followed = api.registry.follow(interest.clone(), after, wait).await;
     let mut feed = followed.map_err(|why| ApiError::not_followed(why, after))?;
     let mut changed = BTreeSet::new();
@@ -65,6 +69,10 @@ async fn collect(
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let patience = match (revision < upto, changed.is_empty()) {
+            (true, _) if Instant::now() >= given_up => {
+                let detail = "this node's events lag behind its state; ask again, or another node";
+                return Err(ApiError::not_ready(detail));
+            }
             (true, _) => A_MOMENT,
             (false, true) if !left.is_zero() => left,
             (false, _) => return Ok((changed, revision)),
