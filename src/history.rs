@@ -429,6 +429,28 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_that_nothing_follows_is_told_to_readers_and_not_waited_for() {
+        let home = tempfile::tempdir().expect("a folder");
+        let folder = home.path().join("history");
+        let shared = log(10, 100);
+        let handle = HistoryWriter::start(folder.clone(), shared.clone(), LIMITS);
+        push(&shared, 11..=30);
+        handle.stop();
+        // The log was replayed from a later checkpoint, and nothing was written since.
+        let handle = HistoryWriter::start(folder, log(60, 100), LIMITS);
+        let history = reader(&handle);
+        while history.appended() < Some(Revision(60)) {
+            thread::yield_now();
+        }
+        let (after, upto) = (Revision(30), Revision(60));
+        let gap = Gap { after, upto, reason: GapReason::Failed };
+        assert_eq!(history.after(after, &Interest::all(), 1_000), Err(gap.clone()));
+        assert_eq!(history.before(Revision(61), &Interest::all(), 1_000), Err(gap));
+        assert!(!history.leads(after, upto));
+        assert!(!history.leads(Revision(45), upto));
+    }
+
+    #[test]
     fn a_checkpoint_waits_for_what_the_log_is_told_a_moment_later() {
         let home = tempfile::tempdir().expect("a folder");
         let shared = log(0, 100);

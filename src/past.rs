@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use roster_api::registry::{Past, PastChanges};
 use roster_storage::events::Change;
-use roster_storage::history::History;
+use roster_storage::history::{Gap, GapReason, History};
 use roster_storage::names::Revision;
 use tokio::time::sleep;
 
@@ -97,7 +97,10 @@ impl Watches {
             (read, history.newest(), history.appended())
         };
         match self.read_history(read).await {
-            Some((_, newest, appended)) if newest < Some(past.upto) && appended > newest => {
+            // It is written within a second.
+            Some((Err(Gap { reason: GapReason::NotYet, .. }), newest, appended))
+                if appended > newest =>
+            {
                 sleep(WRITING_PAUSE).await;
                 told(Vec::new(), &past, past.upto)
             }

@@ -10,8 +10,8 @@ use tracing_subscriber::fmt::format::JsonFields;
 use crate::config::{ConfigError, LogFormat};
 
 /// openraft tells of every vote and every timeout; its errors are enough. chunked_wal warns at every
-/// start of a file that is ours.
-const QUIET: &str = "openraft=error,raft_log=warn,chunked_wal=error,h2=warn,hyper=warn";
+/// start of a file that is ours. openraft's heartbeats miss its core when the two end together.
+const QUIET: &str = "openraft=error,openraft::core::heartbeat=off,raft_log=warn,chunked_wal=error,h2=warn,hyper=warn";
 
 /// Starts logging. Once per process.
 pub fn start(filter: &str, format: LogFormat) -> Result<(), ConfigError> {

@@ -353,7 +353,10 @@ impl History {
         }
         close(filling, closed, upto, self.sizes);
         *filling_grew = false;
-        names.push((after(end), Name { upto, reason }));
+        let name = Name { upto, reason };
+        names.push((after(end), name));
+        // Readers know at once: it may be long until something follows that is written with it.
+        self.state.write().coverage.name(after(end), name);
         let gap = Gap { after: end, upto, reason };
         self.note(format!("the history has a gap: {gap}"));
     }
@@ -521,9 +524,16 @@ impl History {
         let Some(range) = covered.iter().find(|range| range.0.0 <= after.0 + 1 && after <= range.1)
         else {
             // After what was synced, and within what waits for it.
-            return end.is_some_and(|end| after > end) && self.appended() >= Some(after);
+            return end.is_some_and(|end| after > end)
+                && self.appended() >= Some(after)
+                && self.goes_on(after);
         };
-        range.1 >= upto || end == Some(range.1)
+        range.1 >= upto || (end == Some(range.1) && self.goes_on(range.1))
+    }
+
+    /// Whether what follows a revision, of which nothing is there, may still come.
+    fn goes_on(&self, revision: Revision) -> bool {
+        matches!(self.following(revision), Place::End)
     }
 
     /// What is missing between the covered ranges.

@@ -93,7 +93,10 @@ impl Coverage {
             Some((_, row)) if row.upto > revision => Place::Covered(row.clone()),
             Some(_) | None => match self.rows.range(revision..).next() {
                 Some((from, _)) => Place::Missing(self.gap(revision, *from)),
-                None => Place::End,
+                None => match self.named_at(after(revision)) {
+                    Some(name) => Place::Missing(self.gap(revision, name.upto)),
+                    None => Place::End,
+                },
             },
         }
     }
@@ -131,11 +134,19 @@ impl Coverage {
         let reason = if self.rows.first_key_value().is_some_and(|(floor, _)| upto <= *floor) {
             GapReason::NotKept
         } else if self.end().is_none_or(|end| after >= end) {
-            GapReason::NotYet
+            // A name behind all rows is of what will never be there; what follows it may come.
+            let never = self.named_at(upto).filter(|_| self.end().is_some());
+            never.map_or(GapReason::NotYet, |name| name.reason)
         } else {
             self.name_within(after, upto)
         };
         Gap { after, upto, reason }
+    }
+
+    /// The name of what is missing there.
+    fn named_at(&self, revision: Revision) -> Option<&Name> {
+        let (_, name) = self.names.range(..=revision).next_back()?;
+        (name.upto >= revision).then_some(name)
     }
 
     /// What nobody gave a name was lost unnoticed.
@@ -179,6 +190,24 @@ mod tests {
         assert_eq!(coverage.gaps(), [gap(GapReason::Damaged)]);
         coverage.name(Revision(13), Name { upto: Revision(20), reason: GapReason::Overflow });
         assert_eq!(coverage.gaps(), [gap(GapReason::Overflow)]);
+    }
+
+    #[test]
+    fn a_gap_behind_all_rows_is_told_and_what_follows_it_may_come() {
+        let mut coverage = coverage(&[(5, 10)]);
+        coverage.name(Revision(11), Name { upto: Revision(20), reason: GapReason::Overflow });
+        let gap =
+            |after, upto, reason| Gap { after: Revision(after), upto: Revision(upto), reason };
+        let told = |place| match place {
+            Place::Missing(gap) => Some(gap),
+            Place::Covered(_) | Place::End => None,
+        };
+        let overflow = GapReason::Overflow;
+        assert_eq!(told(coverage.following(Revision(10))), Some(gap(10, 20, overflow)));
+        assert_eq!(told(coverage.following(Revision(15))), Some(gap(15, 20, overflow)));
+        assert!(matches!(coverage.following(Revision(20)), Place::End));
+        assert_eq!(told(coverage.leading_to(Revision(20))), Some(gap(10, 20, overflow)));
+        assert_eq!(told(coverage.leading_to(Revision(21))), Some(gap(10, 21, GapReason::NotYet)));
     }
 
     #[test]
