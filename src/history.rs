@@ -444,7 +444,7 @@ mod tests {
         }
         let (after, upto) = (Revision(30), Revision(60));
         let gap = Gap { after, upto, reason: GapReason::Failed };
-        assert_eq!(history.after(after, &Interest::all(), 1_000), Err(gap.clone()));
+        assert_eq!(history.after(after, &Interest::all(), 1_000), Err(gap));
         assert_eq!(history.before(Revision(61), &Interest::all(), 1_000), Err(gap));
         assert!(!history.leads(after, upto));
         assert!(!history.leads(Revision(45), upto));
