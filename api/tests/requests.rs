@@ -96,7 +96,9 @@ async fn requests_are_counted_by_route_and_who_hangs_up_is_too() {
     }
     assert_eq!(traffic.in_flight(), 0);
     let requests = traffic.requests();
-    let seen: Vec<_> = requests.iter().map(|r| (&*r.route, r.method, &*r.answered)).collect();
+    // Answers are held to the document here, which is asked for that.
+    let asked_here = requests.iter().filter(|r| r.route != "/openapi.json");
+    let seen: Vec<_> = asked_here.map(|r| (&*r.route, r.method, &*r.answered)).collect();
     let refused = |count| vec![(Answered::Refused, count)];
     assert_eq!(
         seen,
