@@ -66,7 +66,9 @@ pub(crate) struct Document {
 /// Made when it is first asked for.
 pub(crate) static DOCUMENT: LazyLock<Document> = LazyLock::new(|| {
     let document = finish::finished(described());
-    let json = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
+    // Nothing of it comes from a client; an empty document would be worse than none.
+    let json = serde_json::to_vec(&document).expect("a JSON value can be written");
+    let json = Bytes::from(json);
     let tag = format!("\"{:016x}\"", XxHash64::oneshot(0, &json));
     Document { json, tag }
 });

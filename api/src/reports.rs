@@ -43,31 +43,26 @@ impl Reports {
         let status = error.status().as_u16();
         let (code, detail, outcome) = (error.code(), error.detail(), error.outcome());
         let (term, revision) = (glance.term, glance.applied.0);
+        macro_rules! tell {
+            ($level:ident) => {
+                tracing::$level!(
+                    request_id,
+                    route,
+                    status,
+                    code,
+                    outcome,
+                    term,
+                    revision,
+                    left_out,
+                    "a request failed: {detail}"
+                )
+            };
+        }
         // What passes by itself, and what a client can ask again, is no defect of this node.
         if error.status() == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(
-                request_id,
-                route,
-                status,
-                code,
-                outcome,
-                term,
-                revision,
-                left_out,
-                "a request failed: {detail}"
-            );
+            tell!(error);
         } else {
-            tracing::warn!(
-                request_id,
-                route,
-                status,
-                code,
-                outcome,
-                term,
-                revision,
-                left_out,
-                "a request failed: {detail}"
-            );
+            tell!(warn);
         }
     }
 

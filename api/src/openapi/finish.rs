@@ -14,7 +14,7 @@ const METHODS: [&str; 5] = ["get", "put", "post", "patch", "delete"];
 /// The document with the headers of every answer, with the answers to what goes wrong, and with what
 /// operations share told once.
 pub(super) fn finished(description: OpenApi) -> Value {
-    let mut document = serde_json::to_value(description).unwrap_or_default();
+    let mut document = serde_json::to_value(description).expect("a description is JSON");
     plain_paths(&mut document);
     distinct_operation_ids(&mut document);
     alternatives(&mut document);
@@ -155,8 +155,8 @@ fn headers(document: &mut Value) {
         }
     });
     for (name, response) in members(&mut document["components"], "responses") {
-        let status = codes_of(name).next().map(|code| code.status().as_u16().to_string());
-        add_headers(response, &status.unwrap_or_default(), false);
+        let code = codes_of(name).next().expect("problems are named by their codes");
+        add_headers(response, code.status().as_str(), false);
     }
 }
 
@@ -206,7 +206,7 @@ fn share_parameters(document: &mut Value) {
         let name = (1..)
             .map(|n| name_of(parameter, n))
             .find(|name| shared.get(name).is_none_or(|known| known == parameter));
-        let name = name.unwrap_or_default();
+        let name = name.expect("numbers do not end");
         let reference = json!({"$ref": format!("#/components/parameters/{name}")});
         shared.insert(name, std::mem::replace(parameter, reference));
     });
@@ -215,7 +215,8 @@ fn share_parameters(document: &mut Value) {
 
 /// The `n`th parameter of one place and name that is described in another way.
 fn name_of(parameter: &Value, n: usize) -> String {
-    let part = |member: &str| parameter[member].as_str().unwrap_or_default().to_owned();
+    let part =
+        |member: &str| parameter[member].as_str().expect("a parameter has a place and a name");
     let name = format!("{}.{}", part("in"), part("name"));
     if n == 1 { name } else { format!("{name}.{n}") }
 }
