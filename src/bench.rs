@@ -19,8 +19,11 @@ use std::time::Duration;
 use ::http::Method;
 use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::json;
 
+use crate::cli::asking::End;
 use crate::cli::progress::during;
+use crate::client::{Call, Client, Error, Options, Outcome, path};
 use crate::config::Span;
 use http::Connection;
 use load::{Job, Load, Measured, Request, run_load};
@@ -72,41 +75,41 @@ enum Suite {
     Scale,
 }
 
-/// Measures and prints. The error is for the terminal.
-pub async fn run(bench: Bench) -> Result<(), String> {
+/// Measures and prints.
+pub(crate) async fn run(bench: Bench) -> Result<(), End> {
     let only = bench.only.as_deref();
     if let Suite::Scale = bench.suite {
-        return scale::run(&bench.scale, bench.duration.0, only).await;
+        return Ok(scale::run(&bench.scale, bench.duration.0, only).await?);
     }
     let nodes = find_nodes(&bench.endpoint).await?;
-    match bench.suite {
-        Suite::Basic => basic(&nodes, &bench).await,
+    let measured = match bench.suite {
+        Suite::Basic => return basic(&nodes, &bench).await,
         Suite::Watch => watch::run(&nodes, bench.duration.0, only).await,
         Suite::Ring => ring::run(&nodes, bench.workers, bench.duration.0, only).await,
         Suite::Lock => lock::run(&nodes, bench.duration.0, only).await,
         Suite::Scale => Ok(()),
-    }
+    };
+    Ok(measured?)
 }
 
 /// Runs all loads and prints a line for each.
-async fn basic(nodes: &[String], bench: &Bench) -> Result<(), String> {
+async fn basic(nodes: &[String], bench: &Bench) -> Result<(), End> {
     header(nodes, bench.duration.0);
     let app = format!("bench-{}", std::process::id());
-    let prepared = prepare(nodes, &app).await;
-    let mut failed = prepared.as_ref().err().cloned();
-    if prepared.is_ok() {
+    let mut ended = prepare(nodes, &app).await.map_err(End::from);
+    if ended.is_ok() {
         for load in loads(&app) {
             if bench.only.as_deref().is_some_and(|only| !load.name.contains(only)) {
                 continue;
             }
             match measure(nodes, &load, bench.duration.0).await {
                 Ok(line) => println!("{line}"),
-                Err(e) => failed = Some(format!("{}: {e}", load.name)),
+                Err(e) => ended = Err(End::Failed(format!("{}: {e}", load.name))),
             }
         }
     }
     clean_up(nodes, &app).await;
-    failed.map_or(Ok(()), Err)
+    ended
 }
 
 /// What is above the lines of [`measure`].
@@ -224,24 +227,23 @@ struct NodeUsage {
     cpu_seconds: f64,
 }
 
-/// The API addresses of all members, as one of the given endpoints tells them.
-pub(crate) async fn find_nodes(endpoints: &str) -> Result<Vec<String>, String> {
-    let mut problem = "--endpoint: the list is empty".to_owned();
-    for endpoint in endpoints.split(',').map(|e| e.trim().trim_start_matches("http://")) {
-        match ask_cluster(endpoint).await {
-            Ok(nodes) => return Ok(nodes),
-            Err(e) => problem = e,
-        }
-    }
-    Err(problem)
-}
-
-async fn ask_cluster(endpoint: &str) -> Result<Vec<String>, String> {
-    let cluster: Cluster = Connection::open(endpoint).await?.get("/v1/cluster").await?.json()?;
+/// The API addresses of all members, as one of the given endpoints tells them. Each is asked once.
+pub(crate) async fn find_nodes(endpoints: &str) -> Result<Vec<String>, Error> {
+    let answer = once(endpoints)?.send(Call::get(path(&["v1", "cluster"])?)).await?;
+    let cluster: Cluster = answer.json()?;
     match cluster.nodes.len() {
-        0 => Err(format!("http://{endpoint} belongs to no cluster yet")),
+        0 => Err(Error::NoAnswer {
+            endpoint: endpoints.into(),
+            detail: "it belongs to no cluster yet".into(),
+            outcome: Outcome::Nothing,
+        }),
         _ => Ok(cluster.nodes.into_iter().map(|node| node.api).collect()),
     }
+}
+
+/// A client that asks each node once.
+fn once(endpoints: &str) -> Result<Client, Error> {
+    Client::with(endpoints, Options { patience: Duration::ZERO, ..Options::default() })
 }
 
 async fn cpu_seconds(nodes: &[String]) -> Result<f64, String> {
@@ -254,21 +256,18 @@ async fn cpu_seconds(nodes: &[String]) -> Result<f64, String> {
 }
 
 /// Registers what is listed and what is renewed.
-async fn prepare(nodes: &[String], app: &str) -> Result<(), String> {
-    let node = nodes.first().ok_or("the cluster has no nodes")?;
-    let mut connection = Connection::open(node).await?;
+async fn prepare(nodes: &[String], app: &str) -> Result<(), Error> {
+    let client = once(&nodes.join(","))?;
     for (name, count) in [("listed", LISTED), ("beating", BATCH)] {
         let items = (0..count).map(|i| {
-            format!(
-                r#"{{"op":"register","app":"{app}-{name}","id":"i{i}","ip":"10.0.0.1","port":8080,"hostname":"host-{i}","version":"1.8.9","zone":"a","metadata":{{"build":"4711"}},"ttl":"10m"}}"#
-            )
+            json!({
+                "op": "register", "app": format!("{app}-{name}"), "id": format!("i{i}"),
+                "ip": "10.0.0.1", "port": 8080, "hostname": format!("host-{i}"),
+                "version": "1.8.9", "zone": "a", "metadata": {"build": "4711"}, "ttl": "10m",
+            })
         });
-        let body = format!(r#"{{"items":[{}]}}"#, items.collect::<Vec<_>>().join(","));
-        let answer =
-            connection.send(Method::POST, "/v1/instances:batch", JSON, body.into()).await?;
-        if !answer.status.is_success() {
-            return Err(format!("cannot register what is to be measured: {answer}"));
-        }
+        let body = json!({ "items": items.collect::<Vec<_>>() });
+        client.send(Call::post("/v1/instances:batch".into()).json(&body)?).await?;
     }
     Ok(())
 }

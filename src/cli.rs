@@ -73,7 +73,7 @@ enum Sub {
     Lock(lock::Lock),
     /// Stand for election, run a command while leading; show and watch who leads
     Election(election::Election),
-    /// Show and change what concerns the cluster as a whole: the mass-loss brake
+    /// Show the nodes, who leads and what is wrong; the mass-loss brake
     Cluster(cluster::Cluster),
     /// Show what services of OpenStack are here
     Service(service::Service),
@@ -132,15 +132,9 @@ pub fn main() -> ExitCode {
             Ok(config) => serve_node(config),
             Err(code) => code,
         },
-        Sub::Dev(dev) => on_runtime(None, async {
-            dev::run(dev).await.map_or_else(|e| fail(FAILED, &e), |()| ExitCode::SUCCESS)
-        }),
-        Sub::Bench(bench) => on_runtime(None, async {
-            bench::run(bench).await.map_or_else(|e| fail(FAILED, &e), |()| ExitCode::SUCCESS)
-        }),
-        Sub::Demo(demo) => on_runtime(None, async {
-            demo::run(demo).await.map_or_else(|e| fail(FAILED, &e), |()| ExitCode::SUCCESS)
-        }),
+        Sub::Dev(dev) => on_runtime(None, async { asking::exit(dev::run(dev).await) }),
+        Sub::Bench(bench) => on_runtime(None, async { asking::exit(bench::run(bench).await) }),
+        Sub::Demo(demo) => on_runtime(None, async { asking::exit(demo::run(demo).await) }),
         Sub::App(app) => on_runtime(None, async { asking::exit(app.run().await) }),
         Sub::Instance(it) => on_runtime(None, async { asking::exit(it.run().await) }),
         Sub::Session(session) => on_runtime(None, async { asking::exit(session.run().await) }),

@@ -10,7 +10,6 @@ mod ledger;
 mod life;
 mod story;
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, timeout};
@@ -18,8 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bench::find_nodes;
 use crate::bench::http::Connection;
-use crate::cli::asking::{ENDPOINTS, write_line};
-use crate::client::Client;
+use crate::cli::asking::{ENDPOINTS, End, print};
 use crate::config::Span;
 use crate::dev::LocalCluster;
 use crate::shutdown;
@@ -64,48 +62,21 @@ pub struct Demo {
     seed: Option<u64>,
 }
 
-/// Why the story ended before it was through.
-enum End {
-    /// Nobody reads it any more, as after `| head`: no failure.
-    OutputClosed,
-    /// For the terminal.
-    Failed(String),
-}
-
-impl From<String> for End {
-    fn from(why: String) -> Self {
-        Self::Failed(why)
-    }
-}
-
-/// Prints a part of the story.
-fn say(text: &str) -> Result<(), End> {
-    write_line(text).map_err(|e| match e.kind() {
-        io::ErrorKind::BrokenPipe => End::OutputClosed,
-        _ => End::Failed(format!("cannot write the output: {e}")),
-    })
-}
-
-/// Runs to the end, to Ctrl-C, or until nobody reads the output any more. The error is for the
-/// terminal; without one all was as promised, as far as it was told. Whatever was made is cleared
+/// Runs to the end, to Ctrl-C, or until nobody reads the output any more. Without an error all was as
+/// promised, as far as it was told. Whatever was made is cleared
 /// away.
-pub async fn run(demo: Demo) -> Result<(), String> {
+pub(crate) async fn run(demo: Demo) -> Result<(), End> {
     let stop = shutdown::on_signal().map_err(|e| format!("cannot listen for signals: {e}"))?;
     let begun = Instant::now();
     let cluster = tokio::select! {
         cluster = Cluster::of(&demo) => cluster?,
-        () = stop.cancelled() => return Err(INTERRUPTED.into()),
+        () = stop.cancelled() => return Err(End::Failed(INTERRUPTED.into())),
     };
     let told = tell(&cluster, &demo, begun, &stop).await;
     cluster.stop().await;
-    let told = told.and_then(|()| {
-        let seconds = begun.elapsed().as_secs_f64();
-        say(&format!("\nAll that was made is deleted. The whole took {seconds:.1} s."))
-    });
-    match told {
-        Ok(()) | Err(End::OutputClosed) => Ok(()),
-        Err(End::Failed(why)) => Err(why),
-    }
+    told?;
+    let seconds = begun.elapsed().as_secs_f64();
+    print(&format!("\nAll that was made is deleted. The whole took {seconds:.1} s."))
 }
 
 /// Tells the story and clears away what it made.
@@ -117,7 +88,7 @@ async fn tell(
 ) -> Result<(), End> {
     let (welcome, dashboard) = (cluster.welcome(), cluster.dashboard());
     let seconds = begun.elapsed().as_secs_f64();
-    say(&format!("{welcome} ({seconds:.1} s)\nDashboard: {dashboard}"))?;
+    print(&format!("{welcome} ({seconds:.1} s)\nDashboard: {dashboard}"))?;
     let fleet = Fleet::new(&cluster.nodes, demo.transports, demo.fetchers);
     let mut fleet = fleet.map_err(|e| e.to_string())?;
     let told = tokio::select! {
@@ -147,7 +118,7 @@ async fn go_on(
         Some(Span(duration)) => format!("For {}", humantime::format_duration(duration)),
         None => "Until Ctrl-C".into(),
     };
-    say(&format!("\n5. {until} things come and go; look at {dashboard}\n"))?;
+    print(&format!("\n5. {until} things come and go; look at {dashboard}\n"))?;
     let pace = Pace { rate: demo.rate, seed: demo.seed.unwrap_or_else(|| fastrand::u64(..)) };
     let over = async {
         match demo.duration {
@@ -172,17 +143,15 @@ struct Cluster {
 }
 
 impl Cluster {
-    async fn of(demo: &Demo) -> Result<Self, String> {
+    async fn of(demo: &Demo) -> Result<Self, End> {
         match demo.own_cluster {
             true => Self::start().await,
             false => Self::find_or_start(demo.endpoint.as_deref()).await,
         }
     }
 
-    async fn find_or_start(given: Option<&str>) -> Result<Self, String> {
+    async fn find_or_start(given: Option<&str>) -> Result<Self, End> {
         if let Some(endpoints) = given {
-            // Says what is wrong with the list.
-            Client::new(endpoints).map_err(|e| format!("--endpoint: {e}"))?;
             return Ok(Self { nodes: find_nodes(endpoints).await?, own: None });
         }
         match timeout(FIND_TIMEOUT, find_ready(ENDPOINTS)).await {
@@ -191,7 +160,7 @@ impl Cluster {
         }
     }
 
-    async fn start() -> Result<Self, String> {
+    async fn start() -> Result<Self, End> {
         let own = LocalCluster::start().await?;
         let nodes = find_nodes(&own.endpoints()).await?;
         Ok(Self { nodes, own: Some(own) })
@@ -218,12 +187,12 @@ impl Cluster {
 }
 
 /// The nodes of a cluster that serves.
-async fn find_ready(endpoints: &str) -> Result<Vec<String>, String> {
+async fn find_ready(endpoints: &str) -> Result<Vec<String>, End> {
     let nodes = find_nodes(endpoints).await?;
     for node in &nodes {
         let ready = Connection::open(node).await?.get("/readyz").await?;
         if !ready.status.is_success() {
-            return Err(format!("node {node} is not ready: {ready}"));
+            return Err(End::TooLate(format!("node {node} is not ready: {ready}")));
         }
     }
     Ok(nodes)

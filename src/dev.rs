@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::bench::http::Connection;
-use crate::cli::asking::write_line;
+use crate::cli::asking::{End, write_line};
 use crate::shutdown;
 
 /// The first API port; node 1 has this, node 2 the next.
@@ -49,8 +49,8 @@ pub struct Dev {
     peer_port: u16,
 }
 
-/// Runs until Ctrl-C. The error is for the terminal.
-pub async fn run(dev: Dev) -> Result<(), String> {
+/// Runs until Ctrl-C.
+pub(crate) async fn run(dev: Dev) -> Result<(), End> {
     let stop = shutdown::on_signal().map_err(|e| format!("cannot listen for signals: {e}"))?;
     let folder = Folder::new(dev.data_dir.as_deref())?;
     let mut nodes = Vec::new();
@@ -83,7 +83,7 @@ pub(crate) struct LocalCluster {
 
 impl LocalCluster {
     /// Returns when it serves.
-    pub async fn start() -> Result<Self, String> {
+    pub async fn start() -> Result<Self, End> {
         const NODES: u16 = 3;
         let first = free_ports(2 * NODES)?;
         let dev = Dev {
@@ -218,13 +218,14 @@ fn address(dev: &Dev, index: usize) -> String {
     format!("127.0.0.1:{}", usize::from(dev.api_port) + index)
 }
 
-async fn wait_ready(dev: &Dev, nodes: &mut [DevNode]) -> Result<(), String> {
+async fn wait_ready(dev: &Dev, nodes: &mut [DevNode]) -> Result<(), End> {
     let deadline = Instant::now() + READY_TIMEOUT;
     let mut waiting: Vec<usize> = (0..nodes.len()).collect();
     while !waiting.is_empty() {
         for node in nodes.iter_mut() {
             if let Ok(Some(status)) = node.process.try_wait() {
-                return Err(format!("node {} ended ({status}); its reason is above", node.id));
+                let why = format!("node {} ended ({status}); its reason is above", node.id);
+                return Err(End::Failed(why));
             }
         }
         let mut still = Vec::new();
@@ -235,7 +236,8 @@ async fn wait_ready(dev: &Dev, nodes: &mut [DevNode]) -> Result<(), String> {
         }
         waiting = still;
         if Instant::now() > deadline {
-            return Err("the cluster is not ready; the nodes' reasons are above".into());
+            let why = "the cluster is not ready; the nodes' reasons are above";
+            return Err(End::TooLate(why.into()));
         }
         sleep(Duration::from_millis(50)).await;
     }

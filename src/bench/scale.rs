@@ -507,7 +507,7 @@ async fn loads(plan: &Plan, servers: &mut Servers<Roster>, sink: &Sink) {
 
 async fn list(plan: &Plan, servers: &mut Servers<Roster>) -> Result<Loading, String> {
     servers.ensure_up().await?;
-    super::prepare(&servers.addresses(), "scale").await?;
+    super::prepare(&servers.addresses(), "scale").await.map_err(|e| e.to_string())?;
     let path = "/v1/apps/scale-listed/instances";
     load(plan, servers, Arc::new(move |_, _| Request::get(path)), MANY, 1, 1).await
 }

@@ -330,7 +330,7 @@ impl Delete {
                 confirm(self.yes, &format!("app {app} goes with its {instances} instances"))?;
             }
         }
-        let answer = client.send(call).await?;
+        let answer = client.send(call).await.map_err(by_flag)?;
         print_answer(self.target.output, &answer, &self.app, || {
             let deleted: Value = answer.json()?;
             let (instances, revision) = (&deleted["instances"], &deleted["revision"]);
@@ -338,6 +338,14 @@ impl Delete {
             Ok(format!("app {app} and {instances} instances are gone since revision {revision}"))
         })
     }
+}
+
+/// A refusal names what the request lacks; here that is a flag.
+fn by_flag(mut error: Error) -> Error {
+    if let Error::Refused(problem) = &mut error {
+        problem.detail = problem.detail.replace("?cascade=true", "--cascade");
+    }
+    error
 }
 
 impl Documents {

@@ -88,12 +88,16 @@ pub(super) enum Output {
 
 /// Why a command ended before it was through.
 #[derive(Debug)]
-pub(super) enum End {
+pub(crate) enum End {
     /// Nobody reads the output any more, as after `| head`: no failure.
     OutputClosed,
     Client(Error),
     /// The same, and the output has told it.
     Told(Error),
+    /// It failed in a way that has no exit code of its own; for the terminal.
+    Failed(String),
+    /// What was waited for did not come in time; for the terminal.
+    TooLate(String),
     /// There is no such command to tell about.
     NoCommand(String),
     /// A setting is wrong.
@@ -114,6 +118,12 @@ impl From<Error> for End {
     }
 }
 
+impl From<String> for End {
+    fn from(why: String) -> Self {
+        Self::Failed(why)
+    }
+}
+
 impl From<io::Error> for End {
     fn from(error: io::Error) -> Self {
         match error.kind() {
@@ -131,6 +141,8 @@ pub(super) fn exit(result: Result<(), End>) -> ExitCode {
             fail(code_of(&error), &super::table::escaped(&error.to_string()))
         }
         Err(End::Told(error)) => ExitCode::from(code_of(&error)),
+        Err(End::Failed(why)) => fail(FAILED, &super::table::escaped(&why)),
+        Err(End::TooLate(why)) => fail(LATER, &super::table::escaped(&why)),
         Err(End::NoCommand(name)) => fail(
             USAGE,
             &format!(
@@ -174,7 +186,7 @@ fn code_of(error: &Error) -> u8 {
 }
 
 /// Prints a line to standard output at once.
-pub(super) fn print(line: &str) -> Result<(), End> {
+pub(crate) fn print(line: &str) -> Result<(), End> {
     Ok(write_line(line)?)
 }
 

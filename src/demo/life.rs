@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::fleet::{Fleet, TTL, Transport};
-use super::{End, say};
+use crate::cli::asking::{End, print};
 use crate::client::{Call, Error, path};
 
 /// The number of transports swings around what was asked for, by this share of it.
@@ -102,7 +102,7 @@ impl<'a> Life<'a> {
     fn tell(&self, happened: Result<String, Error>) -> Result<(), End> {
         let seconds = self.begun.elapsed().as_secs();
         let text = happened.unwrap_or_else(|error| format!("that failed: {error}"));
-        say(&format!("   {:>2}:{:02}  {text}", seconds / 60, seconds % 60))
+        print(&format!("   {:>2}:{:02}  {text}", seconds / 60, seconds % 60))
     }
 
     async fn act(&mut self) -> Result<String, Error> {

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::fleet::{Deletions, Fleet, TTL};
 use super::ledger::{Holders, Ledger};
-use super::{End, say};
+use crate::cli::asking::{End, print};
 use crate::cli::grid::Grid;
 use crate::client::{Action, Error, Event, Item, Revision, Watch, WatchRequest};
 
@@ -59,7 +59,7 @@ impl<'a> Story<'a> {
         let after = self.bury(&fetcher, &transports).await?;
         self.compare(&before, &after)?;
         let scaling = self.fleet.scaling().await.map_err(told)?;
-        say(&format!("\n   Scaling signal: {}", scaling_text(&scaling)))?;
+        print(&format!("\n   Scaling signal: {}", scaling_text(&scaling)))?;
         Ok(self.judge(&before, &after, &transports)?)
     }
 
@@ -77,7 +77,7 @@ impl<'a> Story<'a> {
             Ok(Some(()))
         })
         .await?;
-        say(&format!(
+        print(&format!(
             "\n1. {} transports of {} apps registered, each on one of the nodes in turn; every node \
              knows all of them ({:.1} s). Each is a shard.",
             all.len(),
@@ -93,14 +93,14 @@ impl<'a> Story<'a> {
         self.fleet.start_fetchers().await.map_err(told)?;
         let fetchers: Vec<String> = self.fleet.fetchers.keys().cloned().collect();
         let holders = self.wait_until_shared(&fetchers).await?;
-        say(&format!(
+        print(&format!(
             "\n2. {} fetchers joined and share the shards ({:.1} s):\n",
             fetchers.len(),
             begun.elapsed().as_secs_f64()
         ))?;
-        say(&indented(&self.shares(&fetchers, &holders)))?;
+        print(&indented(&self.shares(&fetchers, &holders)))?;
         let scaling = self.fleet.scaling().await.map_err(told)?;
-        say(&format!("\n   Scaling signal: {}", scaling_text(&scaling)))?;
+        print(&format!("\n   Scaling signal: {}", scaling_text(&scaling)))?;
         Ok(())
     }
 
@@ -144,7 +144,7 @@ impl<'a> Story<'a> {
         let (mut watch, since) = self.watch_shards().await.map_err(told)?;
         self.fleet.kill(fetcher, transports).await.map_err(told)?;
         let silent = Instant::now();
-        say(&format!(
+        print(&format!(
             "\n3. {fetcher} and {} transports die: no more heartbeats. Their TTL is {} s.",
             transports.len(),
             TTL.as_secs()
@@ -212,7 +212,7 @@ impl<'a> Story<'a> {
 
     fn compare(&self, before: &Holders, after: &After) -> Result<(), End> {
         let covered = after.covered.as_secs_f64();
-        say(&format!(
+        print(&format!(
             "\n4. After {covered:.1} s, of which {} s are the TTL, the others are at work on all \
              {} remaining shards.\n",
             TTL.as_secs(),
@@ -220,16 +220,16 @@ impl<'a> Story<'a> {
         ))?;
         let alive: Vec<String> = self.fleet.fetchers.keys().cloned().collect();
         let ledger = Ledger { before, after: &after.holders };
-        say(&indented(&ownership(&ledger, &alive)))?;
+        print(&indented(&ownership(&ledger, &alive)))?;
         let (moved, fewest) = (ledger.moved(), ledger.fewest(&alive));
-        say(&format!("\n   Shards that moved: {moved}; the fewest possible: {fewest}."))?;
+        print(&format!("\n   Shards that moved: {moved}; the fewest possible: {fewest}."))?;
         let same = after.recorded.iter().filter(|recorded| **recorded == after.deletions()).count();
-        say(&format!(
+        print(&format!(
             "   The dead transports' shards were deleted, with one event each, the same in the \
              histories of {same} of {} nodes:\n",
             after.recorded.len()
         ))?;
-        say(&indented(&deletions_table(&after.deleted)))
+        print(&indented(&deletions_table(&after.deleted)))
     }
 
     /// Whether all was as promised.

@@ -59,6 +59,7 @@ const COMMANDS: &[&str] = &[
     "election get e",
     "election resign e --token 1",
     "election depose e",
+    "cluster show",
     "cluster brake show",
     "cluster brake release",
     "cluster brake hold",
@@ -104,7 +105,12 @@ async fn what_a_node_refuses_gives_every_command_the_same_exit_code() {
 
 #[tokio::test]
 async fn where_nobody_listens_every_command_ends_with_5() {
-    all_end_with(5, &nobody().await.to_string(), &[]).await;
+    let nobody = nobody().await.to_string();
+    all_end_with(5, &nobody, &[]).await;
+    for command in ["bench", "demo"] {
+        let ended = ended(&[command], &nobody).await;
+        assert_eq!(ended.code, Some(5), "{command}: {ended:?}");
+    }
 }
 
 #[tokio::test]
@@ -156,10 +162,13 @@ async fn a_cluster_without_a_majority_is_5_and_a_conflict_is_4() {
     ] {
         let ended = ended(&command.split(' ').collect::<Vec<_>>(), &endpoints).await;
         assert_eq!(ended.code, Some(code), "{command}: {ended:?}");
+        if command == "app delete pay" {
+            assert!(ended.error.contains("--cascade"), "it names the flag: {ended:?}");
+        }
     }
     cluster.kill(0);
     cluster.kill(1);
-    for command in ["app put pay", "app list", "instance heartbeat pay a", "health"] {
+    for command in ["app put pay", "app list", "instance heartbeat pay a", "health", "bench"] {
         let ended = ended(&command.split(' ').collect::<Vec<_>>(), &endpoints).await;
         assert_eq!(ended.code, Some(5), "{command}: {ended:?}");
     }
