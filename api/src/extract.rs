@@ -657,11 +657,14 @@ pub(crate) fn item_from_json<T: DeserializeOwned>(raw: &str) -> Result<T, (Strin
         let invalid = Invalid::new("item", "must be a JSON object");
         return Err((invalid.code(), invalid.detail()));
     }
-    let mut reader = serde_json::Deserializer::from_str(raw);
-    serde_path_to_error::deserialize(&mut reader).map_err(|e| {
-        match misfit(e.path(), &e.inner().to_string()) {
-            Misfit::Unknown(_) => ("unknown-field".to_owned(), e.inner().to_string()),
-            Misfit::Invalid(invalid) => (invalid.code(), invalid.detail()),
-        }
+    serde_json::from_str(raw).or_else(|_| {
+        // Read once more, slowly, to say where it went wrong.
+        let mut reader = serde_json::Deserializer::from_str(raw);
+        serde_path_to_error::deserialize(&mut reader).map_err(|e| {
+            match misfit(e.path(), &e.inner().to_string()) {
+                Misfit::Unknown(_) => ("unknown-field".to_owned(), e.inner().to_string()),
+                Misfit::Invalid(invalid) => (invalid.code(), invalid.detail()),
+            }
+        })
     })
 }

@@ -431,6 +431,21 @@ pub enum BatchItem {
     Deregister(Deregister),
 }
 
+impl BatchItem {
+    /// As many bytes as it takes in an encoded [`Batch`], or a few more: enough to cut batches by, so
+    /// that nobody has to encode an item only to see how long it is.
+    pub fn encoded_bytes_max(&self) -> usize {
+        /// The names of all fields, with the longest numbers.
+        const NAMES_AND_NUMBERS: usize = 384;
+        let (key, texts) = match self {
+            Self::Register(c) => (&c.key, c.profile.memory_bytes()),
+            Self::Deregister(c) => (&c.key, c.reason.len()),
+        };
+        // Before some lengths of 32 and more, msgpack needs a byte more than a packed profile does.
+        NAMES_AND_NUMBERS + key.app.as_str().len() + key.id.as_str().len() + texts + texts / 32
+    }
+}
+
 /// Sessions that the leader of `term` saw pass their deadline.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Expire {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use roster_storage::catalog::{At, Catalog, Record};
 use roster_storage::command::{
-    BreakLatch, ClaimLatch, Command, CompactRing, Condition, Covered, DeleteDocument, DeleteRing,
-    DeleteShardSet, Deregister, EncodedCommand, Expire, Expiry, OpenSession, Profile, Proposal,
-    PutDocument, PutRing, PutShardSet, Rebalance, Register, Release, ReleaseLatch, ReleasedBy,
-    Request, ShardSetConfig, Stamp, WithdrawClaim,
+    BatchItem, BreakLatch, ClaimLatch, Command, CompactRing, Condition, Covered, DeleteDocument,
+    DeleteRing, DeleteShardSet, Deregister, EncodedCommand, Expire, Expiry, OpenSession, Profile,
+    Proposal, PutDocument, PutRing, PutShardSet, Rebalance, Register, Release, ReleaseLatch,
+    ReleasedBy, Request, ShardSetConfig, Stamp, WithdrawClaim,
 };
 use roster_storage::events::{Event, Held, Reason};
 use roster_storage::latch::{Claim, Claimant, Mode};
@@ -18,6 +18,7 @@ use roster_storage::names::{
     ShardId, ShardSetName,
 };
 use roster_storage::shards::scaling::ScalingPolicy;
+use smol_str::SmolStr;
 
 fn register() -> Register {
     let key = InstanceKey::new("pay".parse().expect("a name"), "a:1".parse().expect("an id"));
@@ -52,6 +53,51 @@ fn proposal(command: &Command) -> String {
 #[test]
 fn the_bytes_of_a_registration() {
     insta::assert_snapshot!(proposal(&Command::Register(register())), @r#"\x82\xa5stamp\x82\xaacluster_ms\xcd\x03\xe8\xa7wall_ms\xcf\x00\x00\x01\x8b\xcf\xe5h\x00\xa7command\xc4\xc0\x01\x81\xa8Register\x87\xa3key\x82\xa3app\xa3pay\xa2id\xa3a:1\xa7profile\x88\xa2ip\xa810.0.0.1\xa4port\xcd\"\x0f\xa8hostname\xa4host\xa7version\xa31.8\xa4zone\xa2eu\xa6weight\x02\xa8metadata\x81\xa1k\xa1v\xa7payload\xc4\x02\x00\xff\xa7session\xc0\xa6ttl_ms\xcd\'\x10\xa8takeover\xc3\xaacreate_app\x01\xa9condition\x81\xa9Unchanged\x07"#);
+}
+
+/// Batches are cut by it: a batch that is longer than was reckoned is refused.
+#[test]
+fn no_item_takes_more_bytes_than_is_reckoned_and_none_far_less() {
+    let lengths = [0, 1, 31, 32, 63, 64, 255, 256, 4_095, 4_096, 65_535, 65_536, 200_000];
+    for length in lengths {
+        let text = SmolStr::from("x".repeat(length));
+        let pairs = if length < 1_000 { 600 } else { 20 };
+        let metadata = (0..pairs).map(|key| (format!("{text}{key:03}").into(), text.clone()));
+        let profile = Profile {
+            ip: text.clone(),
+            port: u32::MAX,
+            hostname: text.clone(),
+            version: text.clone(),
+            zone: text.clone(),
+            weight: u16::MAX,
+            metadata: Arc::new(metadata.collect()),
+            payload: vec![0; length],
+        };
+        let long = Register {
+            profile: profile.into(),
+            session: Some(SessionId(u64::MAX)),
+            ttl_ms: Some(u64::MAX),
+            create_app: Some(i32::MIN),
+            condition: Condition::Unchanged(Revision(u64::MAX)),
+            ..register()
+        };
+        let leaves = Deregister {
+            key: register().key,
+            incarnation: Some(Incarnation(u64::MAX)),
+            by_operator: true,
+            reason: text,
+            condition: Condition::Unchanged(Revision(u64::MAX)),
+        };
+        for item in [BatchItem::Register(long), BatchItem::Deregister(leaves)] {
+            let bytes = rmp_serde::to_vec_named(&item).expect("encodes").len();
+            let reckoned = item.encoded_bytes_max();
+            assert!(reckoned >= bytes, "{reckoned} of {bytes}, texts of {length}");
+            assert!(
+                reckoned <= bytes + bytes / 16 + 384,
+                "{reckoned} of {bytes}, texts of {length}"
+            );
+        }
+    }
 }
 
 #[test]

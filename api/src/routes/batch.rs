@@ -143,7 +143,7 @@ fn next_entry(items: &mut VecDeque<BatchItem>) -> Vec<BatchItem> {
     let mut keys = HashSet::new();
     let mut bytes = AROUND_BYTES;
     while let Some(item) = items.pop_front() {
-        bytes += encoded_len(&item);
+        bytes += item.encoded_bytes_max();
         let fits = bytes <= COMMAND_BYTES_MAX || entry.is_empty();
         if !fits || !keys.insert(key_of(&item).clone()) {
             items.push_front(item);
@@ -152,8 +152,4 @@ fn next_entry(items: &mut VecDeque<BatchItem>) -> Vec<BatchItem> {
         entry.push(item);
     }
     entry
-}
-
-fn encoded_len(item: &BatchItem) -> usize {
-    rmp_serde::to_vec_named(item).map_or(COMMAND_BYTES_MAX, |bytes| bytes.len())
 }
