@@ -1,6 +1,7 @@
 //! `roster dev`: a whole cluster in one terminal. Each node is a process of its own, started with
 //! `roster serve`, so that one of them can be killed to see what happens.
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,11 +11,12 @@ use roster_storage::names::NodeId;
 use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::bench::http::Connection;
 use crate::cli::asking::{End, write_line};
+use crate::cli::tied::tied;
 use crate::shutdown;
 
 /// The first API port; node 1 has this, node 2 the next.
@@ -172,14 +174,22 @@ fn start_node(dev: &Dev, id: u16, folder: &Path) -> Result<DevNode, String> {
     let binary = std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?;
     let list: Vec<_> =
         (1..=dev.nodes).map(|n| format!("{n}=127.0.0.1:{}", dev.peer_port + n - 1)).collect();
-    let mut process = Command::new(binary)
-        .arg("serve")
-        .args(["--node-id", &id.to_string()])
-        .args(["--listen", &format!("127.0.0.1:{}", dev.api_port + id - 1)])
-        .args(["--peer-listen", &format!("127.0.0.1:{}", dev.peer_port + id - 1)])
-        .args(["--cluster", &list.join(","), "--log", &dev.log])
-        .arg("--data-dir")
-        .arg(folder.join(format!("node-{id}")))
+    let listen = format!("127.0.0.1:{}", dev.api_port + id - 1);
+    let peer_listen = format!("127.0.0.1:{}", dev.peer_port + id - 1);
+    let mut command: Vec<OsString> = vec![binary.into(), "serve".into()];
+    for (flag, value) in [
+        ("--node-id", id.to_string()),
+        ("--listen", listen),
+        ("--peer-listen", peer_listen),
+        ("--cluster", list.join(",")),
+        ("--log", dev.log.clone()),
+    ] {
+        command.extend([flag.into(), value.into()]);
+    }
+    command.extend(["--data-dir".into(), folder.join(format!("node-{id}")).into()]);
+    // Killed, this process could not stop them, and they would hold the ports.
+    let mut process = tied(&command)
+        .map_err(|e| format!("cannot find this program: {e}"))?
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -99,3 +99,9 @@ async fn a_newcomer_is_told_the_address_and_the_next_command_which_goes_on_until
     assert_eq!(out(&["app", "list", "-o", "name"], &cluster.endpoints()).await, "", "left behind");
     cluster.stop().await;
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_nodes_of_a_cluster_for_trying_things_out_end_with_it_also_when_it_is_killed() {
+    Cluster::start(3).await.kill_all_at_once().await;
+}

@@ -84,7 +84,7 @@ impl Running {
     }
 }
 
-/// `roster dev`: told to stop when this is dropped. Killed, it would leave its nodes behind.
+/// `roster dev`: told to stop when this is dropped; its nodes end with it, however it ends.
 pub struct Cluster {
     process: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -143,6 +143,29 @@ impl Cluster {
     /// The nodes count from 0.
     pub fn kill(&self, node: usize) {
         kill_process(self.pids[node], Signal::KILL).expect("it runs");
+    }
+
+    /// Kills `dev` itself, and waits until its nodes have ended.
+    #[cfg(target_os = "linux")]
+    pub async fn kill_all_at_once(mut self) {
+        use rustix::process::{PidfdFlags, pidfd_open};
+        use tokio::io::Interest;
+        use tokio::io::unix::AsyncFd;
+
+        // Readable when its process has ended.
+        let nodes: Vec<_> = self
+            .pids
+            .iter()
+            .map(|pid| {
+                let node = pidfd_open(*pid, PidfdFlags::empty()).expect("it runs");
+                AsyncFd::register_with_interest(node, Interest::READABLE).expect("a descriptor")
+            })
+            .collect();
+        self.process.kill().await.expect("it ends");
+        for node in nodes {
+            let ended = within("the end of a node", node.readable()).await;
+            ended.expect("a descriptor").clear_ready();
+        }
     }
 
     pub async fn stop(mut self) {
