@@ -1,6 +1,6 @@
 //! `roster app`: apps, their policies and their documents.
 
-use std::io::Read;
+use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::value::RawValue;
@@ -10,7 +10,7 @@ use super::asking::{End, Target, confirm, print_answer};
 use super::grid::Grid;
 use super::lists::{Follow, Paging, Source};
 use super::ring::word;
-use super::table::escaped;
+use super::table::{escaped, escaped_json};
 use crate::client::{Call, Error, Revision, WatchRequest, path};
 use crate::config::Span;
 
@@ -216,15 +216,24 @@ const COLUMNS: [&str; 12] = [
     "+>REVISION",
 ];
 
-/// A list does not tell policies.
+/// Of a list, which does not tell policies.
+const LISTED: [&str; 8] =
+    ["APP", ">INSTANCES", ">UP", ">SUSPECT", ">DRAINING", ">MAINTENANCE", "+>KIND", "+>REVISION"];
+
+fn listed_row(grid: &mut Grid, app: &Value) {
+    let [instances, up, suspect, draining, maintenance] = counts(app);
+    let (kind, revision) = (&app["kind"], &app["revision"]);
+    let name = word(&app["app"]);
+    grid.row(&[&name, &instances, &up, &suspect, &draining, &maintenance, kind, revision]);
+}
+
 fn row(grid: &mut Grid, app: &Value) {
-    let [up, suspect, draining, maintenance] =
-        ["up", "suspect", "draining", "maintenance"].map(|state| count(app, state));
+    let [instances, up, suspect, draining, maintenance] = counts(app);
     let spans = ["ttl", "ttl_min", "ttl_max", "remove_when_empty_after"];
     let [ttl, min, max, empty] = spans.map(|field| word(&app[field]));
     grid.row(&[
         &word(&app["app"]),
-        &(up + suspect + draining + maintenance),
+        &instances,
         &up,
         &suspect,
         &draining,
@@ -236,6 +245,13 @@ fn row(grid: &mut Grid, app: &Value) {
         &empty,
         &app["revision"],
     ]);
+}
+
+/// All instances, then those of each state.
+fn counts(app: &Value) -> [u64; 5] {
+    let states = ["up", "suspect", "draining", "maintenance"].map(|state| count(app, state));
+    let [up, suspect, draining, maintenance] = states;
+    [states.iter().sum(), up, suspect, draining, maintenance]
 }
 
 fn count(app: &Value, state: &str) -> u64 {
@@ -262,8 +278,12 @@ impl List {
         if let Some(state) = &self.state {
             call = call.query("state", state);
         }
-        let source = source(&self.target, call, Some("apps"));
-        let source = Source { limit: self.paging.limit(), ..source };
+        let source = Source {
+            columns: &LISTED,
+            row: listed_row,
+            limit: self.paging.limit(),
+            ..source(&self.target, call, Some("apps"))
+        };
         source.show(self.paging.follow, of_apps(Vec::new())).await
     }
 }
@@ -322,10 +342,7 @@ impl Delete {
             if !self.yes {
                 let there: Value =
                     client.send(Call::get(app_path(&self.app, &[])?)).await?.json()?;
-                let instances: u64 = ["up", "suspect", "draining", "maintenance"]
-                    .map(|s| count(&there, s))
-                    .iter()
-                    .sum();
+                let [instances, ..] = counts(&there);
                 let app = escaped(&self.app);
                 confirm(self.yes, &format!("app {app} goes with its {instances} instances"))?;
             }
@@ -387,7 +404,11 @@ impl DocumentShow {
         }
         let answer = self.of.target.client()?.send(Call::get(self.of.path()?)).await?;
         print_answer(self.of.target.output, &answer, &self.of.name, || {
-            Ok(answer.json::<Shown>()?.value.get().to_owned())
+            let value = answer.json::<Shown>()?.value;
+            Ok(match io::stdout().is_terminal() {
+                true => escaped_json(value.get()),
+                false => value.get().to_owned(),
+            })
         })
     }
 }
@@ -403,7 +424,7 @@ fn read_document(file: &Path) -> Result<Box<RawValue>, Error> {
     let mut text = String::new();
     let most = DOCUMENT_BYTES_MAX + 1;
     let read = match file.as_os_str() == "-" {
-        true => std::io::stdin().lock().take(most).read_to_string(&mut text),
+        true => io::stdin().lock().take(most).read_to_string(&mut text),
         false => {
             std::fs::File::open(file).and_then(|opened| opened.take(most).read_to_string(&mut text))
         }

@@ -205,9 +205,18 @@ pub(super) fn print_answer(
     text: impl FnOnce() -> Result<String, Error>,
 ) -> Result<(), End> {
     match output {
-        Output::Json => print(&String::from_utf8_lossy(&answer.body)),
+        Output::Json => print_json(&String::from_utf8_lossy(&answer.body)),
         Output::Name => print_name(name),
         Output::Table | Output::Wide => print(&text()?),
+    }
+}
+
+/// Prints JSON for programs, as it is. On a terminal, what that would obey or hide is written as JSON
+/// escapes it: it stays the same JSON.
+pub(super) fn print_json(json: &str) -> Result<(), End> {
+    match io::stdout().is_terminal() {
+        true => print(&super::table::escaped_json(json)),
+        false => print(json),
     }
 }
 

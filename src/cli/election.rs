@@ -6,7 +6,9 @@ use std::ops::ControlFlow;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::asking::{End, Output, Target, note, output_closed, print, print_answer, print_name};
+use super::asking::{
+    End, Output, Target, note, output_closed, print, print_answer, print_json, print_name,
+};
 use super::grid::Grid;
 use super::lists::{Follow, Paging, Source, shown_anew};
 use super::lock::{broken_text, let_go, session_settings};
@@ -343,7 +345,7 @@ impl Campaign {
                 let name = &self.name;
                 let told =
                     json!({"name": name, "leader": true, "token": token, "session": session});
-                print(&told.to_string())
+                print_json(&told.to_string())
             }
             Output::Name => print_name(&self.name),
             Output::Table | Output::Wide => print(&format!(

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use super::asking::{End, Output, Target, note, print, print_name};
+use super::asking::{End, Output, Target, note, print, print_json, print_name};
 use super::table::{HEADER, name, row};
 use crate::client::{EventsRequest, Order, Page, Revision};
 
@@ -91,7 +91,7 @@ fn show(page: &Page, output: Output, coloured: bool) -> Result<(), End> {
         match output {
             Output::Table | Output::Wide => print(&row(event.action.into(), event, coloured))?,
             Output::Name => print_name(&name(event))?,
-            Output::Json => print(&event.line)?,
+            Output::Json => print_json(&event.line)?,
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use serde_json::json;
 
-use super::asking::{End, Output, Target, print};
+use super::asking::{End, Output, Target, print, print_json};
 use super::lists::print_next;
 use crate::client::{Call, Client, Error, Options, path};
 
@@ -35,7 +35,7 @@ impl Health {
                 Output::Table | Output::Wide => grid.row(&[endpoint, &health]),
                 Output::Name => print(endpoint)?,
                 Output::Json => {
-                    print(
+                    print_json(
                         &json!({ "endpoint": endpoint, "ok": answer.is_ok(), "detail": health })
                             .to_string(),
                     )?;

@@ -6,7 +6,9 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use super::asking::{End, Output, Target, note, output_closed, print, print_answer, print_name};
+use super::asking::{
+    End, Output, Target, note, output_closed, print, print_answer, print_json, print_name,
+};
 use super::grid::Grid;
 use super::lists::{Follow, Paging, Source, print_next};
 use super::ring::word;
@@ -256,6 +258,7 @@ fn row(grid: &mut Grid, instance: &Value) {
             .map(|field| or_dash(&instance[field]));
     let metadata = instance["metadata"].as_object().into_iter().flatten();
     let metadata: Vec<_> = metadata.map(|(key, value)| format!("{key}={}", word(value))).collect();
+    let weight = instance["weight"].as_u64().map_or_else(|| "-".into(), |w| w.to_string());
     grid.row(&[
         &app,
         &id,
@@ -263,7 +266,7 @@ fn row(grid: &mut Grid, instance: &Value) {
         &state,
         &zone,
         &version,
-        &instance["weight"],
+        &weight,
         &hostname,
         &ttl,
         &session,
@@ -383,7 +386,7 @@ impl List {
             Action::Delete => gone(event),
         };
         match (self.target.output, event.action) {
-            (Output::Json, _) => print(&instance.to_string()),
+            (Output::Json, _) => print_json(&instance.to_string()),
             (Output::Name, Action::Put) => print_name(&name(&instance)),
             (Output::Name, Action::Delete) => Ok(()),
             (Output::Table | Output::Wide, _) => {
@@ -401,7 +404,6 @@ fn gone(event: &Event) -> Value {
     let incarnation = event.incarnation.map(|Incarnation(revision)| revision);
     json!({
         "app": event.app, "id": event.id, "incarnation": incarnation, "state": state, "gone": true,
-        "weight": "-",
     })
 }
 

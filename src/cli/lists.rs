@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::asking::{End, Output, Target, note, output_closed, print, print_name};
+use super::asking::{End, Output, Target, note, output_closed, print, print_json, print_name};
 use super::grid::Grid;
 use crate::client::{Answer, Call, Client, Error, Item, Revision, Watch, WatchRequest};
 use crate::shutdown;
@@ -82,7 +82,7 @@ impl Source<'_> {
 
     fn show_page(&self, grid: &mut Grid, answer: &Answer, items: &[Value]) -> Result<(), End> {
         match self.target.output {
-            Output::Json => print(&String::from_utf8_lossy(&answer.body)),
+            Output::Json => print_json(&String::from_utf8_lossy(&answer.body)),
             Output::Name => items.iter().try_for_each(|item| print_name(&(self.name)(item))),
             Output::Table | Output::Wide => {
                 items.iter().for_each(|item| (self.row)(grid, item));
@@ -196,7 +196,7 @@ impl Source<'_> {
 
     fn show_one(&self, grid: &mut Grid, item: &Value, name: &str, rows: &Seen) -> Result<(), End> {
         match self.target.output {
-            Output::Json => print(&item.to_string()),
+            Output::Json => print_json(&item.to_string()),
             Output::Name => print_name(name),
             Output::Table | Output::Wide => {
                 grid.add(rows.clone());
@@ -207,7 +207,7 @@ impl Source<'_> {
 
     fn show_gone(&self, grid: &mut Grid, name: &str, rows: Seen) -> Result<(), End> {
         match self.target.output {
-            Output::Json => print(&json!({"name": name, "gone": true}).to_string()),
+            Output::Json => print_json(&json!({"name": name, "gone": true}).to_string()),
             Output::Name => Ok(()),
             Output::Table | Output::Wide => {
                 grid.add(rows.into_iter().map(|row| gone(self.columns, row)).collect());
@@ -252,9 +252,13 @@ pub(super) async fn shown_anew(
 /// The cells of an object, a row or more.
 type Seen = Vec<Vec<String>>;
 
-/// The last row of what is gone: its state says so, or else what follows its name does.
+/// The last row of what is gone. Its state says so; where there is none, what follows its name does,
+/// and nothing else is told of it.
 fn gone(columns: &[&str], mut row: Vec<String>) -> Vec<String> {
     let state = columns.iter().position(|name| name.trim_start_matches(['+', '>']) == "STATE");
+    if state.is_none() {
+        row.iter_mut().skip(1).for_each(|cell| *cell = "-".into());
+    }
     if let Some(cell) = row.get_mut(state.unwrap_or(1)) {
         *cell = "gone".into();
     }

@@ -6,7 +6,7 @@ use std::pin::pin;
 
 use serde_json::{Value, json};
 
-use super::asking::{End, Output, Target, print, print_answer, print_name};
+use super::asking::{End, Output, Target, print, print_answer, print_json, print_name};
 use super::grid::Grid;
 use super::lists::{Follow, Paging, Source};
 use super::ring::word;
@@ -224,7 +224,7 @@ impl Acquire {
                     "name": name, "token": token, "mode": mode, "session": session,
                     "revision": revision,
                 });
-                print(&told.to_string())
+                print_json(&told.to_string())
             }
             Output::Name => print_name(&self.name),
             Output::Table | Output::Wide => {

@@ -4,7 +4,7 @@ use roster_storage::limits::RING_REPLICAS_MAX;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::asking::{End, Output, Target, print, print_answer, print_name};
+use super::asking::{End, Output, Target, print, print_answer, print_json, print_name};
 use super::grid::Grid;
 use super::lists::{Follow, shown_anew};
 use super::table::escaped;
@@ -258,7 +258,7 @@ impl Lookup {
         });
         let found = Found { epoch: view.epoch().0, results: results.collect() };
         match self.target.output {
-            Output::Json => print(&json!(found).to_string()),
+            Output::Json => print_json(&json!(found).to_string()),
             Output::Name => print_name(&self.app),
             Output::Table | Output::Wide => print(&self.text(found)?),
         }
@@ -419,7 +419,7 @@ impl Create {
             Output::Json => {
                 let revision = there.revision.unwrap_or(ring.epoch);
                 let answer = json!({"app": self.app, "epoch": epoch, "revision": revision});
-                print(&answer.to_string())
+                print_json(&answer.to_string())
             }
             Output::Name => print_name(&self.app),
             Output::Table | Output::Wide => {

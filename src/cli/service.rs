@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::asking::{End, Output, Target, print, print_name};
+use super::asking::{End, Output, Target, print, print_json, print_name};
 use super::grid::Grid;
 use crate::client::{Call, Client, Error};
 
@@ -74,7 +74,7 @@ impl List {
     async fn run(self) -> Result<(), End> {
         let rows = self.rows(&self.target.client()?).await?;
         match self.target.output {
-            Output::Json => rows.iter().try_for_each(|(key, row)| print(&as_json(key, row))),
+            Output::Json => rows.iter().try_for_each(|(key, row)| print_json(&as_json(key, row))),
             Output::Name => {
                 rows.keys().try_for_each(|(binary, host)| print_name(&format!("{binary}/{host}")))
             }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep_until};
 
-use super::asking::{End, Output, Target, note, print, print_answer, print_name};
+use super::asking::{End, Output, Target, note, print, print_answer, print_json, print_name};
 use super::grid::Grid;
 use super::instance::qualified;
 use super::lists::{Follow, Source};
@@ -114,7 +114,9 @@ fn session_path(session: &str, more: &[&str]) -> Result<String, Error> {
 
 fn tell_opened(output: Output, id: &str, ttl: Duration, more: &str) -> Result<(), End> {
     match output {
-        Output::Json => print(&json!({"session": id, "ttl": String::from(Span(ttl))}).to_string()),
+        Output::Json => {
+            print_json(&json!({"session": id, "ttl": String::from(Span(ttl))}).to_string())
+        }
         Output::Name => print_name(id),
         Output::Table | Output::Wide => {
             let ttl = humantime::format_duration(ttl);

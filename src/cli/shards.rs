@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::asking::{End, Output, Target, note, print, print_answer};
+use super::asking::{End, Output, Target, note, print_answer, print_json};
 use super::grid::Grid;
 use super::lists::{Follow, Paging, Source, shown_anew};
 use super::ring::{Joiner, word};
@@ -476,7 +476,7 @@ impl Release {
     /// That nobody holds any of them has been told; programs get the answer to a release of nothing.
     fn tell_nothing(&self) -> Result<(), End> {
         match self.target.output {
-            Output::Json => print(&json!({"results": []}).to_string()),
+            Output::Json => print_json(&json!({"results": []}).to_string()),
             Output::Table | Output::Wide | Output::Name => Ok(()),
         }
     }

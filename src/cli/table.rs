@@ -194,9 +194,34 @@ pub(super) fn escaped(text: &str) -> String {
     safe
 }
 
+/// The same JSON without anything that a terminal would obey or that would mislead a reader.
+pub(super) fn escaped_json(json: &str) -> String {
+    let mut safe = String::with_capacity(json.len());
+    for c in json.chars() {
+        let shown = matches!(c, '\n' | '\'' | '"' | '\\') || c.escape_debug().len() == 1;
+        match shown {
+            true => safe.push(c),
+            false => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| {
+                // Writing to a String cannot fail.
+                let _ = write!(safe, "\\u{unit:04x}");
+            }),
+        }
+    }
+    safe
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_on_a_terminal_is_the_same_json_and_nothing_in_it_is_obeyed() {
+        let json = "{\"a\\n\":\"\u{9b}31m\u{202e}\u{e0001}应 'é\\\\\"}";
+        let safe = escaped_json(json);
+        assert_eq!(safe, r#"{"a\n":"\u009b31m\u202e\udb40\udc01应 'é\\"}"#);
+        let same = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
+        assert_eq!(same(&safe), same(json));
+    }
 
     #[test]
     fn nothing_that_a_terminal_obeys_gets_through() {

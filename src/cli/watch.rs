@@ -1,6 +1,6 @@
 //! `roster watch`: what is there, then every change as it happens.
 
-use super::asking::{End, Output, Target, note, output_closed, print, print_name};
+use super::asking::{End, Output, Target, note, output_closed, print, print_json, print_name};
 use super::table::{Change, HEADER, name, row};
 use crate::client::{self, Item, Revision, WatchRequest};
 use crate::shutdown;
@@ -116,8 +116,8 @@ fn as_json(item: &Item) -> Result<(), End> {
         Item::SnapshotBegin { line, .. }
         | Item::SnapshotEnd { line, .. }
         | Item::Bookmark { line, .. }
-        | Item::Compacted { line: Some(line), .. } => print(line),
-        Item::Listed(event) | Item::Changed(event) => print(&event.line),
+        | Item::Compacted { line: Some(line), .. } => print_json(line),
+        Item::Listed(event) | Item::Changed(event) => print_json(&event.line),
         Item::Compacted { line: None, .. } | Item::Interrupted { .. } | Item::Resumed { .. } => {
             Ok(())
         }

@@ -9,7 +9,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
 
 use super::super::asking::{
-    CONFLICT, End, Output, Target, confirm, note, print, print_answer, print_name,
+    CONFLICT, End, Output, Target, confirm, note, print, print_answer, print_json, print_name,
 };
 use super::super::progress::Progress;
 use super::super::table::escaped;
@@ -201,7 +201,7 @@ impl Register {
                     "app": app, "id": id, "incarnation": incarnation, "session": session,
                     "ttl": ttl, "revision": revision,
                 });
-                print(&told.to_string())
+                print_json(&told.to_string())
             }
             Output::Table | Output::Wide => {
                 print(&format!("{}; Ctrl-C deregisters it", told(registered, "registered")))
@@ -407,7 +407,7 @@ impl<'a> Batches<'a> {
             None => self.succeeded += 1,
         }
         match self.output {
-            Output::Json => print(&result.to_string()),
+            Output::Json => print_json(&result.to_string()),
             Output::Name if result["code"].is_null() => print_name(&item.name),
             Output::Name | Output::Table | Output::Wide => Ok(()),
         }
