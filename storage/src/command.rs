@@ -822,7 +822,13 @@ const FORMAT: u8 = 1;
 
 impl EncodedCommand {
     pub fn new(command: &Command) -> Result<Self, TooLarge> {
-        let mut bytes = vec![FORMAT];
+        let mut bytes = Vec::new();
+        if let Command::Batch(batch) = command {
+            // The log keeps them in memory for a while, so they are not to lie in twice the room.
+            let most: usize = batch.items.iter().map(BatchItem::encoded_bytes_max).sum();
+            bytes.reserve(most);
+        }
+        bytes.push(FORMAT);
         rmp_serde::encode::write_named(&mut bytes, command)
             .expect("a command holds only what msgpack can hold, and memory takes it");
         if bytes.len() > COMMAND_BYTES_MAX {
