@@ -35,6 +35,9 @@ VOLUME /var/lib/roster
 # ROSTER_LISTEN, ROSTER_PEER_LISTEN and ROSTER_ALLOW_UNAUTHENTICATED, set by whoever starts the
 # container. compose.yaml shows all that a node needs.
 ENV ROSTER_DATA_DIR=/var/lib/roster
+# `docker exec` and `kubectl exec` then ask this very node: `… roster top`. Without it the commands ask
+# the ports of `roster dev`.
+ENV ROSTER_ENDPOINT=127.0.0.1:7400
 
 # The HTTP API, and the other nodes.
 EXPOSE 7400 7500
