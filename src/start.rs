@@ -57,6 +57,9 @@ const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(1);
 pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The setting may well be right: who has the address now may go, and one that is not there yet may come.
+    #[error(transparent)]
+    Listen(ConfigError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error(transparent)]
@@ -82,8 +85,10 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let data = Arc::new(DataDir::open(&config.data_dir)?);
     let identity = data.identity(config.node_id)?;
-    let api = bind("--listen", config.listen, &places.clients).await?;
-    let peer = bind("--peer-listen", config.peer_listen, &Handle::current()).await?;
+    let api = bind("--listen", config.listen, &places.clients).await;
+    let api = api.map_err(StartError::Listen)?;
+    let peer = bind("--peer-listen", config.peer_listen, &Handle::current()).await;
+    let peer = peer.map_err(StartError::Listen)?;
     tracing::info!(
         node = config.node_id,
         version = crate::node::VERSION,
