@@ -179,7 +179,8 @@ mod tests {
     fn asking() -> KnownLeader {
         let folder = tempfile::tempdir().expect("a folder");
         let identity = DataDir::open(folder.path()).expect("opens").identity(1).expect("is made");
-        let badge = Badge::new(watch::Sender::new(identity).subscribe(), Arc::default());
+        let badge =
+            Badge::new(watch::Sender::new(identity).subscribe(), Arc::default(), Arc::default());
         KnownLeader {
             question: Hello {
                 node: 1,

@@ -46,6 +46,7 @@ use crate::peers::{Peers, Purpose};
 use crate::process;
 use crate::raft::Raft;
 use crate::raft::link::Badge;
+use crate::raft::lookups::Lookups;
 use crate::raft::refusals::Refusals;
 use crate::raft::routes::Caller;
 use crate::raft::rpc::{BeatsAsked, Form, Hello, HelloAnswer, Replace, StatusAnswer, path};
@@ -77,6 +78,7 @@ pub struct Node {
     /// A question with another list, from before there was a cluster.
     other_list: Mutex<Option<Hello>>,
     refusals: Arc<Refusals>,
+    lookups: Arc<Lookups>,
     aside: Aside,
     /// Clients that are connected.
     connections: TaskTracker,
@@ -125,6 +127,7 @@ impl Node {
             detour: OnceLock::new(),
             other_list: Mutex::default(),
             refusals: Arc::default(),
+            lookups: Arc::default(),
             connections: TaskTracker::new(),
             traffic: Traffic::default(),
             counts: Arc::default(),
@@ -155,7 +158,7 @@ impl Node {
 
     /// What this node shows when it calls others.
     pub fn badge(&self) -> Badge {
-        Badge::new(self.identity.subscribe(), self.refusals.clone())
+        Badge::new(self.identity.subscribe(), self.refusals.clone(), self.lookups.clone())
     }
 
     pub fn refusals(&self) -> &Arc<Refusals> {

@@ -1,8 +1,10 @@
-//! Raft between nodes: how calls go out ([`link`], [`network`]), how they come in ([`routes`]), why
-//! some are refused ([`refusals`]), and how a cluster begins ([`bootstrap`]).
+//! Raft between nodes: how calls go out ([`link`], [`network`]) and where to ([`lookups`]), how they
+//! come in ([`routes`]), why some are refused ([`refusals`]), and how a cluster begins
+//! ([`bootstrap`]).
 
 pub mod bootstrap;
 pub mod link;
+pub mod lookups;
 pub mod network;
 pub mod refusals;
 pub mod routes;

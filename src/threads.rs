@@ -8,11 +8,17 @@
 //! - The **background threads** do what takes long: searches, long lists, snapshots for watches,
 //!   reads of the history. The kernel gives them what the others leave.
 
+use std::time::Duration;
+
 use tokio::runtime::{Builder, Handle, Runtime};
 
 /// How much nicer the background threads are than the others: where all want the same core, they get
 /// about a tenth of it.
 const BACKGROUND_NICE: i32 = 10;
+
+/// How long the core's last work may take when a node has ended. A name server that does not answer
+/// holds a thread for many seconds, longer than who stops the process waits before killing it.
+const LAST_WORK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How many threads each group has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,11 +61,13 @@ impl Threads {
         }
     }
 
-    /// Runs a node on the core. What is left on the other threads when it ends is dropped.
+    /// Runs a node on the core. What is left on the other threads when it ends is dropped, and what
+    /// is left on the core after a moment.
     pub fn run<T>(self, node: impl Future<Output = T>) -> T {
         let ended = self.core.block_on(node);
         self.background.shutdown_background();
         self.clients.shutdown_background();
+        self.core.shutdown_timeout(LAST_WORK_TIMEOUT);
         ended
     }
 }
@@ -74,5 +82,28 @@ fn group(name: &str, threads: usize) -> Builder {
 fn yield_to_others() {
     if let Err(e) = rustix::process::nice(BACKGROUND_NICE) {
         tracing::warn!("the background threads run like all others: {e}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_ended_does_not_wait_for_a_thread_that_hangs() {
+        let one_each = ThreadCounts { core: 1, clients: 1, background: 1 };
+        let threads = Threads::start(one_each).expect("they start");
+        let (answer, name_server) = mpsc::channel::<()>();
+        let (tell, ended) = mpsc::channel();
+        std::thread::spawn(move || {
+            threads.run(async {
+                tokio::task::spawn_blocking(move || name_server.recv());
+            });
+            tell.send(())
+        });
+        ended.recv_timeout(Duration::from_secs(60)).expect("it ends");
+        drop(answer);
     }
 }

@@ -20,6 +20,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::lookups::Lookups;
 use super::refusals::Refusals;
 use super::rpc::header;
 use crate::identity::Identity;
@@ -54,16 +55,21 @@ pub enum CallError {
     Unanswered(String),
 }
 
-/// Who calls, as told in the headers of every call, and who was refused for it.
+/// Who calls, as told in the headers of every call, who was refused for it, and where peers are.
 #[derive(Debug)]
 pub struct Badge {
     identity: watch::Receiver<Identity>,
     refusals: Arc<Refusals>,
+    lookups: Arc<Lookups>,
 }
 
 impl Badge {
-    pub fn new(identity: watch::Receiver<Identity>, refusals: Arc<Refusals>) -> Self {
-        Self { identity, refusals }
+    pub fn new(
+        identity: watch::Receiver<Identity>,
+        refusals: Arc<Refusals>,
+        lookups: Arc<Lookups>,
+    ) -> Self {
+        Self { identity, refusals, lookups }
     }
 
     fn sign(&self, request: http::request::Builder, to_disk: &str) -> http::request::Builder {
@@ -211,7 +217,8 @@ impl Link {
     }
 
     async fn open(&self) -> Result<SendRequest<Body>, CallError> {
-        let opening = open(self.node.peer.clone(), self.ended.clone());
+        let (peer, lookups) = (self.node.peer.clone(), self.badge.lookups.clone());
+        let opening = open(peer, lookups, self.ended.clone());
         // Given up with the one who waits for it.
         let opened = AbortOnDropHandle::new(self.threads.spawn(opening)).await;
         let opened = opened.map_err(|e| e.to_string()).flatten();
@@ -220,8 +227,13 @@ impl Link {
 }
 
 /// Opens a connection and serves it until it ends, which is counted.
-async fn open(peer: String, ended: watch::Sender<u64>) -> Result<SendRequest<Body>, String> {
-    let stream = TcpStream::connect(peer).await.map_err(|e| e.to_string())?;
+async fn open(
+    peer: String,
+    lookups: Arc<Lookups>,
+    ended: watch::Sender<u64>,
+) -> Result<SendRequest<Body>, String> {
+    let addresses = lookups.addresses(&peer).await?;
+    let stream = TcpStream::connect(addresses.as_slice()).await.map_err(|e| e.to_string())?;
     stream.set_nodelay(true).map_err(|e| e.to_string())?;
     let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -278,7 +290,7 @@ mod tests {
         tokio::spawn(serve(listener, router, None, stop));
         let folder = tempfile::tempdir().expect("a folder");
         let identity = DataDir::open(folder.path()).expect("opens").identity(1).expect("is made");
-        let badge = Badge::new(watch::Sender::new(identity).subscribe(), refusals);
+        let badge = Badge::new(watch::Sender::new(identity).subscribe(), refusals, Arc::default());
         let link = Link::new(2, PeerNode { peer, ..PeerNode::default() }, Arc::new(badge));
         link.call::<_, ()>("/call", &(), LIMIT).await.expect_err("it is no success")
     }
