@@ -231,6 +231,9 @@ impl Instance {
     }
 }
 
+/// Rows of a snapshot that are shown at once.
+const ROWS_MAX: usize = 1_000;
+
 const COLUMNS: [&str; 14] = [
     "APP",
     "ID",
@@ -254,6 +257,8 @@ fn row(grid: &mut Grid, instance: &Value) {
     let [hostname, ttl, session, registered_at, last_heartbeat] =
         ["hostname", "ttl", "session", "registered_at", "last_heartbeat"]
             .map(|field| or_dash(&instance[field]));
+    let [weight, incarnation] = ["weight", "incarnation"].map(|field| &instance[field]);
+    let weight = if weight.is_null() { &json!("-") } else { weight };
     let metadata = instance["metadata"].as_object().into_iter().flatten();
     let metadata: Vec<_> = metadata.map(|(key, value)| format!("{key}={}", word(value))).collect();
     grid.row(&[
@@ -263,11 +268,11 @@ fn row(grid: &mut Grid, instance: &Value) {
         &state,
         &zone,
         &version,
-        &instance["weight"],
+        weight,
         &hostname,
         &ttl,
         &session,
-        &instance["incarnation"],
+        incarnation,
         &registered_at,
         &last_heartbeat,
         &if metadata.is_empty() { "-".into() } else { metadata.join(",") },
@@ -339,7 +344,7 @@ impl List {
         }
     }
 
-    /// What is there and what changes, by events alone: nothing is kept, however many there are.
+    /// What is there and what changes, by events alone: little is kept, however many there are.
     async fn follow(&self, request: WatchRequest) -> Result<(), End> {
         let stop = shutdown::on_signal().map_err(End::Signals)?;
         let mut watch = self.target.client()?.watch(request);
@@ -347,7 +352,12 @@ impl List {
         let follow = async {
             loop {
                 match watch.next().await? {
-                    Item::Listed(event) => self.show_event(&mut grid, &event)?,
+                    Item::Listed(event) => {
+                        self.show_event(&mut grid, &event)?;
+                        if grid.rows() >= ROWS_MAX {
+                            self.show_rows(&mut grid)?;
+                        }
+                    }
                     Item::Changed(event) => {
                         self.show_event(&mut grid, &event)?;
                         self.show_rows(&mut grid)?;
@@ -357,10 +367,12 @@ impl List {
                     Item::Interrupted { endpoint, why } => {
                         note(&format!("{endpoint}: {why}; trying to go on"));
                     }
-                    Item::SnapshotBegin { .. }
-                    | Item::Bookmark { .. }
-                    | Item::Compacted { .. }
-                    | Item::Resumed { .. } => {}
+                    Item::Compacted { detail, .. } => {
+                        note(&format!(
+                            "{detail}; all that is there now follows, the others are gone"
+                        ));
+                    }
+                    Item::SnapshotBegin { .. } | Item::Bookmark { .. } | Item::Resumed { .. } => {}
                 }
             }
         };
@@ -401,7 +413,6 @@ fn gone(event: &Event) -> Value {
     let incarnation = event.incarnation.map(|Incarnation(revision)| revision);
     json!({
         "app": event.app, "id": event.id, "incarnation": incarnation, "state": state, "gone": true,
-        "weight": "-",
     })
 }
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::reading::{Agreement, AppSeen, Health, NodeSeen, Reading, brakes};
-use crate::cli::grid::{Grid, Look};
+use crate::cli::grid::{Grid, Look, columns_of, state_colour};
 use crate::cli::ring::word;
 use crate::cli::table::{Change, escaped, row};
 
@@ -212,7 +212,7 @@ impl Frame<'_> {
         let all: u64 = counts.values().sum();
         let states = ["up", "suspect", "draining", "maintenance"].map(|state| {
             let count = counts.get(state).copied().unwrap_or(0);
-            let colour = crate::cli::grid::state_colour(state).filter(|_| count > 0);
+            let colour = state_colour(state).filter(|_| count > 0);
             let text = format!("{state} {count}");
             colour.map_or(text.clone(), |colour| self.styled(colour, &text))
         });
@@ -349,25 +349,46 @@ fn clipped(line: &str, width: usize) -> String {
     text
 }
 
-/// Terminals give two columns to most characters of East Asian scripts and to most pictures.
-fn columns_of(c: char) -> usize {
-    match u32::from(c) {
-        0x1100..=0x115f
-        | 0x2e80..=0xa4cf
-        | 0xac00..=0xd7a3
-        | 0xf900..=0xfaff
-        | 0xfe30..=0xfe6f
-        | 0xff00..=0xff60
-        | 0xffe0..=0xffe6
-        | 0x1f300..=0x1faff
-        | 0x20000..=0x3fffd => 2,
-        _ => 1,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::client::Error;
+
+    fn reading() -> Reading {
+        let app = |name: &str| serde_json::from_value(json!({"app": name})).expect("an app");
+        let apps = ["a", "b", "c"].map(app).to_vec();
+        Reading { apps, ..Reading::without(&Error::Invalid("nobody answers".into())) }
+    }
+
+    fn picture(reading: &Reading, view: &View) -> Vec<String> {
+        Frame { reading, view, colours: false }.lines(80, 1)
+    }
+
+    #[test]
+    fn who_scrolled_beyond_the_end_comes_back_with_the_first_step() {
+        let (reading, height) = (reading(), 0);
+        let mut view = View::default();
+        view.scroll_by(100);
+        view.stay_within(&reading, height);
+        assert_eq!(view.first(Part::Apps, 3, 1), 2, "the last app is seen");
+        view.scroll_by(-1);
+        assert_eq!(view.first(Part::Apps, 3, 1), 1);
+    }
+
+    #[test]
+    fn the_smallest_terminal_has_one_line_and_what_was_left_out_is_told_of() {
+        let mut reading = reading();
+        assert_eq!(picture(&reading, &View::default()).len(), 1);
+        let all = |reading: &Reading| {
+            Frame { reading, view: &View::default(), colours: false }.all_lines().join("\n")
+        };
+        assert!(all(&reading).contains("Apps: 3, by"));
+        reading.more_apps = true;
+        assert!(all(&reading).contains("Apps: 3 and more, by"));
+        assert!(all(&reading).contains("nothing newer: nobody answers"));
+    }
 
     #[test]
     fn a_line_is_cut_where_the_terminal_ends_and_colours_take_no_place() {

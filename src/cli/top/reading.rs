@@ -379,3 +379,54 @@ pub(super) fn brakes(cluster: &ClusterSeen) -> u64 {
     let shown = brake["brakes"].as_array().map_or(0, Vec::len) as u64;
     shown + brake["more"].as_u64().unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(apps: Result<Apps, Error>, events: Result<Vec<Event>, Error>) -> Told {
+        let (node, cluster, sets) = (String::new(), ClusterSeen::default(), Ok(Sets::default()));
+        Told { node, cluster, apps, sets, events }
+    }
+
+    fn of_app(name: &str) -> Result<Apps, Error> {
+        let counts = BTreeMap::new();
+        let apps = vec![AppSeen { app: name.into(), counts, changes: 0 }];
+        Ok(Apps { apps, next_cursor: None })
+    }
+
+    fn change(revision: u64) -> Event {
+        let line = format!(
+            r#"{{"event":"delete","kind":"instance","revision":{revision},"app":"pay","id":"a"}}"#
+        );
+        Event::parse(&line).expect("an event")
+    }
+
+    fn refused() -> Error {
+        Error::Invalid("not now".into())
+    }
+
+    #[test]
+    fn what_was_not_told_is_said_and_counts_for_nothing() {
+        let mut readings = Readings::of("127.0.0.1:1").expect("an endpoint");
+        let first = readings.take(Ok(told(of_app("pay"), Err(refused())))).expect("a reading");
+        assert_eq!(first.problem.as_deref(), Some("no events: not now"));
+        let old = vec![change(7), change(6)];
+        let second = readings.take(Ok(told(of_app("pay"), Ok(old)))).expect("a reading");
+        assert_eq!(second.apps[0].changes, 0, "nobody knows when these happened");
+        let new = vec![change(9), change(8), change(7)];
+        let third = readings.take(Ok(told(of_app("pay"), Ok(new)))).expect("a reading");
+        assert_eq!((third.apps[0].changes, third.problem), (2, None));
+    }
+
+    #[test]
+    fn a_node_that_does_not_serve_is_left_for_the_next_one() {
+        let mut readings = Readings::of("127.0.0.1:1,127.0.0.1:2").expect("endpoints");
+        readings.take(Ok(told(of_app("pay"), Ok(Vec::new())))).expect("a reading");
+        assert_eq!(readings.at, 0);
+        readings.take(Ok(told(Err(refused()), Ok(Vec::new())))).expect("a reading");
+        assert_eq!(readings.at, 1);
+        assert!(readings.take(Err(refused())).is_err());
+        assert_eq!(readings.at, 0);
+    }
+}
