@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::Ref;
 
 use crate::answer::Answer;
+use crate::openapi::schemas::OutcomeWord;
 use crate::registry::{BeatRefused, Glance, NotFollowed, Unavailable};
 use crate::wire::sentinel::BadRequest;
 
@@ -402,7 +403,11 @@ impl ApiError {
 
 /// RFC 9457, with Roster's own members.
 #[derive(Serialize, ToSchema)]
-#[schema(as = Problem)]
+#[schema(as = Problem, examples(json!({
+    "type": "urn:roster:problem:unknown-app", "title": "unknown app", "status": 404,
+    "detail": "there is no app \"pay\"", "code": "unknown-app", "outcome": "none", "retryable": false,
+    "leader": "2", "revision": 812, "request_id": "7c1f0e", "errors": [],
+})))]
 pub(crate) struct ProblemDocument<'a> {
     #[serde(rename = "type")]
     #[schema(value_type = String)]
@@ -412,6 +417,7 @@ pub(crate) struct ProblemDocument<'a> {
     detail: &'a str,
     #[schema(schema_with = any_code)]
     code: &'a str,
+    #[schema(value_type = OutcomeWord)]
     outcome: &'static str,
     retryable: bool,
     #[schema(required)]

@@ -1,5 +1,5 @@
-//! Failures in the log: each answer of 5xx is told once, and of a storm of them only the first in each
-//! second, and how many more there were.
+//! Failures in the log: each answer of 5xx is told once, and of a storm of them only the first few in
+//! each second, with how many were left out before.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;

@@ -246,9 +246,9 @@ pub(super) fn confirm(yes: bool, what: &str) -> Result<(), End> {
     }
 }
 
-/// Tells the user, not the output's reader.
+/// Tells the user, not the output's reader. Nothing stops where nobody reads it any more.
 pub(super) fn note(text: &str) {
-    eprintln!("roster: {}", super::table::escaped(text));
+    let _ = writeln!(io::stderr(), "roster: {}", super::table::escaped(text));
 }
 
 /// Whether nobody reads the output any more. Who has nothing to write would not notice.

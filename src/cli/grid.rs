@@ -68,6 +68,11 @@ impl Grid {
         self.rows.extend(rows);
     }
 
+    /// How many rows have not been given out yet.
+    pub fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
     /// Takes the rows out as they would be shown, cell by cell.
     pub fn take_rows(&mut self) -> Vec<Vec<String>> {
         std::mem::take(&mut self.rows)
@@ -86,7 +91,7 @@ impl Grid {
         self.begun = true;
         for row in header.iter().chain(&rows) {
             for (width, cell) in self.widths.iter_mut().zip(row) {
-                *width = cell.chars().count().max(*width);
+                *width = columns(cell).max(*width);
             }
         }
         let header = header.iter().map(|row| self.line(row, false));
@@ -106,7 +111,7 @@ impl Grid {
                 continue;
             }
             let separator = if line.is_empty() { "" } else { "  " };
-            let space = " ".repeat(width - cell.chars().count());
+            let space = " ".repeat(width - columns(cell));
             let colour = (is_data && self.look.colours).then(|| colour_of(column.name, cell));
             let cell = match colour.flatten() {
                 Some(colour) => format!("\x1b[{colour}m{cell}\x1b[0m"),
@@ -119,6 +124,27 @@ impl Grid {
             };
         }
         line.trim_end().to_owned()
+    }
+}
+
+/// How wide a text is on a terminal.
+fn columns(text: &str) -> usize {
+    text.chars().map(columns_of).sum()
+}
+
+/// Terminals give two columns to most characters of East Asian scripts and to most pictures.
+pub(crate) fn columns_of(c: char) -> usize {
+    match u32::from(c) {
+        0x1100..=0x115f
+        | 0x2e80..=0xa4cf
+        | 0xac00..=0xd7a3
+        | 0xf900..=0xfaff
+        | 0xfe30..=0xfe6f
+        | 0xff00..=0xff60
+        | 0xffe0..=0xffe6
+        | 0x1f300..=0x1faff
+        | 0x20000..=0x3fffd => 2,
+        _ => 1,
     }
 }
 
@@ -159,6 +185,14 @@ mod tests {
         let lines =
             ["WORKER         SHARDS  ZONE", "f1                  7  a", r"fetcher\u{1b}    1200"];
         assert_eq!(grid.text(), lines.join("\n"));
+    }
+
+    #[test]
+    fn columns_are_aligned_beside_wide_characters() {
+        let mut grid = Grid::new(&["APP", "STATE"]);
+        grid.row(&[&"应用", &"up"]);
+        grid.row(&[&"pay", &"up"]);
+        assert_eq!(grid.text(), "APP   STATE\n应用  up\npay   up");
     }
 
     #[test]

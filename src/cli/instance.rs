@@ -233,6 +233,9 @@ impl Instance {
     }
 }
 
+/// Rows of a snapshot that are shown at once.
+const ROWS_MAX: usize = 1_000;
+
 const COLUMNS: [&str; 14] = [
     "APP",
     "ID",
@@ -342,7 +345,7 @@ impl List {
         }
     }
 
-    /// What is there and what changes, by events alone: nothing is kept, however many there are.
+    /// What is there and what changes, by events alone: little is kept, however many there are.
     async fn follow(&self, request: WatchRequest) -> Result<(), End> {
         let stop = shutdown::on_signal().map_err(End::Signals)?;
         let mut watch = self.target.client()?.watch(request);
@@ -350,7 +353,12 @@ impl List {
         let follow = async {
             loop {
                 match watch.next().await? {
-                    Item::Listed(event) => self.show_event(&mut grid, &event)?,
+                    Item::Listed(event) => {
+                        self.show_event(&mut grid, &event)?;
+                        if grid.rows() >= ROWS_MAX {
+                            self.show_rows(&mut grid)?;
+                        }
+                    }
                     Item::Changed(event) => {
                         self.show_event(&mut grid, &event)?;
                         self.show_rows(&mut grid)?;
@@ -360,10 +368,12 @@ impl List {
                     Item::Interrupted { endpoint, why } => {
                         note(&format!("{endpoint}: {why}; trying to go on"));
                     }
-                    Item::SnapshotBegin { .. }
-                    | Item::Bookmark { .. }
-                    | Item::Compacted { .. }
-                    | Item::Resumed { .. } => {}
+                    Item::Compacted { detail, .. } => {
+                        note(&format!(
+                            "{detail}; all that is there now follows, the others are gone"
+                        ));
+                    }
+                    Item::SnapshotBegin { .. } | Item::Bookmark { .. } | Item::Resumed { .. } => {}
                 }
             }
         };

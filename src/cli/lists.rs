@@ -37,8 +37,8 @@ pub(super) struct Source<'a> {
 /// How a list is asked for.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(super) struct Paging {
-    /// At most so many; all without it
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    /// At most so many; all without it. Not with --watch: what is left out would look as if it were gone
+    #[arg(long, value_name = "COUNT", conflicts_with = "watch", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     #[command(flatten)]
     pub follow: Follow,

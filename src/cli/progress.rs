@@ -8,6 +8,9 @@ use tokio::time::sleep;
 /// The line is written anew at most so often.
 const EVERY: Duration = Duration::from_millis(100);
 
+/// What takes the line away, whatever it was.
+const CLEAR: &str = "\r\x1b[K";
+
 /// Characters of the bar.
 const WIDTH: usize = 30;
 
@@ -16,7 +19,6 @@ pub(crate) struct Progress {
     what: String,
     /// How many there will be; 0 where nobody knows.
     all: u64,
-    done: u64,
     written: Option<Instant>,
     is_shown: bool,
 }
@@ -25,16 +27,22 @@ impl Progress {
     /// `what` is done, of `all` things, or of nobody knows how many with 0.
     pub fn of(what: impl Into<String>, all: u64) -> Self {
         let is_shown = io::stderr().is_terminal();
-        Self { what: what.into(), all, done: 0, written: None, is_shown }
+        Self { what: what.into(), all, written: None, is_shown }
     }
 
     /// So many of all are done.
     pub fn at(&mut self, done: u64) {
-        self.done = done;
         let is_due = self.written.is_none_or(|at| at.elapsed() >= EVERY);
         if self.is_shown && is_due {
             self.written = Some(Instant::now());
-            write(&format!("\r\x1b[K{}", line(&self.what, self.done, self.all)));
+            write(&format!("{CLEAR}{}", line(&self.what, done, self.all)));
+        }
+    }
+
+    /// Makes room for another line, until more is done.
+    pub fn clear(&self) {
+        if self.written.is_some() {
+            write(CLEAR);
         }
     }
 }
@@ -55,9 +63,7 @@ pub(crate) async fn during<T>(what: &str, expected: Duration, work: impl Future<
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if self.written.is_some() {
-            write("\r\x1b[K");
-        }
+        self.clear();
     }
 }
 

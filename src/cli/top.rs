@@ -10,6 +10,7 @@ mod screen;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
@@ -18,7 +19,7 @@ use crate::client::Error;
 use crate::config::Span;
 use crate::shutdown;
 use frame::{Frame, View};
-use reading::{Reading, Readings};
+use reading::{Reading, Readings, Told};
 use screen::{Key, Screen};
 
 /// Shorter would be more than anybody sees.
@@ -36,7 +37,7 @@ pub(super) struct Top {
     /// not answer
     #[arg(long, env = "ROSTER_ENDPOINT", default_value = ENDPOINTS, value_name = "LIST")]
     endpoint: String,
-    /// How often a node is asked
+    /// How often a node is asked, 100ms at the shortest
     #[arg(long, default_value = "1s", value_name = "DURATION")]
     interval: Span,
     /// Print one picture as text and end
@@ -76,10 +77,7 @@ impl Top {
         let mut looking = Looking::new(readings, self.interval.0.max(INTERVAL_MIN));
         let colours = self.color.wanted();
         loop {
-            if let Some(reading) = &looking.reading {
-                let frame = Frame { reading, view: &looking.view, colours };
-                screen.draw(|width, height| frame.lines(width, height))?;
-            }
+            screen.draw(|width, height| looking.lines(width, height, colours))?;
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 _ = resized.recv() => {}
@@ -96,6 +94,8 @@ impl Top {
 /// What is looked at, and how.
 struct Looking {
     readings: Readings,
+    /// What a node was asked, and has not answered yet.
+    asked: Option<BoxFuture<'static, Result<Told, Error>>>,
     reading: Option<Reading>,
     view: View,
     every: Duration,
@@ -104,28 +104,43 @@ struct Looking {
 
 impl Looking {
     fn new(readings: Readings, every: Duration) -> Self {
-        Self { readings, reading: None, view: View::default(), every, next: Instant::now() }
+        let (view, next) = (View::default(), Instant::now());
+        Self { readings, asked: None, reading: None, view, every, next }
     }
 
-    /// May be cancelled: what was begun is asked anew then.
+    /// Nothing before the first answer.
+    fn lines(&mut self, width: usize, height: usize, colours: bool) -> Vec<String> {
+        let Some(reading) = &self.reading else { return Vec::new() };
+        self.view.stay_within(reading, height);
+        Frame { reading, view: &self.view, colours }.lines(width, height)
+    }
+
+    /// May be cancelled: the next call waits for the same answer. However many keys are pressed meanwhile, a node
+    /// that does not answer is left in time.
     async fn read_when_due(&mut self) {
         if self.view.is_paused {
             return std::future::pending().await;
         }
-        sleep_until(self.next).await;
-        let reading = self.readings.read().await;
+        if self.asked.is_none() {
+            sleep_until(self.next).await;
+        }
+        let told = self.asked.get_or_insert_with(|| self.readings.ask()).await;
+        self.asked = None;
         self.next = Instant::now() + self.every;
-        match (reading, &mut self.reading) {
+        match (self.readings.take(told), &mut self.reading) {
             (Ok(reading), _) => self.reading = Some(reading),
             // What was seen last stays on the screen, with why there is nothing newer.
-            (Err(why), Some(last)) => last.problem = Some(why.to_string()),
-            (Err(why), none) => *none = Some(Reading::without(why.to_string())),
+            (Err(why), Some(last)) => last.grow_old(&why),
+            (Err(why), none) => *none = Some(Reading::without(&why)),
         }
     }
 
     fn press(&mut self, key: Key) {
         match key {
-            Key::Pause => self.view.is_paused = !self.view.is_paused,
+            Key::Pause => {
+                self.view.is_paused = !self.view.is_paused;
+                self.asked = None;
+            }
             Key::Sort => self.view.sort = self.view.sort.next(),
             Key::NextPart => self.view.part = self.view.part.next(),
             Key::PreviousPart => self.view.part = self.view.part.previous(),
@@ -135,6 +150,7 @@ impl Looking {
             Key::PageDown => self.view.scroll_by(10),
             Key::OtherNode => {
                 self.readings.go_on();
+                self.asked = None;
                 self.view.is_paused = false;
                 self.next = Instant::now();
             }

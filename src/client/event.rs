@@ -81,7 +81,7 @@ impl Event {
     }
 
     /// Reads one event of the history.
-    pub(super) fn parse(json: &str) -> Result<Self, String> {
+    pub(crate) fn parse(json: &str) -> Result<Self, String> {
         // Between tokens a line break means nothing, and within texts there is none.
         let line = json.replace(['\n', '\r'], " ");
         match Message::parse(line)? {

@@ -366,10 +366,9 @@ impl Fleet {
 
     /// Stops everybody and deletes all that was made. The error names what is left behind.
     pub async fn clear_away(mut self) -> Result<(), String> {
-        for (_, fetcher) in std::mem::take(&mut self.fetchers) {
-            // What it leaves goes with its app.
-            drop(fetcher.leave().await);
-        }
+        // At once, since a cluster that is gone lets each of them wait. What they leave goes with their app.
+        let leaving = std::mem::take(&mut self.fetchers).into_values().map(ShardWorker::leave);
+        drop(futures::future::join_all(leaving).await);
         self.transports.clear();
         self.caches.clear();
         let mut left = Vec::new();

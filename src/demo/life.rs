@@ -215,7 +215,9 @@ impl<'a> Life<'a> {
             return self.move_transports().await;
         }
         let ids: Vec<String> = self.fleet.fetchers.keys().cloned().collect();
-        let id = &ids[self.chance.usize(0..ids.len())];
+        let Some(id) = self.chance.choice(&ids) else {
+            return Ok(format!("{signal}: nobody works"));
+        };
         drop(self.fleet.fetchers.remove(id));
         self.fleet.floor.died(id);
         self.died(1);

@@ -422,6 +422,13 @@ fn watches(running: Option<&Running>, to: &mut Families<'_>) -> Result<(), Error
         family("history_open", "Whether this node has a history that works: 1, else 0."),
         history.as_ref().map(|history| flag(history.is_some())),
     )?;
+    to.gauge(
+        family(
+            "history_wanted",
+            "Whether this node is to keep a history (--history-mib is not 0): 1, else 0.",
+        ),
+        running.map(|running| flag(running.config.history.is_some())),
+    )?;
     let history = history.flatten();
     to.gauge(
         family("history", "What all changes in the history take.").bytes(),

@@ -100,3 +100,47 @@ async fn a_file_of_what_was_registered_serves_to_deregister_it() {
     let body: Value = serde_json::from_str(&node.asked()[0].body).expect("JSON");
     assert_eq!(body["items"], json!([{"op": "deregister", "app": "pay", "id": "a"}]));
 }
+
+#[tokio::test]
+async fn what_is_kept_from_a_file_stays_though_a_line_was_refused() {
+    let file = file("{\"app\":\"pay\",\"id\":\"a\"}\nno JSON\n");
+    let done = json!({"app": "pay", "id": "a", "incarnation": 2});
+    let opened = json!({"session": "4", "ttl": "60s", "heartbeat_every": "20s", "revision": 2});
+    let closed = json!({"session": "4", "instances": 1, "revision": 9});
+    let node = Scripted::on([
+        ("POST /v1/sessions", vec![Act::Answer(201, opened)]),
+        ("POST /v1/instances:batch", vec![results(&[done])]),
+        ("DELETE /v1/sessions/4", vec![Act::Answer(200, closed)]),
+    ]);
+    let node = node.await;
+    let path = file.path().display().to_string();
+    let arguments = ["instance", "register", "--file", &path, "--keep"];
+    let mut keep = Running::start(&arguments, &endpoints(&[&node]));
+    keep.line_with("1 instances are registered").await;
+    keep.error_with("they stay until Ctrl-C").await;
+    assert!(!node.lines().iter().any(|line| line.starts_with("DELETE")));
+    assert_eq!(keep.signal(Signal::INT).await, Some(4), "a line was refused");
+    assert_eq!(node.lines().last().map(String::as_str), Some("DELETE /v1/sessions/4"));
+}
+
+#[tokio::test]
+async fn an_item_that_the_answer_does_not_tell_of_is_no_success() {
+    let file = file("{\"app\":\"pay\",\"id\":\"a\"}\n{\"app\":\"pay\",\"id\":\"b\"}\n");
+    let done = json!({"app": "pay", "id": "a", "incarnation": 2});
+    let node = Scripted::start([results(&[done])]).await;
+    let path = file.path().display().to_string();
+    let told = ended(&["instance", "register", "--file", &path], &endpoints(&[&node])).await;
+    assert_eq!((told.code, told.out.as_str()), (Some(4), "1 instances are registered\n"));
+    assert!(told.error.contains("line 2: pay/b: the answer does not tell of it"), "{told:?}");
+}
+
+#[tokio::test]
+async fn what_would_be_left_unheeded_is_refused() {
+    let register = ["instance", "register", "--file", "-"];
+    for flags in [&["--create-only"][..], &["--zone", "a"], &["--keep", "--session", "4"]] {
+        let told = ended(&[&register, flags].concat(), "127.0.0.1:1").await;
+        assert_eq!(told.code, Some(2), "{flags:?}: {told:?}");
+    }
+    let list = ["instance", "list", "pay", "--limit", "3", "--watch"];
+    assert_eq!(ended(&list, "127.0.0.1:1").await.code, Some(2));
+}

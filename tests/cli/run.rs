@@ -4,8 +4,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
 /// No step takes as long, also on a machine that is busy with other tests.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -50,30 +50,41 @@ pub async fn out(arguments: &[&str], endpoints: &str) -> String {
     ended.out
 }
 
+async fn next_with(lines: &mut Lines<impl AsyncBufRead + Unpin>, text: &str) -> String {
+    let found = async {
+        while let Some(line) = lines.next_line().await.expect("text") {
+            if line.contains(text) {
+                return line;
+            }
+        }
+        panic!("its output ends before {text:?}");
+    };
+    within(text, found).await
+}
+
 /// A command that runs, line by line.
 pub struct Running {
     process: Child,
     lines: Lines<BufReader<ChildStdout>>,
+    errors: Lines<BufReader<ChildStderr>>,
 }
 
 impl Running {
     pub fn start(arguments: &[&str], endpoints: &str) -> Self {
         let mut process = roster(arguments, endpoints).spawn().expect("it starts");
         let lines = BufReader::new(process.stdout.take().expect("its output")).lines();
-        Self { process, lines }
+        let errors = BufReader::new(process.stderr.take().expect("its notes")).lines();
+        Self { process, lines, errors }
     }
 
     /// The next line that has this in it.
     pub async fn line_with(&mut self, text: &str) -> String {
-        let found = async {
-            while let Some(line) = self.lines.next_line().await.expect("text") {
-                if line.contains(text) {
-                    return line;
-                }
-            }
-            panic!("its output ends before {text:?}");
-        };
-        within(text, found).await
+        next_with(&mut self.lines, text).await
+    }
+
+    /// The next line of its notes that has this in it.
+    pub async fn error_with(&mut self, text: &str) -> String {
+        next_with(&mut self.errors, text).await
     }
 
     /// The exit code after a signal.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,6 +13,7 @@ use tokio::process::Child;
 use tokio::sync::mpsc;
 
 use crate::run::{Cluster, out, roster, within};
+use crate::scripted::{Act, Scripted, endpoints};
 
 /// A terminal with somebody who reads it.
 struct Terminal {
@@ -170,4 +172,30 @@ async fn ctrl_c_and_q_end_it_also_where_nobody_answers() {
         assert_eq!(within("its end", top.wait()).await.expect("a status").code(), Some(0));
         assert!(!terminal.is_raw());
     }
+}
+
+#[tokio::test]
+async fn a_node_that_is_silent_is_left_also_while_keys_are_pressed_all_the_time() {
+    let silence = vec![Act::Always(Box::new(|| Act::Silence))];
+    let silent = Scripted::on([("GET", silence)]).await;
+    let cluster = Cluster::start(1).await;
+    let endpoints = format!("{},{}", endpoints(&[&silent]), cluster.endpoints());
+    let mut terminal = Terminal::open(80, 24);
+    let mut top = start(&terminal, &endpoints);
+    // More often than a node is given up.
+    let mut hand = tokio::time::interval(Duration::from_millis(500));
+    let pressed = async {
+        loop {
+            hand.tick().await;
+            terminal.press("j");
+            if terminal.picture("a picture", |_| true).await.contains("Healthy") {
+                return;
+            }
+        }
+    };
+    within("the other node", pressed).await;
+    terminal.press("q");
+    terminal.read_up_to(LEAVE).await;
+    assert_eq!(within("its end", top.wait()).await.expect("a status").code(), Some(0));
+    cluster.stop().await;
 }

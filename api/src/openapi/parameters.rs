@@ -9,7 +9,9 @@ use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Type};
 use utoipa::openapi::{Ref, RefOr, Required, Schema};
 use utoipa::{IntoParams, ToSchema};
 
-use super::schemas::{Name, Number, Replicas, SessionText, ShardText, ShortText, Tag};
+use super::schemas::{
+    InstanceState, Name, Number, Replicas, SessionText, ShardText, ShortText, Tag,
+};
 use crate::extract::{App, DocumentKey, Key, Latch, Reading, Session, Set, SetWorker, When};
 use crate::lists::{LIMIT_DEFAULT, LIMIT_MAX, Paging};
 use crate::poll::Poll;
@@ -75,7 +77,7 @@ parameters! {
     /// Which apps are listed.
     WhichApps [
         query("q", text(), "Apps whose name has this text in it, whatever its case."),
-        query("state", words(&["up", "suspect", "draining", "maintenance"]), "Apps with at least one instance in this state."),
+        query("state", reference::<InstanceState>(), "Apps with at least one instance in this state."),
     ]
     /// Which instances are listed.
     WhichInstances [

@@ -1,10 +1,13 @@
 //! The texts and numbers of which requests and answers are made, each described once.
 
+use roster_storage::catalog::State;
+use roster_storage::events::Kind;
 use roster_storage::limits::{
     CAMPAIGN_VALUE_BYTES_MAX, ID_BYTES_MAX, OWNER_BYTES_MAX, PAYLOAD_BYTES_MAX, REASON_BYTES_MAX,
     RING_KEY_BYTES_MAX, RING_KEYS_MAX, RING_REPLICAS_MAX, RING_SEED_MAX, SHARD_COPIES_MAX,
     SHARD_ID_BYTES_MAX, TEXT_BYTES_MAX, WEIGHT_MAX,
 };
+use roster_storage::names::LatchKind;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
@@ -57,6 +60,10 @@ fn text_up_to(bytes: usize) -> ObjectBuilder {
     text().max_length(Some(bytes))
 }
 
+fn words(words: impl IntoIterator<Item = &'static str>) -> ObjectBuilder {
+    text().enum_values(Some(words))
+}
+
 fn integer(from: u64, to: u64) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(from)).maximum(Some(to))
 }
@@ -100,6 +107,17 @@ described! {
     Copies = integer(1, SHARD_COPIES_MAX.into());
     /// 0 to 4,294,967,295.
     Count = integer(0, u32::MAX.into());
+    /// How an instance is: an operator's word comes before what its heartbeats say.
+    InstanceState =
+        words([State::Up, State::Suspect, State::Draining, State::Maintenance].map(State::word));
+    /// What an event is about.
+    EventKind = words(Kind::TOLD.map(Kind::word));
+    /// Which kind of latch a claim is on.
+    LatchWord = words([LatchKind::Lock, LatchKind::Election].map(LatchKind::word));
+    /// Whether a write that failed may still take effect: nothing was done, or nobody knows.
+    OutcomeWord = words(["none", "unknown"]);
+    /// What a brake is about.
+    BrakeScope = words(["all", "app", "node"]);
     /// Sentinel's app type.
     AppKind = ObjectBuilder::new()
         .schema_type(Type::Integer)

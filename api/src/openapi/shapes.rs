@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::openapi::schemas::OutcomeWord;
 use crate::wire::event::{EventView, MarkView};
 use crate::wire::heartbeat::RenewedView;
 use crate::wire::instance::RegisteredView;
@@ -90,6 +91,7 @@ pub(crate) struct Released {
     code: Option<String>,
     detail: Option<String>,
     /// `none`, or `unknown`: it may be let go still.
+    #[schema(value_type = Option<OutcomeWord>)]
     outcome: Option<String>,
     /// Who holds it now, where that is why.
     holder: Option<String>,
@@ -126,6 +128,17 @@ pub(crate) struct Told {
     /// Null.
     #[schema(required)]
     data: Option<bool>,
+}
+
+/// Which version of Sentinel's dashboard this stands for.
+#[derive(ToSchema)]
+pub(crate) struct ToldVersion {
+    success: bool,
+    code: i32,
+    msg: String,
+    /// Null where there is none.
+    #[schema(required)]
+    data: Option<String>,
 }
 
 /// The machines of an app, as Sentinel's dashboard answers them.

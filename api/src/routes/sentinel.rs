@@ -28,7 +28,7 @@ use crate::openapi::refusals::{
     INVALID, NO_LEADER, NOT_READY, OVERLOADED, RATE_LIMITED, READ_ONLY, Refused, STALE_INCARNATION,
     TIMEOUT, TOO_LARGE, UNKNOWN_SESSION,
 };
-use crate::openapi::shapes::{MachineForm, Machines, RemovedForm, Told};
+use crate::openapi::shapes::{MachineForm, Machines, RemovedForm, Told, ToldVersion};
 use crate::registry::{Beat, BeatRefused, BeatTarget, Consistency, Heard, Renewed, Unavailable};
 use crate::wire::sentinel::{APP_TYPE, AppInfo, BadRequest, Envelope, MachineInfo};
 use crate::{Api, Shared};
@@ -445,7 +445,7 @@ fn machine_at<'a>(
     operation_id = "sentinelVersion",
     tag = "sentinel",
     responses(
-        (status = 200, description = "The version.", body = Envelope<String>),
+        (status = 200, description = "The version.", body = ToldVersion),
         Refused::<{ OVERLOADED }>,
     ),
 )]

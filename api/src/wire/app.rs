@@ -14,6 +14,9 @@ use crate::openapi::schemas::AppKind;
 /// What `PUT` takes; what is left out is the default again.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({
+    "kind": 0, "ttl": "15s", "ttl_min": "5s", "ttl_max": "1m", "remove_when_empty_after": "1h",
+})))]
 pub(crate) struct PolicyBody {
     #[serde(default)]
     #[schema(value_type = AppKind)]

@@ -13,11 +13,17 @@ use super::instance::{ChangedView, InstanceBody, RegisterHow, RegisteredView};
 use super::scalar::Millis;
 use crate::error::{ApiError, Invalid};
 use crate::extract::item_from_json;
-use crate::openapi::schemas::{MetadataText, Name, Payload, Port, SessionText, ShortText, Weight};
+use crate::openapi::schemas::{
+    MetadataText, Name, OutcomeWord, Payload, Port, SessionText, ShortText, Weight,
+};
 
 /// Many registrations and departures, at most 5,000. One that is wrong does not sink the others.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"items": [
+    {"op": "register", "app": "pay", "id": "10.0.0.1:8719", "ip": "10.0.0.1", "port": 8719, "ttl": "30s"},
+    {"op": "deregister", "app": "pay", "id": "10.0.0.2:8719"},
+]})))]
 pub(crate) struct BatchBody {
     #[schema(value_type = Vec<ItemBody>)]
     // Text until each is read by itself.
@@ -140,6 +146,7 @@ pub(crate) enum ItemView<'a> {
 pub(crate) struct ItemFailed {
     code: String,
     detail: String,
+    #[schema(value_type = OutcomeWord)]
     outcome: &'static str,
 }
 

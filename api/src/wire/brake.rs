@@ -15,14 +15,14 @@ use utoipa::ToSchema;
 use super::instance::expires_in;
 use super::scalar::{Millis, Moment};
 use crate::error::Invalid;
-use crate::openapi::schemas::{Expires, Name, ReasonText};
+use crate::openapi::schemas::{BrakeScope, Expires, Name, ReasonText};
 use crate::registry::{Alarm, BrakeSettings};
 
 /// A brake that is on.
 #[derive(Serialize, ToSchema)]
 #[schema(as = BrakeAlarm)]
 pub(crate) struct AlarmView {
-    /// `all`, `app` or `node`.
+    #[schema(value_type = BrakeScope)]
     scope: &'static str,
     /// Of the scope `node`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,9 +60,11 @@ struct BrakeView<'a> {
 /// What an operator decided, as it is told.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct BrakeOverrideView<'a> {
+    #[schema(value_type = ScopeWord)]
     scope: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     app: Option<&'a str>,
+    #[schema(value_type = ModeWord)]
     mode: &'static str,
     reason: &'a str,
     #[schema(required)]
@@ -306,10 +308,12 @@ fn scope_of(word: ScopeWord, app: Option<SmolStr>) -> Result<Scope, Invalid> {
 /// The answer to a change of an operator's word.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct BrakeOverrideChanged<'a> {
+    #[schema(value_type = ScopeWord)]
     scope: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     app: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<ModeWord>)]
     mode: Option<&'static str>,
     revision: u64,
 }

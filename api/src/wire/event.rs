@@ -27,15 +27,18 @@ use super::latch::ClaimView;
 use super::scalar::Moment;
 use super::shard::ShardView;
 use crate::filter::Wanted;
+use crate::openapi::schemas::{EventKind, LatchWord};
 use crate::openapi::shapes::RingDescription;
 
 /// An event.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct EventView<'a> {
     event: &'static str,
+    #[schema(value_type = EventKind)]
     kind: &'static str,
     /// Of a claim: whether on a lock or in an election.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<LatchWord>)]
     latch: Option<&'static str>,
     revision: u64,
     /// When it was decided, by the leader's wall clock; not in snapshots.
@@ -674,9 +677,11 @@ pub(crate) struct ChangesView {
 /// A thing that changed, or is gone.
 #[derive(PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 pub(crate) struct Changed {
+    #[schema(value_type = EventKind)]
     kind: &'static str,
     /// Of a claim: whether on a lock or in an election.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<LatchWord>)]
     latch: Option<&'static str>,
     /// A latch belongs to none.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -15,6 +15,9 @@ use crate::registry::{Beat, BeatRefused, BeatTarget, Renewed};
 
 /// The answer to one heartbeat.
 #[derive(Serialize, ToSchema)]
+#[schema(examples(json!({
+    "ttl": "30s", "heartbeat_every": "10s", "revision": 812,
+})))]
 pub(crate) struct RenewedView {
     ttl: Millis,
     heartbeat_every: Millis,
@@ -41,6 +44,9 @@ impl RenewedView {
 /// `POST /v1/heartbeats`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({
+    "sessions": ["1"], "instances": [{"app": "pay", "id": "10.0.0.1:8719", "incarnation": 812}],
+})))]
 pub(crate) struct HeartbeatsBody {
     #[serde(default)]
     #[schema(value_type = Vec<SessionText>)]

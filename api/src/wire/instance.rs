@@ -20,12 +20,16 @@ use super::scalar::{
 };
 use crate::error::Invalid;
 use crate::openapi::schemas::{
-    Expires, MetadataText, Payload, Port, ReasonText, SessionText, ShortText, Weight,
+    Expires, InstanceState, MetadataText, Payload, Port, ReasonText, SessionText, ShortText, Weight,
 };
 
 /// The full record of an instance, as registrations bring it.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({
+    "ip": "10.0.0.1", "port": 8719, "hostname": "host-1", "version": "1.8.9", "zone": "a",
+    "metadata": {"build": "47"}, "ttl": "30s",
+})))]
 pub(crate) struct InstanceBody {
     #[serde(default)]
     #[schema(value_type = ShortText)]
@@ -170,6 +174,10 @@ impl PatchBody {
 
 /// The answer to a registration.
 #[derive(Serialize, ToSchema)]
+#[schema(examples(json!({
+    "app": "pay", "id": "10.0.0.1:8719", "incarnation": 812, "session": "1", "ttl": "30s",
+    "heartbeat_every": "10s", "revision": 812,
+})))]
 pub(crate) struct RegisteredView<'a> {
     app: &'a str,
     id: &'a str,
@@ -234,6 +242,7 @@ pub(crate) struct InstanceView<'a> {
     #[schema(value_type = MetadataText)]
     metadata: Metadata<'a>,
     payload: Base64<'a>,
+    #[schema(value_type = InstanceState)]
     state: &'static str,
     ttl: Millis,
     #[schema(value_type = SessionText)]
@@ -361,6 +370,7 @@ pub(crate) fn expires_in(text: &str) -> Result<u64, Invalid> {
 pub(crate) struct OverrideView<'a> {
     app: &'a str,
     id: &'a str,
+    #[schema(value_type = OverrideWord)]
     state: &'static str,
     reason: &'a str,
     #[schema(required)]
@@ -387,6 +397,7 @@ pub(crate) struct OverrideChanged<'a> {
     pub app: &'a str,
     pub id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<OverrideWord>)]
     pub state: Option<&'static str>,
     pub revision: u64,
 }

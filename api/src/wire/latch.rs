@@ -24,6 +24,9 @@ pub(crate) const CANDIDATES_SHOWN: usize = 100;
 /// `POST /v1/locks/{name}/acquire`
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({
+    "session": "1", "owner": "nightly", "mode": "exclusive", "wait": "10s",
+})))]
 pub(crate) struct AcquireBody {
     #[schema(value_type = SessionText)]
     session: SmolStr,
@@ -195,6 +198,7 @@ pub(crate) struct AcquiredView<'a> {
     #[schema(value_type = Name)]
     pub name: &'a LatchName,
     pub token: u64,
+    #[schema(value_type = ModeWord)]
     pub mode: &'static str,
     pub revision: u64,
 }
@@ -242,6 +246,7 @@ pub(crate) struct ClaimView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<ModeWord>)]
     mode: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<&'a str>,
@@ -349,6 +354,7 @@ pub(crate) struct HeldLockView<'a> {
     #[schema(value_type = Name)]
     pub name: &'a LatchName,
     pub owner: &'a str,
+    #[schema(value_type = ModeWord)]
     pub mode: &'static str,
     #[schema(required)]
     pub token: Option<u64>,

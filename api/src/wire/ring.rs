@@ -24,6 +24,7 @@ const MOVES_MAX: usize = 1_000;
 /// What `PUT` takes; what is left out is the default again.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"seed": 0, "replicas": 2})))]
 pub(crate) struct RingBody {
     #[schema(value_type = Option<Seed>)]
     seed: Option<u64>,

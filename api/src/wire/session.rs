@@ -19,6 +19,7 @@ use crate::openapi::schemas::{SessionText, ShortText};
 
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"ttl": "15s", "name": "worker on host-1"})))]
 pub(crate) struct SessionBody {
     ttl: Option<Millis>,
     #[serde(default)]

@@ -29,6 +29,10 @@ const MOVES_MAX: usize = 10_000;
 /// What `PUT` takes; what is left out is the default again.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({
+    "workers": "fetchers", "apps": ["pay", "search"], "copies": 1,
+    "scaling": {"shards_per_worker": 34, "min": 1, "max": 10, "cooldown": "5m"},
+})))]
 pub(crate) struct ShardSetBody {
     #[schema(value_type = Name)]
     workers: AppName,

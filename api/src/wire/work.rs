@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::error::ApiError;
-use crate::openapi::schemas::{Name, ShardText};
+use crate::openapi::schemas::{InstanceState, Name, ShardText};
 use crate::openapi::shapes::Released;
 
 /// A shard of a set. One that is gone has no address any more.
@@ -83,6 +83,7 @@ pub(crate) struct WorkerLine<'a> {
     port: u32,
     weight: u16,
     zone: &'a str,
+    #[schema(value_type = InstanceState)]
     state: &'static str,
     held: usize,
     incoming: usize,

@@ -6,6 +6,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 use super::Server;
+use super::schema::Schemas;
 
 /// The document of this binary.
 pub struct Document(pub Value);
@@ -92,6 +93,13 @@ impl Document {
                 || (code.starts_with("invalid-") && described.contains("^invalid-."))
                 || content["schema"]["$ref"].is_string();
             assert!(known, "{method} {path}: {status} {code} is not described");
+        }
+        if essence != "application/x-ndjson" && essence.ends_with("json") && method != "HEAD" {
+            let value: Value = serde_json::from_slice(body).expect("JSON");
+            let fits = Schemas(&self.0).fits(&content["schema"], &value);
+            fits.unwrap_or_else(|why| {
+                panic!("{method} {path}: {status} is not as described: {why}")
+            });
         }
     }
 }

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
 pub mod document;
+pub mod schema;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -124,10 +125,11 @@ impl Feed for Following {
                 Ok(step) => step,
                 Err(_) => return Next::Compacted { restart_from: self.told.log.lock().newest() },
             };
+            // Also past entries that changed nothing.
+            self.position = upto;
             if changes.is_empty() && tokio::time::timeout(patience, grown).await.is_err() {
                 return Next::UpTo(self.position);
             }
-            self.position = upto;
             changes.retain(|change| self.interest.touched_by(change));
             if !changes.is_empty() {
                 return Next::Changes(changes);

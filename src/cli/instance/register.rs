@@ -1,5 +1,7 @@
 //! Registering and deregistering: one, or many from a file.
 
+use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,10 +14,11 @@ use super::super::asking::{
     CONFLICT, End, Output, Target, confirm, note, print, print_answer, print_json, print_name,
 };
 use super::super::progress::Progress;
+use super::super::ring::word;
 use super::super::table::escaped;
 use super::{Which, key_and_value, qualified};
 use crate::client::{
-    Call, Client, Ended, Error, Incarnation, KeptSession, Registered, Registration,
+    Call, Client, Ended, Error, Incarnation, KeptSession, Outcome, Registered, Registration,
     SessionSettings, Status,
 };
 use crate::config::Span;
@@ -28,10 +31,14 @@ const ITEMS_MAX: usize = 5_000;
 const BYTES_MAX: usize = 2 << 20;
 
 /// Refusals that are told one by one; of further ones there is the number.
-const TOLD_MAX: usize = 20;
+const TOLD_MAX: u64 = 20;
 
 /// How long who waits for Ctrl-C holds what nobody else keeps, with --keep and a file.
 const KEPT_TTL: Duration = Duration::from_secs(15);
+
+/// What is said of a single instance: in a file each line says it.
+const OF_ONE: [&str; 10] =
+    ["app", "id", "ip", "port", "hostname", "version", "zone", "weight", "metadata", "create_only"];
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Register {
@@ -42,7 +49,7 @@ pub(super) struct Register {
     #[arg(value_name = "ID")]
     id: Option<String>,
     /// Register what a file has, a JSON object per line; - for standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["app", "id"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = OF_ONE)]
     file: Option<PathBuf>,
     /// Where it listens
     #[arg(long, default_value = "", value_name = "ADDRESS", hide_default_value = true)]
@@ -115,6 +122,11 @@ impl Register {
     pub async fn run(self) -> Result<(), End> {
         match (&self.file, self.keep) {
             (Some(file), false) => self.register_all(file, None).await,
+            (Some(_), true) if self.session.is_some() => {
+                let problem =
+                    "--keep gives what is in a file a session of its own; leave --session out";
+                Err(Error::Invalid(problem.into()).into())
+            }
             (Some(file), true) => self.keep_all(file).await,
             (None, false) => self.register().await,
             (None, true) => self.keep_one().await,
@@ -240,16 +252,23 @@ impl Register {
         let name = format!("roster instance register, pid {}", std::process::id());
         let settings = SessionSettings { name, ttl: Some(ttl) };
         let session = self.target.client()?.keep_session(&settings).await?;
-        let kept = tokio::select! {
-            kept = self.register_and_wait(file, &session) => kept,
+        let mut kept = tokio::select! {
+            registered = self.register_all(file, Some(session.id())) => registered,
             () = stop.cancelled() => Ok(()),
         };
+        // Those that were not refused stay.
+        if matches!(kept, Ok(()) | Err(End::NotAll(_))) && !stop.is_cancelled() {
+            tokio::select! {
+                lost = Self::stay(&session) => kept = lost,
+                () = stop.cancelled() => {}
+            }
+        }
         session.close_soon().await;
         kept
     }
 
-    async fn register_and_wait(&self, file: &Path, session: &KeptSession) -> Result<(), End> {
-        self.register_all(file, Some(session.id())).await?;
+    /// Ends only when the session is lost.
+    async fn stay(session: &KeptSession) -> Result<(), End> {
         note("they stay until Ctrl-C");
         Err(session.lost_because().await.into())
     }
@@ -320,13 +339,6 @@ struct Item {
     value: Value,
 }
 
-/// What came of one.
-#[derive(Deserialize)]
-struct Done {
-    code: Option<String>,
-    detail: Option<String>,
-}
-
 impl<'a> Batches<'a> {
     fn new(client: &'a Client, output: Output, done: &'static str) -> Self {
         let progress = Progress::of(done, 0);
@@ -339,8 +351,14 @@ impl<'a> Batches<'a> {
         file: &Path,
         complete: impl Fn(&mut Map<String, Value>),
     ) -> Result<(), End> {
-        let path = if file.as_os_str() == "-" { Path::new("/dev/stdin") } else { file };
-        let opened = File::open(path).await.map_err(|e| unreadable(file, &e))?;
+        let opened = match file.as_os_str() == "-" {
+            // /dev/stdin cannot be opened where it is a socket, as below ssh.
+            true => {
+                io::stdin().as_fd().try_clone_to_owned().map(|input| File::from_std(input.into()))
+            }
+            false => File::open(file).await,
+        };
+        let opened = opened.map_err(|e| unreadable(file, &e))?;
         self.send_lines(file, BufReader::new(opened), complete).await
     }
 
@@ -352,8 +370,13 @@ impl<'a> Batches<'a> {
     ) -> Result<(), End> {
         let mut lines = input.lines();
         let mut number = 0;
-        while let Some(text) = lines.next_line().await.map_err(|e| unreadable(file, &e))? {
+        loop {
             number += 1;
+            let read = lines.next_line().await;
+            let read = read.inspect_err(|_| {
+                self.tell_end_before(self.first_waiting(number), Outcome::Nothing);
+            });
+            let Some(text) = read.map_err(|e| unreadable(file, &e))? else { break };
             if text.trim().is_empty() {
                 continue;
             }
@@ -385,24 +408,41 @@ impl<'a> Batches<'a> {
         let values: Vec<&Value> = items.iter().map(|item| &item.value).collect();
         let call = Call::post("/v1/instances:batch".into()).json(&json!({ "items": values }))?;
         let call = call.once(&crate::client::once_key())?;
-        let answer = self.client.send(call).await.inspect_err(|_| {
-            let (first, done) = (items.first().map_or(0, |item| item.line), self.succeeded);
-            note(&format!("{done} are {}; from line {first} on nobody answered", self.done));
-        })?;
+        let first = items.first().map_or(0, |item| item.line);
+        let sent = self.client.send(call).await;
+        let answer = sent.inspect_err(|why| self.tell_end_before(first, why.outcome()))?;
         let Results { results } = answer.json()?;
-        for (item, result) in items.iter().zip(results) {
-            self.take(item, &result)?;
+        for (item, result) in items.iter().zip(&results) {
+            self.take(item, result)?;
+        }
+        for item in items.iter().skip(results.len()) {
+            self.refused(item.line, &format!("{}: the answer does not tell of it", item.name));
         }
         self.progress.at(self.succeeded + self.failed);
         Ok(())
     }
 
+    /// The first line that was not sent yet, where so many were read.
+    fn first_waiting(&self, read: u64) -> u64 {
+        self.items.first().map_or(read, |item| item.line)
+    }
+
+    /// It ends early: the user can go on from there.
+    fn tell_end_before(&self, line: u64, outcome: Outcome) {
+        self.progress.clear();
+        let (done, what) = (self.succeeded, self.done);
+        let rest = match outcome {
+            Outcome::Nothing => "is not",
+            Outcome::Unknown => "may be in part",
+        };
+        note(&format!("{done} are {what}; what comes from line {line} on {rest}"));
+    }
+
     fn take(&mut self, item: &Item, result: &Value) -> Result<(), End> {
-        let done = Done::deserialize(result).unwrap_or(Done { code: None, detail: None });
-        match done.code {
+        match result["code"].as_str() {
             Some(code) => {
-                let detail = done.detail.unwrap_or_default();
-                self.refused(item.line, &format!("{}: {code}: {detail}", item.name));
+                let problem = format!("{}: {code}: {}", item.name, word(&result["detail"]));
+                self.refused(item.line, &problem);
             }
             None => self.succeeded += 1,
         }
@@ -415,7 +455,8 @@ impl<'a> Batches<'a> {
 
     fn refused(&mut self, line: u64, problem: &str) {
         self.failed += 1;
-        if self.failed <= TOLD_MAX as u64 {
+        if self.failed <= TOLD_MAX {
+            self.progress.clear();
             note(&format!("line {line}: {problem}"));
         }
     }
@@ -423,8 +464,8 @@ impl<'a> Batches<'a> {
     fn end(self) -> Result<(), End> {
         let Self { succeeded, failed, done, output, progress, .. } = self;
         drop(progress);
-        if failed > TOLD_MAX as u64 {
-            note(&format!("and {} more", failed - TOLD_MAX as u64));
+        if failed > TOLD_MAX {
+            note(&format!("and {} more", failed - TOLD_MAX));
         }
         match output {
             Output::Table | Output::Wide => print(&format!("{succeeded} instances are {done}"))?,
@@ -437,7 +478,7 @@ impl<'a> Batches<'a> {
     }
 }
 
-fn unreadable(file: &Path, e: &std::io::Error) -> Error {
+fn unreadable(file: &Path, e: &io::Error) -> Error {
     Error::Invalid(format!("cannot read {}: {e}", file.display()))
 }
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::reading::{Agreement, AppSeen, Health, NodeSeen, Reading, brakes};
-use crate::cli::grid::{Grid, Look};
+use crate::cli::grid::{Grid, Look, columns_of, state_colour};
 use crate::cli::ring::word;
 use crate::cli::table::{Change, escaped, row};
 
@@ -50,6 +50,8 @@ pub(super) enum Part {
 }
 
 impl Part {
+    const ALL: [Self; 3] = [Self::Apps, Self::Sets, Self::Events];
+
     pub fn next(self) -> Self {
         match self {
             Self::Apps => Self::Sets,
@@ -63,20 +65,39 @@ impl Part {
     }
 }
 
+impl Reading {
+    fn count(&self, part: Part) -> usize {
+        match part {
+            Part::Apps => self.apps.len(),
+            Part::Sets => self.sets.len(),
+            Part::Events => self.events.len(),
+        }
+    }
+}
+
 /// How it is looked at.
 #[derive(Clone, Debug, Default)]
 pub(super) struct View {
     pub is_paused: bool,
     pub sort: Sort,
     pub part: Part,
-    /// Rows that are scrolled over, of apps, shard sets and events.
-    scrolled: [usize; 3],
+    /// Rows that are scrolled over, of each part in its order.
+    scrolled: [usize; Part::ALL.len()],
 }
 
 impl View {
     pub fn scroll_by(&mut self, rows: isize) {
         let scrolled = &mut self.scrolled[self.part as usize];
         *scrolled = scrolled.saturating_add_signed(rows);
+    }
+
+    /// Who scrolled beyond the end comes back with the first step.
+    pub fn stay_within(&mut self, reading: &Reading, height: usize) {
+        let shown = Frame { reading, view: self, colours: false }.rows(height);
+        for part in Part::ALL {
+            let place = part as usize;
+            self.scrolled[place] = self.first(part, reading.count(part), shown[place]);
+        }
     }
 
     fn first(&self, part: Part, count: usize, shown: usize) -> usize {
@@ -96,19 +117,26 @@ impl Frame<'_> {
     pub fn lines(&self, width: usize, height: usize) -> Vec<String> {
         let mut lines = self.head();
         lines.extend(self.nodes());
-        let sets = self.reading.sets.len();
-        // Each part has a title, a header and a line before it.
-        let left = height.saturating_sub(lines.len() + 9 + 1);
-        let for_sets = sets.min(left / 4).max(1);
-        let for_apps = self.reading.apps.len().min((left.saturating_sub(for_sets)) / 2).max(1);
-        let for_events = left.saturating_sub(for_sets + for_apps).max(1);
-        lines.extend(self.apps(for_apps));
-        lines.extend(self.sets(for_sets));
-        lines.extend(self.events(for_events));
+        let [apps, sets, events] = self.rows(height);
+        lines.extend(self.apps(apps));
+        lines.extend(self.sets(sets));
+        lines.extend(self.events(events));
         lines.truncate(height.saturating_sub(1));
         lines.push(self.dim("q end  p pause  s sort  n other node  Tab part  arrows scroll"));
         lines.truncate(height);
         lines.iter().map(|line| clipped(line, width)).collect()
+    }
+
+    /// How many rows each part has, at least one: where there is no room for it, it is cut.
+    fn rows(&self, height: usize) -> [usize; Part::ALL.len()] {
+        // Apps and shard sets have a title, a header and a line before it, events no header; the last line is that
+        // of the keys.
+        let others = self.head().len() + self.nodes().len() + 3 + 3 + 2 + 1;
+        let left = height.saturating_sub(others);
+        let sets = self.reading.count(Part::Sets).min(left / 4).max(1);
+        let apps = self.reading.count(Part::Apps).min(left.saturating_sub(sets) / 2).max(1);
+        let events = left.saturating_sub(sets + apps).max(1);
+        [apps, sets, events]
     }
 
     /// As many as a pipe takes.
@@ -153,7 +181,7 @@ impl Frame<'_> {
             lines.push(self.brake());
         }
         if let Some(problem) = problem {
-            lines.push(self.styled(31, &format!("nothing newer: {}", escaped(problem))));
+            lines.push(self.styled(31, &escaped(problem)));
         }
         lines
     }
@@ -184,7 +212,7 @@ impl Frame<'_> {
         let all: u64 = counts.values().sum();
         let states = ["up", "suspect", "draining", "maintenance"].map(|state| {
             let count = counts.get(state).copied().unwrap_or(0);
-            let colour = crate::cli::grid::state_colour(state).filter(|_| count > 0);
+            let colour = state_colour(state).filter(|_| count > 0);
             let text = format!("{state} {count}");
             colour.map_or(text.clone(), |colour| self.styled(colour, &text))
         });
@@ -239,7 +267,8 @@ impl Frame<'_> {
             let (all, changes) = (app.instances(), app.changes);
             grid.row(&[&app.app, &all, &up, &suspect, &draining, &maintenance, &changes]);
         }
-        let title = format!("Apps: {}, by {}", apps.len(), self.view.sort.word());
+        let count = counted(apps.len(), self.reading.more_apps);
+        let title = format!("Apps: {count}, by {}", self.view.sort.word());
         lines_of(grid, self.title(Part::Apps, &title))
     }
 
@@ -256,7 +285,8 @@ impl Frame<'_> {
             let (name, app) = (word(&set["set"]), word(&set["workers"]));
             grid.row(&[&name, &app, shards, assigned, moving, orphaned, workers]);
         }
-        lines_of(grid, self.title(Part::Sets, &format!("Shard sets: {}", sets.len())))
+        let count = counted(sets.len(), self.reading.more_sets);
+        lines_of(grid, self.title(Part::Sets, &format!("Shard sets: {count}")))
     }
 
     fn events(&self, rows: usize) -> Vec<String> {
@@ -270,6 +300,11 @@ impl Frame<'_> {
         }));
         lines
     }
+}
+
+fn counted(count: usize, more: bool) -> String {
+    let more = if more { " and more" } else { "" };
+    format!("{count}{more}")
 }
 
 fn node_row(grid: &mut Grid, node: &NodeSeen) {
@@ -314,25 +349,46 @@ fn clipped(line: &str, width: usize) -> String {
     text
 }
 
-/// Terminals give two columns to most characters of East Asian scripts and to most pictures.
-fn columns_of(c: char) -> usize {
-    match u32::from(c) {
-        0x1100..=0x115f
-        | 0x2e80..=0xa4cf
-        | 0xac00..=0xd7a3
-        | 0xf900..=0xfaff
-        | 0xfe30..=0xfe6f
-        | 0xff00..=0xff60
-        | 0xffe0..=0xffe6
-        | 0x1f300..=0x1faff
-        | 0x20000..=0x3fffd => 2,
-        _ => 1,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::client::Error;
+
+    fn reading() -> Reading {
+        let app = |name: &str| serde_json::from_value(json!({"app": name})).expect("an app");
+        let apps = ["a", "b", "c"].map(app).to_vec();
+        Reading { apps, ..Reading::without(&Error::Invalid("nobody answers".into())) }
+    }
+
+    fn picture(reading: &Reading, view: &View) -> Vec<String> {
+        Frame { reading, view, colours: false }.lines(80, 1)
+    }
+
+    #[test]
+    fn who_scrolled_beyond_the_end_comes_back_with_the_first_step() {
+        let (reading, height) = (reading(), 0);
+        let mut view = View::default();
+        view.scroll_by(100);
+        view.stay_within(&reading, height);
+        assert_eq!(view.first(Part::Apps, 3, 1), 2, "the last app is seen");
+        view.scroll_by(-1);
+        assert_eq!(view.first(Part::Apps, 3, 1), 1);
+    }
+
+    #[test]
+    fn the_smallest_terminal_has_one_line_and_what_was_left_out_is_told_of() {
+        let mut reading = reading();
+        assert_eq!(picture(&reading, &View::default()).len(), 1);
+        let all = |reading: &Reading| {
+            Frame { reading, view: &View::default(), colours: false }.all_lines().join("\n")
+        };
+        assert!(all(&reading).contains("Apps: 3, by"));
+        reading.more_apps = true;
+        assert!(all(&reading).contains("Apps: 3 and more, by"));
+        assert!(all(&reading).contains("nothing newer: nobody answers"));
+    }
 
     #[test]
     fn a_line_is_cut_where_the_terminal_ends_and_colours_take_no_place() {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
+use futures::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -15,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const APPS_MAX: usize = 10_000;
 const SETS_MAX: usize = 500;
 
-/// Events that are kept, the newest first.
+/// Events that are read at once, the newest first. Of an app's changes not more are counted for one reading.
 const EVENTS_MAX: usize = 200;
 
 /// State hashes that are compared, by the revisions at which they were told.
@@ -101,15 +102,18 @@ pub(super) struct Reading {
     pub apps: Vec<AppSeen>,
     /// As the API gives them.
     pub sets: Vec<Value>,
+    /// There are more apps or shard sets than are looked at.
+    pub more_apps: bool,
+    pub more_sets: bool,
     /// The newest first.
     pub events: Vec<Event>,
-    /// Why there is nothing newer.
+    /// Why this is old, or not all.
     pub problem: Option<String>,
 }
 
 impl Reading {
     /// Nobody has told anything yet.
-    pub fn without(problem: String) -> Self {
+    pub fn without(why: &Error) -> Self {
         Self {
             node: String::new(),
             at: SystemTime::now(),
@@ -117,9 +121,42 @@ impl Reading {
             agreement: Agreement::NotCompared,
             apps: Vec::new(),
             sets: Vec::new(),
+            more_apps: false,
+            more_sets: false,
             events: Vec::new(),
-            problem: Some(problem),
+            problem: Some(nothing_newer(why)),
         }
+    }
+
+    /// It stays as it is, since there was no answer.
+    pub fn grow_old(&mut self, why: &Error) {
+        self.problem = Some(nothing_newer(why));
+    }
+}
+
+fn nothing_newer(why: &Error) -> String {
+    format!("nothing newer: {why}")
+}
+
+/// What one node answered, each question by itself: a node that does not serve yet tells of the cluster all
+/// the same.
+pub(super) struct Told {
+    node: String,
+    cluster: ClusterSeen,
+    apps: Result<Apps, Error>,
+    sets: Result<Sets, Error>,
+    events: Result<Vec<Event>, Error>,
+}
+
+impl Told {
+    fn problem(&self) -> Option<String> {
+        let all = [
+            ("apps", self.apps.as_ref().err()),
+            ("shard sets", self.sets.as_ref().err()),
+            ("events", self.events.as_ref().err()),
+        ];
+        let first = all.into_iter().find_map(|(what, why)| Some((what, why?)));
+        first.map(|(what, why)| format!("no {what}: {why}"))
     }
 }
 
@@ -151,56 +188,55 @@ impl Readings {
         self.at = (self.at + 1) % self.nodes.len();
     }
 
-    /// What the node says; where it says nothing, the next one is asked the next time.
-    pub async fn read(&mut self) -> Result<Reading, Error> {
-        let read = self.read_here().await;
-        if read.is_err() {
+    /// Asks the node whose turn it is. Needs nothing of this any more, so that whoever waits may do other things
+    /// meanwhile.
+    pub fn ask(&self) -> BoxFuture<'static, Result<Told, Error>> {
+        let (node, client) = self.nodes[self.at].clone();
+        Box::pin(ask(node, client))
+    }
+
+    /// What came of asking. Where the node did not answer or does not serve, the next one is asked the next time.
+    pub fn take(&mut self, told: Result<Told, Error>) -> Result<Reading, Error> {
+        if told.as_ref().map_or(true, |told| told.apps.is_err()) {
             self.go_on();
         }
-        read
+        Ok(self.reading(told?))
     }
 
-    /// As [`Readings::read`], of the first node that answers.
+    /// What the first node says that serves; else what any of them says.
     pub async fn read_from_any(&mut self) -> Result<Reading, Error> {
-        for _ in 1..self.nodes.len() {
-            if let Ok(reading) = self.read().await {
-                return Ok(reading);
+        let mut last = None;
+        for _ in 0..self.nodes.len() {
+            let told = self.ask().await;
+            match (self.take(told), &last) {
+                (Ok(reading), _) if reading.problem.is_none() => return Ok(reading),
+                (Err(_), Some(Ok(_))) => {}
+                (result, _) => last = Some(result),
             }
         }
-        self.read().await
+        last.unwrap_or_else(|| Err(Error::Invalid("no node is named".into())))
     }
 
-    async fn read_here(&mut self) -> Result<Reading, Error> {
-        let (node, client) = &self.nodes[self.at];
-        let (node, client) = (node.clone(), client.clone());
-        let list = |path: &str, limit: usize| {
-            let call = Call::get(path.into()).query("limit", limit);
-            // Also where there is no leader.
-            client.send(call.query("consistency", "stale"))
-        };
-        let (cluster, apps, sets, events) = futures::join!(
-            client.send(Call::get("/v1/cluster".into())),
-            list("/v1/apps", APPS_MAX),
-            list("/v1/shard-sets", SETS_MAX),
-            newest_events(&client),
-        );
-        let cluster: ClusterSeen = cluster?.json()?;
-        // A node that does not serve yet tells of the cluster all the same.
-        let (apps, problem) = match apps {
-            Ok(apps) => (apps.json::<Apps>()?.apps, None),
-            Err(why) => (Vec::new(), Some(why.to_string())),
-        };
-        let sets = match sets {
-            Ok(sets) => sets.json::<Sets>()?.shard_sets,
-            Err(_) => Vec::new(),
-        };
-        let events = events.unwrap_or_default();
+    fn reading(&mut self, told: Told) -> Reading {
+        let problem = told.problem();
+        let Told { node, cluster, apps, sets, events } = told;
         self.keep_hashes(&cluster);
-        self.count_changes(&events);
-        let apps = apps.into_iter().map(|app| self.with_changes(app)).collect();
-        let agreement = self.agreement();
-        let at = SystemTime::now();
-        Ok(Reading { node, at, cluster, agreement, apps, sets, events, problem })
+        if let Ok(events) = &events {
+            self.count_changes(events);
+        }
+        let (apps, sets) = (apps.unwrap_or_default(), sets.unwrap_or_default());
+        Reading {
+            node,
+            at: SystemTime::now(),
+            cluster,
+            agreement: self.agreement(),
+            apps: self.with_changes(apps.apps),
+            sets: sets.shard_sets,
+            more_apps: apps.next_cursor.is_some(),
+            more_sets: sets.next_cursor.is_some(),
+            events: events.unwrap_or_default(),
+            problem,
+        }
     }
 
     fn keep_hashes(&mut self, cluster: &ClusterSeen) {
@@ -242,20 +278,44 @@ impl Readings {
         self.newest_counted = newest.max(self.newest_counted).or(Some(0));
     }
 
-    fn with_changes(&self, app: AppSeen) -> AppSeen {
-        let changes = self.changes.iter().filter(|(_, name)| *name == app.app).count();
-        AppSeen { changes, ..app }
+    fn with_changes(&self, apps: Vec<AppSeen>) -> Vec<AppSeen> {
+        let mut changes = BTreeMap::<&str, usize>::new();
+        for (_, app) in &self.changes {
+            *changes.entry(app).or_default() += 1;
+        }
+        let of = |app: &AppSeen| changes.get(app.app.as_str()).copied().unwrap_or(0);
+        apps.into_iter().map(|app| AppSeen { changes: of(&app), ..app }).collect()
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Apps {
     apps: Vec<AppSeen>,
+    next_cursor: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Sets {
     shard_sets: Vec<Value>,
+    next_cursor: Option<String>,
+}
+
+async fn ask(node: String, client: Client) -> Result<Told, Error> {
+    let list = |path: &str, limit: usize| {
+        let call = Call::get(path.into()).query("limit", limit);
+        // Also where there is no leader.
+        client.send(call.query("consistency", "stale"))
+    };
+    let (cluster, apps, sets, events) = futures::join!(
+        client.send(Call::get("/v1/cluster".into())),
+        list("/v1/apps", APPS_MAX),
+        list("/v1/shard-sets", SETS_MAX),
+        newest_events(&client),
+    );
+    let cluster = cluster?.json()?;
+    let apps = apps.and_then(|answer| answer.json());
+    let sets = sets.and_then(|answer| answer.json());
+    Ok(Told { node, cluster, apps, sets, events })
 }
 
 /// Shards are left out: each goes with its instance.
@@ -318,4 +378,55 @@ pub(super) fn brakes(cluster: &ClusterSeen) -> u64 {
     let Some(brake) = &cluster.brake else { return 0 };
     let shown = brake["brakes"].as_array().map_or(0, Vec::len) as u64;
     shown + brake["more"].as_u64().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(apps: Result<Apps, Error>, events: Result<Vec<Event>, Error>) -> Told {
+        let (node, cluster, sets) = (String::new(), ClusterSeen::default(), Ok(Sets::default()));
+        Told { node, cluster, apps, sets, events }
+    }
+
+    fn of_app(name: &str) -> Result<Apps, Error> {
+        let counts = BTreeMap::new();
+        let apps = vec![AppSeen { app: name.into(), counts, changes: 0 }];
+        Ok(Apps { apps, next_cursor: None })
+    }
+
+    fn change(revision: u64) -> Event {
+        let line = format!(
+            r#"{{"event":"delete","kind":"instance","revision":{revision},"app":"pay","id":"a"}}"#
+        );
+        Event::parse(&line).expect("an event")
+    }
+
+    fn refused() -> Error {
+        Error::Invalid("not now".into())
+    }
+
+    #[test]
+    fn what_was_not_told_is_said_and_counts_for_nothing() {
+        let mut readings = Readings::of("127.0.0.1:1").expect("an endpoint");
+        let first = readings.take(Ok(told(of_app("pay"), Err(refused())))).expect("a reading");
+        assert_eq!(first.problem.as_deref(), Some("no events: not now"));
+        let old = vec![change(7), change(6)];
+        let second = readings.take(Ok(told(of_app("pay"), Ok(old)))).expect("a reading");
+        assert_eq!(second.apps[0].changes, 0, "nobody knows when these happened");
+        let new = vec![change(9), change(8), change(7)];
+        let third = readings.take(Ok(told(of_app("pay"), Ok(new)))).expect("a reading");
+        assert_eq!((third.apps[0].changes, third.problem), (2, None));
+    }
+
+    #[test]
+    fn a_node_that_does_not_serve_is_left_for_the_next_one() {
+        let mut readings = Readings::of("127.0.0.1:1,127.0.0.1:2").expect("endpoints");
+        readings.take(Ok(told(of_app("pay"), Ok(Vec::new())))).expect("a reading");
+        assert_eq!(readings.at, 0);
+        readings.take(Ok(told(Err(refused()), Ok(Vec::new())))).expect("a reading");
+        assert_eq!(readings.at, 1);
+        assert!(readings.take(Err(refused())).is_err());
+        assert_eq!(readings.at, 0);
+    }
 }

@@ -14,9 +14,9 @@ const HEIGHT: u16 = 24;
 /// Presses that wait to be looked at.
 const KEYS_MAX: usize = 64;
 
-/// The other screen, without a cursor; and back.
-const ENTER: &str = "\x1b[?1049h\x1b[?25l";
-const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
+/// The other screen, without a cursor, where a line that is too long goes on nowhere; and back.
+const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
+const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 
 /// The settings of the terminal before it was taken over; none while it is not. A panic must find it.
 static BEFORE: Mutex<Option<Arc<Termios>>> = Mutex::new(None);
@@ -37,8 +37,12 @@ impl Screen {
         Ok(screen)
     }
 
-    /// Draws the lines that there are for so many columns and rows.
+    /// Draws the lines that there are for so many columns and rows. Fails where the terminal was given back,
+    /// since another part of the program panicked.
     pub fn draw(&mut self, lines: impl FnOnce(usize, usize) -> Vec<String>) -> io::Result<()> {
+        if BEFORE.lock().is_none() {
+            return Err(io::Error::other("the terminal was given back after a panic"));
+        }
         let (width, height) = size();
         let lines = lines(width, height);
         // All in one, so that nobody sees half of a picture.
@@ -158,7 +162,78 @@ pub(super) fn keys() -> mpsc::Receiver<Key> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
+    use std::process::Command;
+
+    use rustix::fs::{Mode, OFlags, open};
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::termios::LocalModes;
+
     use super::*;
+
+    /// The side of who reads and types, and the side of the program.
+    fn terminal() -> (File, OwnedFd) {
+        let reader = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        grantpt(&reader).expect("granted");
+        unlockpt(&reader).expect("unlocked");
+        let name = ptsname(&reader, Vec::new()).expect("its name");
+        let program = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("open");
+        (File::from(reader), program)
+    }
+
+    fn is_raw(terminal: &OwnedFd) -> bool {
+        let settings = tcgetattr(terminal).expect("its settings");
+        !settings.local_modes.contains(LocalModes::ICANON)
+    }
+
+    /// Reads on until this came.
+    fn read_up_to(reader: &mut File, seen: &mut String, text: &str) {
+        let mut bytes = [0; 4096];
+        while !seen.contains(text) {
+            let count = reader.read(&mut bytes).expect("it goes on");
+            seen.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        }
+    }
+
+    /// What the test below runs in a terminal: a part of the program panics while this one lives on.
+    #[test]
+    #[ignore = "takes over the terminal; another test runs it in one of its own"]
+    fn a_part_of_the_program_panics_on_a_screen() {
+        let mut screen = Screen::open().expect("a terminal");
+        screen.draw(|_, _| vec!["drawn".into()]).expect("drawn");
+        io::stdin().read_exact(&mut [0]).expect("a key");
+        let panicked = std::thread::spawn(|| panic!("a part of the program")).join();
+        panicked.expect_err("a panic");
+        let why = screen.draw(|_, _| vec!["drawn again".into()]).expect_err("it is given back");
+        std::mem::forget(screen);
+        println!("ended: {why}");
+    }
+
+    #[test]
+    fn who_panics_gives_the_terminal_back_first_and_nobody_draws_after_that() {
+        let (mut reader, program) = terminal();
+        let side = || program.try_clone().expect("the same terminal");
+        let inner = "cli::top::screen::tests::a_part_of_the_program_panics_on_a_screen";
+        let mut inside = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", inner, "--ignored", "--nocapture"])
+            .stdin(side())
+            .stdout(side())
+            .stderr(side())
+            .spawn()
+            .expect("it starts");
+        let mut seen = String::new();
+        read_up_to(&mut reader, &mut seen, "drawn");
+        assert!(is_raw(&program));
+        reader.write_all(b"x").expect("pressed");
+        read_up_to(&mut reader, &mut seen, "test result");
+        assert!(inside.wait().expect("a status").success(), "{seen}");
+        assert!(!is_raw(&program), "{seen}");
+        let at = |text: &str| seen.find(text).unwrap_or_else(|| panic!("no {text:?} in {seen:?}"));
+        assert!(at(LEAVE) < at("a part of the program"), "the message is on the other screen");
+        assert!(at("ended: the terminal was given back") > at(LEAVE));
+        assert!(!seen.contains("drawn again"));
+    }
 
     #[test]
     fn keys_are_known_by_what_terminals_send() {
