@@ -26,6 +26,7 @@ mod top;
 mod under;
 mod watch;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -200,6 +201,7 @@ async fn run_node(config: Config, places: Places) -> ExitCode {
 }
 
 fn fail(code: u8, problem: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("roster: {problem}");
+    // The exit code tells it too, where nobody reads this.
+    let _ = writeln!(std::io::stderr(), "roster: {problem}");
     ExitCode::from(code)
 }

@@ -182,11 +182,9 @@ impl Get {
         let Named { name, target } = &self.of;
         let elections = vec![name.clone()];
         let request = WatchRequest { elections, ..WatchRequest::default() };
-        shown_anew(target, self.follow, request, async |client| {
-            let answer = client.send(Call::get(Latch::Election.path(name, &[])?)).await?;
-            print_answer(target.output, &answer, name, || {
-                Ok(election_text(target, &answer.json()?))
-            })
+        let call = Call::get(Latch::Election.path(name, &[])?);
+        shown_anew(target, self.follow, request, call, |answer| {
+            print_answer(target.output, answer, name, || Ok(election_text(target, &answer.json()?)))
         })
         .await
     }

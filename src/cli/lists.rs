@@ -141,15 +141,11 @@ impl Source<'_> {
         loop {
             change(&mut watch).await?;
             gather(&mut watch).await?;
-            let now = loop {
-                match self.read(&client).await {
-                    Ok((now, _)) => break now,
-                    // What is gone is shown so.
-                    Err(error) if error.code().starts_with("unknown-") => break Vec::new(),
-                    Err(error) if error.is_retryable() => note(&error.to_string()),
-                    Err(error) => return Err(error.into()),
-                }
-                sleep(AGAIN_AFTER).await;
+            let now = match again(|| self.read(&client)).await {
+                Ok((now, _)) => now,
+                // What is gone is shown so.
+                Err(error) if is_gone(&error) => Vec::new(),
+                Err(error) => return Err(error.into()),
             };
             self.show_changes(&mut grid, &mut known, now)?;
         }
@@ -222,31 +218,56 @@ pub(super) async fn shown_anew(
     target: &Target,
     follow: Follow,
     request: WatchRequest,
-    show: impl AsyncFn(&Client) -> Result<(), End>,
+    call: Call,
+    show: impl Fn(&Answer) -> Result<(), End>,
 ) -> Result<(), End> {
     let client = target.client()?;
-    show(&client).await?;
+    let answer = client.send(call.clone()).await?;
+    show(&answer)?;
     if !follow.watch {
         return Ok(());
     }
     let stop = shutdown::on_signal().map_err(End::Signals)?;
-    let mut watch = client.watch(WatchRequest { restart: true, ..request });
+    let mut watch = client.watch(WatchRequest { from: answer.revision, restart: true, ..request });
     let follow = async {
-        // What changed before the watch began is shown by its beginning.
         loop {
             change(&mut watch).await?;
             gather(&mut watch).await?;
+            let answer = match again(|| client.send(call.clone())).await {
+                Ok(answer) => answer,
+                // It may come again.
+                Err(error) if is_gone(&error) => {
+                    note(&error.to_string());
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             match target.output {
                 Output::Table | Output::Wide => print("")?,
                 Output::Json | Output::Name => {}
             }
-            show(&client).await?;
+            show(&answer)?;
         }
     };
     tokio::select! {
         () = stop.cancelled() => Ok(()),
         end = follow => end,
     }
+}
+
+/// Reads until it goes well, or will not go well.
+async fn again<T, F: Future<Output = Result<T, Error>>>(read: impl Fn() -> F) -> Result<T, Error> {
+    loop {
+        match read().await {
+            Err(error) if error.is_retryable() => note(&error.to_string()),
+            done => return done,
+        }
+        sleep(AGAIN_AFTER).await;
+    }
+}
+
+fn is_gone(error: &Error) -> bool {
+    error.code().starts_with("unknown-")
 }
 
 /// The cells of an object, a row or more.

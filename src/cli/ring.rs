@@ -183,9 +183,9 @@ impl Get {
         let App { app, target } = &self.of;
         let (apps, kinds) = (vec![app.clone()], vec!["ring".into()]);
         let request = WatchRequest { apps, kinds, ..WatchRequest::default() };
-        shown_anew(target, self.follow, request, async |client| {
-            let answer = client.send(Call::get(ring_path(app, &[])?)).await?;
-            print_answer(target.output, &answer, app, || {
+        let call = Call::get(ring_path(app, &[])?);
+        shown_anew(target, self.follow, request, call, |answer| {
+            print_answer(target.output, answer, app, || {
                 let LeftOut { left_out } = answer.json()?;
                 Ok(ring_text(target, &answer.json()?, &left_out))
             })

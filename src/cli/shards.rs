@@ -350,9 +350,9 @@ impl Shown {
         let Set { set, target } = &self.of;
         let kinds = ["worker", "instance"].map(String::from).to_vec();
         let request = WatchRequest { kinds, ..WatchRequest::default() };
-        shown_anew(target, self.follow, request, async |client| {
-            let answer = client.send(Call::get(set_path(set, what)?)).await?;
-            print_answer(target.output, &answer, set, || Ok(text(&answer.json()?)))
+        let call = Call::get(set_path(set, what)?);
+        shown_anew(target, self.follow, request, call, |answer| {
+            print_answer(target.output, answer, set, || Ok(text(&answer.json()?)))
         })
         .await
     }
