@@ -93,7 +93,6 @@ pub(crate) async fn run(dev: Dev) -> Result<(), End> {
 /// [`LocalCluster::stop`] stops them.
 pub(crate) struct LocalCluster {
     dev: Dev,
-    // Before the folder: whoever is dropped first writes into the other no more.
     nodes: Vec<DevNode>,
     folder: Folder,
 }
@@ -116,11 +115,12 @@ impl LocalCluster {
         let ports = Ports::choose(asked, dev.nodes)?;
         (dev.api_port, dev.peer_port) = (ports.api, ports.peer);
         let folder = Folder::new(dev.data_dir.as_deref())?;
-        let mut nodes = Vec::new();
-        for id in 1..=dev.nodes {
-            nodes.push(start_node(&dev, id, folder.path())?);
+        let mut cluster = Self { dev, nodes: Vec::new(), folder };
+        for id in 1..=cluster.dev.nodes {
+            let node = start_node(&cluster.dev, id, cluster.folder.path())?;
+            cluster.nodes.push(node);
         }
-        Ok(Self { dev, nodes, folder })
+        Ok(cluster)
     }
 
     async fn wait_ready(&mut self) -> Result<(), End> {
@@ -173,6 +173,25 @@ impl LocalCluster {
             eprintln!("asked once more to stop: the nodes were killed; {}", self.folder.afterwards());
         }
         was_in_time
+    }
+}
+
+impl Drop for LocalCluster {
+    /// A node that has not ended yet would write into the folder while it is removed.
+    fn drop(&mut self) {
+        const LOOKS_MAX: u32 = 200;
+        const LOOK_EVERY: Duration = Duration::from_millis(10);
+        for node in &mut self.nodes {
+            // Who has ended already needs no signal.
+            drop(node.process.start_kill());
+        }
+        let has_ended = |node: &mut DevNode| !matches!(node.process.try_wait(), Ok(None));
+        for _ in 0..LOOKS_MAX {
+            if self.nodes.iter_mut().all(has_ended) {
+                return;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
 }
 

@@ -43,9 +43,11 @@ pub fn unknown_variables(names: impl IntoIterator<Item = String>) -> Vec<String>
 }
 
 fn warning(name: &str, settings: &[String]) -> String {
-    let others = OTHERS.into_iter();
-    match nearest(name, settings.iter().map(String::as_str).chain(others)) {
-        Some(near) => format!("{name} is no setting and is ignored; did you mean {near}?"),
+    // What all have in common makes none of them more alike.
+    let own = |name: &'static str| name.trim_start_matches(PREFIX);
+    let names = settings.iter().map(|name| name.trim_start_matches(PREFIX));
+    match nearest(name.trim_start_matches(PREFIX), names.chain(OTHERS.map(own))) {
+        Some(near) => format!("{name} is no setting and is ignored; did you mean {PREFIX}{near}?"),
         None => {
             format!("{name} is no setting and is ignored; `roster serve --help` lists all of them")
         }

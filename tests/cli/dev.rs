@@ -1,14 +1,19 @@
 //! `roster dev`: the ports that it takes, and how it ends.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use roster::client::Client;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
+use tokio::time::sleep;
 
 use crate::run::{Cluster, ended, roster, within};
+
+/// Between two signals of somebody who is impatient.
+const ASK_EVERY: Duration = Duration::from_millis(100);
 
 /// One that runs, with its temporary folders here.
 struct Dev {
@@ -101,23 +106,63 @@ async fn two_signals_at_once_are_one_and_leave_nothing_behind() {
     assert_eq!(dev.end().await, (Some(0), 0));
 }
 
-#[tokio::test]
-async fn a_later_signal_hurries_and_leaves_nothing_behind_either() {
-    let mut dev = Dev::start(&["--nodes", "1", "--api-port", "0", "--peer-port", "0"]);
-    let pid = dev.after("(pid ").await;
-    let pid = pid.trim_end_matches(')').parse().ok().and_then(Pid::from_raw).expect("a pid");
-    // It cannot stop in good order.
-    kill_process(pid, Signal::STOP).expect("it runs");
+/// Asks a process again and again to stop, as somebody does who is not heard; gives its exit code.
+async fn asked_until_it_ends(process: &mut Child) -> Option<i32> {
+    let pid = Pid::from_raw(process.id().expect("it runs") as i32).expect("a pid");
     let asking = async {
         loop {
-            dev.send(Signal::INT);
-            let pause = tokio::time::sleep(std::time::Duration::from_millis(100));
+            kill_process(pid, Signal::INT).expect("it runs");
             tokio::select! {
-                status = dev.process.wait() => return status.expect("a status").code(),
-                () = pause => {}
+                status = process.wait() => return status.expect("a status").code(),
+                () = sleep(ASK_EVERY) => {}
             }
         }
     };
-    assert_eq!(within("its end", asking).await, Some(130));
+    within("its end", asking).await
+}
+
+/// The process of the only node.
+async fn frozen(dev: &mut Dev) -> Pid {
+    let pid = dev.after("(pid ").await;
+    let pid = pid.trim_end_matches(')').parse().ok().and_then(Pid::from_raw).expect("a pid");
+    kill_process(pid, Signal::STOP).expect("it runs");
+    pid
+}
+
+#[tokio::test]
+async fn a_later_signal_hurries_and_leaves_nothing_behind_either() {
+    let mut dev = Dev::start(&["--nodes", "1", "--api-port", "0", "--peer-port", "0"]);
+    // It cannot stop in good order.
+    frozen(&mut dev).await;
+    assert_eq!(asked_until_it_ends(&mut dev.process).await, Some(130));
     assert_eq!(std::fs::read_dir(dev.temporary.path()).expect("a folder").count(), 0);
+}
+
+#[tokio::test]
+async fn a_demo_that_is_hurried_says_how_to_delete_what_is_left() {
+    let mut dev = Dev::start(&["--nodes", "1", "--api-port", "0", "--peer-port", "0"]);
+    let address = dev.after("Dashboard  http://").await.trim_end_matches("/ui/").to_owned();
+    let few = ["demo", "--transports", "10", "--fetchers", "2"];
+    let mut demo = roster(&few, &address).spawn().expect("it starts");
+    let mut lines = BufReader::new(demo.stdout.take().expect("its output")).lines();
+    let registered = async {
+        while let Some(line) = lines.next_line().await.expect("text") {
+            if line.starts_with("1. ") {
+                return;
+            }
+        }
+        panic!("its output ends before the first step");
+    };
+    within("the first step", registered).await;
+    let node = frozen(&mut dev).await;
+    assert_eq!(asked_until_it_ends(&mut demo).await, Some(1));
+    let mut error = String::new();
+    let mut errors = demo.stderr.take().expect("its errors");
+    errors.read_to_string(&mut error).await.expect("text");
+    for command in ["roster shards delete demo-", "roster app delete demo-"] {
+        assert!(error.contains(command), "{error}");
+    }
+    kill_process(node, Signal::CONT).expect("it is there");
+    dev.send(Signal::INT);
+    assert_eq!(dev.end().await, (Some(0), 0));
 }
