@@ -170,7 +170,10 @@ impl LocalCluster {
         };
         if !was_in_time {
             kill_all(&mut self.nodes).await;
-            eprintln!("asked once more to stop: the nodes were killed; {}", self.folder.afterwards());
+            eprintln!(
+                "asked once more to stop: the nodes were killed; {}",
+                self.folder.afterwards()
+            );
         }
         was_in_time
     }
@@ -227,7 +230,9 @@ impl Folder {
     fn afterwards(&self) -> String {
         match self {
             Self::Kept(path) => format!("their data stays in {}", path.display()),
-            Self::Temporary(_) => "their temporary folder is removed, nothing is left behind".into(),
+            Self::Temporary(_) => {
+                "their temporary folder is removed, nothing is left behind".into()
+            }
         }
     }
 }
@@ -325,7 +330,8 @@ async fn is_ready(address: &str, folder: &Path) -> bool {
         }
         connection.get("/v1/node").await?.json::<NodeAnswer>().map(Some)
     };
-    let (Ok::<_, String>(Some(answer)), Some(own)) = (asked.await, Identity::seen_in(folder)) else {
+    let (Ok::<_, String>(Some(answer)), Some(own)) = (asked.await, Identity::seen_in(folder))
+    else {
         return false;
     };
     let cluster = own.cluster.map(|cluster| cluster.id);

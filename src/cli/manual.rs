@@ -40,7 +40,7 @@ All went well.
 It failed in a way that has no code of its own.
 .TP
 2
-An argument or a setting is wrong. Nothing was sent.
+An argument or a setting is wrong.
 .TP
 3
 What was asked for is not there.
@@ -63,7 +63,7 @@ ends with that command's own code.
 .SH ENVIRONMENT
 .TP
 ROSTER_ENDPOINT
-The API addresses of the nodes, HOST:PORT,\(el, for every command that asks a cluster, as \-\-endpoint.
+The API addresses of the nodes, HOST:PORT,\[u2026], for every command that asks a cluster, as \-\-endpoint.
 .TP
 ROSTER_CONFIG
 The file of a node's settings, as \-\-config.

@@ -4,11 +4,9 @@
 const PARTS: usize = 3;
 
 /// The name that is spelled most like this one; none if nothing is near.
-pub(super) fn nearest<'a>(
-    given: &str,
-    names: impl Iterator<Item = &'a str>,
-) -> Option<&'a str> {
-    let slips = |name: &str| strsim::damerau_levenshtein(&given.to_lowercase(), &name.to_lowercase());
+pub(super) fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let slips =
+        |name: &str| strsim::damerau_levenshtein(&given.to_lowercase(), &name.to_lowercase());
     let near = names.map(|name| (slips(name), name)).min()?;
     (near.0 <= given.chars().count() / PARTS).then_some(near.1)
 }

@@ -390,8 +390,7 @@ impl Fleet {
     pub fn cleared_by_hand(&self) -> String {
         let mut commands = vec![format!("roster shards delete {}", self.set())];
         let apps = self.apps();
-        commands
-            .extend(apps.iter().map(|app| format!("roster app delete {app} --cascade --yes")));
+        commands.extend(apps.iter().map(|app| format!("roster app delete {app} --cascade --yes")));
         commands.join("; ")
     }
 

@@ -129,7 +129,10 @@ mod tests {
     #[test]
     fn ports_that_cannot_be_are_wrong_settings() {
         let error = refusal(65_534, 0);
-        assert!(error.starts_with("setting --api-port: 65534") && error.contains("65533"), "{error}");
+        assert!(
+            error.starts_with("setting --api-port: 65534") && error.contains("65533"),
+            "{error}"
+        );
         assert!(refusal(0, u16::MAX).starts_with("setting --peer-port"));
         assert!(refusal(7_401, 7_403).contains("port 7403 is one that --api-port takes"));
     }

@@ -55,5 +55,8 @@ async fn the_manual_says_how_commands_end_and_all_pages_come_one_after_the_other
     assert_eq!(all.lines().filter(|line| line.starts_with(".TH ")).count(), commands.len());
     assert!(all.is_ascii(), "roff takes each byte of what is not ASCII for a character");
     assert!(all.contains(r"\[u2026]"), "an ellipsis stays one");
-    assert!(all.contains("lock\\-run") || all.contains("lock run"), "commands of commands are there");
+    assert!(
+        all.contains("lock\\-run") || all.contains("lock run"),
+        "commands of commands are there"
+    );
 }

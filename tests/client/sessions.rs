@@ -40,7 +40,10 @@ async fn a_session_that_is_still_there_after_an_outage_longer_than_its_ttl_is_ke
     node.asked_with_times(BEAT, 30).await;
     let (code, error) = keep.signal(Signal::INT).await;
     assert_eq!(code, Some(0), "{error}");
-    assert!(error.contains("no heartbeat of session 4 was answered in time; it goes on"), "{error}");
+    assert!(
+        error.contains("no heartbeat of session 4 was answered in time; it goes on"),
+        "{error}"
+    );
     assert!(error.contains("session 4 was heard again"), "{error}");
     assert_eq!(node.asked_with(CLOSE).len(), 1, "Ctrl-C ends it");
 }
