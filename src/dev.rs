@@ -56,7 +56,7 @@ pub struct Dev {
     /// The first API port; the nodes take this and the following ones, free ones for 0
     #[arg(long, default_value_t = API_PORT, value_name = "PORT")]
     api_port: u16,
-    /// The first peer port, as the API's
+    /// The first peer port; for 0 those of the data in --data-dir, or free ones
     #[arg(long, default_value_t = PEER_PORT, value_name = "PORT")]
     peer_port: u16,
 }
@@ -111,7 +111,9 @@ impl LocalCluster {
 
     /// Starts the processes.
     fn launch(mut dev: Dev) -> Result<Self, End> {
-        let asked = Ports { api: dev.api_port, peer: dev.peer_port };
+        let known = dev.data_dir.as_deref().and_then(known_peer_port);
+        let peer = if dev.peer_port == 0 { known.unwrap_or(0) } else { dev.peer_port };
+        let asked = Ports { api: dev.api_port, peer };
         let ports = Ports::choose(asked, dev.nodes)?;
         (dev.api_port, dev.peer_port) = (ports.api, ports.peer);
         let folder = Folder::new(dev.data_dir.as_deref())?;
@@ -244,6 +246,13 @@ impl std::fmt::Display for Folder {
             Self::Temporary(folder) => write!(f, "{} (temporary)", folder.path().display()),
         }
     }
+}
+
+/// The first peer port of the cluster whose data is here: it knows its nodes by their addresses.
+fn known_peer_port(folder: &Path) -> Option<u16> {
+    let cluster = Identity::seen_in(&node_folder(folder, 1))?.cluster?;
+    let (_, port) = cluster.made_from.0.get(&1)?.rsplit_once(':')?;
+    port.parse().ok()
 }
 
 struct DevNode {

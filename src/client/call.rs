@@ -230,7 +230,7 @@ impl Client {
         let mut tries = Tries::new(self.endpoints.count());
         let mut unknown = false;
         loop {
-            let begin = patience.ask(Instant::now());
+            let begin = patience.ask(Instant::now(), tries.is_alone(at));
             let error = match self.send_to(at, &call, begin, limits.each).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
@@ -278,7 +278,7 @@ impl Client {
         loop {
             let asked = Instant::now();
             let left = until.saturating_duration_since(asked).max(wait.min(WAIT_MIN));
-            let begin = left + patience.ask(asked);
+            let begin = left + patience.ask(asked, tries.is_alone(at));
             let call = call(left)?.repeatable();
             let answered = self.send_to(at, &call, begin, left + self.options.call_timeout);
             let result = tokio::select! {

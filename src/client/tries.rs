@@ -34,6 +34,14 @@ impl Tries {
         }
     }
 
+    /// Whether no other node could be reached when it was tried last.
+    pub fn is_alone(&self, at: usize) -> bool {
+        let is_gone = |error: &Option<Error>| {
+            error.as_ref().is_some_and(|error| telling(error) == Telling::NotReached)
+        };
+        self.0.iter().enumerate().all(|(other, error)| other == at || is_gone(error))
+    }
+
     /// After all were tried in vain: the most telling failure, beside it what came of the others.
     /// `last` is given back where nothing was noted.
     pub fn most_telling(&self, endpoints: &Endpoints, last: Error) -> Error {
@@ -178,6 +186,17 @@ mod tests {
             "no-leader: c:1: nobody leads; b:1: no answer within 2s; not reached: a:1 \
              (Connection refused)"
         );
+    }
+
+    #[test]
+    fn a_node_is_alone_once_no_other_could_be_reached() {
+        let mut tries = Tries::new(3);
+        assert!(!tries.is_alone(2), "the others were not tried");
+        tries.note(0, &nobody());
+        tries.note(1, &silence());
+        assert!(!tries.is_alone(2), "one is there and may answer");
+        tries.note(1, &nobody());
+        assert!(tries.is_alone(2) && !tries.is_alone(0));
     }
 
     #[test]

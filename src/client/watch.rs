@@ -303,8 +303,8 @@ impl Follower {
         }
         let share = share + self.request.wait.unwrap_or_default();
         let limits = Limits { share, each: wait + each, all };
-        let now = Instant::now();
-        self.begins.get_or_insert_with(|| Patience::new(nodes, limits, now)).ask(now)
+        let (now, is_alone) = (Instant::now(), self.tries.is_alone(self.at));
+        self.begins.get_or_insert_with(|| Patience::new(nodes, limits, now)).ask(now, is_alone)
     }
 
     fn may_go_on(&self) -> bool {

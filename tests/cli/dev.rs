@@ -89,6 +89,20 @@ async fn port_0_stands_for_free_ports() {
 }
 
 #[tokio::test]
+async fn free_ports_do_not_part_a_cluster_from_its_data() {
+    let data = tempfile::tempdir().expect("a folder");
+    let folder = data.path().to_str().expect("text");
+    let ports = ["--api-port", "0", "--peer-port", "0"];
+    for _ in 0..2 {
+        let one = ["--nodes", "1", "--data-dir", folder];
+        let mut dev = Dev::start(&[&one[..], &ports].concat());
+        dev.after("Stop with Ctrl-C").await;
+        dev.send(Signal::INT);
+        assert_eq!(dev.end().await, (Some(0), 0));
+    }
+}
+
+#[tokio::test]
 async fn ports_beyond_the_highest_one_are_a_wrong_setting() {
     for (flag, port) in [("--api-port", "65534"), ("--peer-port", "65535")] {
         let ended = ended(&["dev", flag, port], "").await;
