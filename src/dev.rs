@@ -56,7 +56,7 @@ pub struct Dev {
     /// The first API port; the nodes take this and the following ones, free ones for 0
     #[arg(long, default_value_t = API_PORT, value_name = "PORT")]
     api_port: u16,
-    /// The first peer port; for 0 those of the data in --data-dir, or free ones
+    /// The first peer port, as the API's
     #[arg(long, default_value_t = PEER_PORT, value_name = "PORT")]
     peer_port: u16,
 }
@@ -111,9 +111,10 @@ impl LocalCluster {
 
     /// Starts the processes.
     fn launch(mut dev: Dev) -> Result<Self, End> {
-        let known = dev.data_dir.as_deref().and_then(known_peer_port);
-        let peer = if dev.peer_port == 0 { known.unwrap_or(0) } else { dev.peer_port };
-        let asked = Ports { api: dev.api_port, peer };
+        let asked = Ports { api: dev.api_port, peer: dev.peer_port };
+        if let Some(folder) = dev.data_dir.as_deref().filter(|folder| has_cluster(folder)) {
+            asked.must_be_given(folder)?;
+        }
         let ports = Ports::choose(asked, dev.nodes)?;
         (dev.api_port, dev.peer_port) = (ports.api, ports.peer);
         let folder = Folder::new(dev.data_dir.as_deref())?;
@@ -248,11 +249,9 @@ impl std::fmt::Display for Folder {
     }
 }
 
-/// The first peer port of the cluster whose data is here: it knows its nodes by their addresses.
-fn known_peer_port(folder: &Path) -> Option<u16> {
-    let cluster = Identity::seen_in(&node_folder(folder, 1))?.cluster?;
-    let (_, port) = cluster.made_from.0.get(&1)?.rsplit_once(':')?;
-    port.parse().ok()
+/// Whether the nodes with these folders are known to each other already, by their addresses.
+fn has_cluster(folder: &Path) -> bool {
+    Identity::seen_in(&node_folder(folder, 1)).is_some_and(|node| node.cluster.is_some())
 }
 
 struct DevNode {

@@ -4,6 +4,7 @@
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::{Range, RangeInclusive};
+use std::path::Path;
 
 use crate::cli::asking::End;
 use crate::config::ConfigError;
@@ -21,6 +22,21 @@ pub(super) struct Ports {
 }
 
 impl Ports {
+    /// Nodes that have data know each other by their addresses, so free ports are not theirs.
+    pub fn must_be_given(self, folder: &Path) -> Result<(), End> {
+        for (flag, port) in [("--api-port", self.api), ("--peer-port", self.peer)] {
+            if port == 0 {
+                let problem = format!(
+                    "0 stands for free ports, but the nodes with data in {} know each other by theirs; \
+                     give the port that they had",
+                    folder.display()
+                );
+                return Err(wrong(flag, problem));
+            }
+        }
+        Ok(())
+    }
+
     /// Those that were asked for, 0 being free ones, for so many nodes. All of them are free now.
     ///
     /// # Errors

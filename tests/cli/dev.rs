@@ -89,17 +89,17 @@ async fn port_0_stands_for_free_ports() {
 }
 
 #[tokio::test]
-async fn free_ports_do_not_part_a_cluster_from_its_data() {
+async fn nodes_that_have_data_do_not_get_other_ports_than_they_had() {
     let data = tempfile::tempdir().expect("a folder");
     let folder = data.path().to_str().expect("text");
-    let ports = ["--api-port", "0", "--peer-port", "0"];
-    for _ in 0..2 {
-        let one = ["--nodes", "1", "--data-dir", folder];
-        let mut dev = Dev::start(&[&one[..], &ports].concat());
-        dev.after("Stop with Ctrl-C").await;
-        dev.send(Signal::INT);
-        assert_eq!(dev.end().await, (Some(0), 0));
-    }
+    let one = ["--nodes", "1", "--data-dir", folder, "--api-port", "0", "--peer-port", "0"];
+    let mut dev = Dev::start(&one);
+    dev.after("Stop with Ctrl-C").await;
+    dev.send(Signal::INT);
+    assert_eq!(dev.end().await, (Some(0), 0));
+    let again = ended(&[&["dev"], &one[..]].concat(), "").await;
+    assert_eq!(again.code, Some(2), "{again:?}");
+    assert!(again.error.contains("--api-port: 0 stands for free ports, but"), "{again:?}");
 }
 
 #[tokio::test]
