@@ -164,7 +164,7 @@ pub(super) fn exit(result: Result<(), End>) -> ExitCode {
 
 /// Lines stay lines; a terminal obeys nothing else of it.
 fn by_line(text: &str) -> String {
-    let lines: Vec<_> = text.lines().map(|line| super::table::escaped(line).to_string()).collect();
+    let lines: Vec<_> = text.lines().map(super::table::escaped).collect();
     lines.join("\n")
 }
 
