@@ -32,6 +32,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::config::variables::{own_names, unknown_variables};
 use crate::config::{Config, ConfigError, LOG, Settings};
 use crate::threads::{Places, Threads};
 use crate::{bench, demo, dev, process, shutdown, start, telemetry};
@@ -174,6 +175,9 @@ fn settle(serve: Serve) -> Result<Config, ExitCode> {
     };
     let log = settings.log.clone().unwrap_or_else(|| LOG.into());
     telemetry::start(&log, settings.log_format.unwrap_or_default()).map_err(|e| fail(USAGE, &e))?;
+    for warning in unknown_variables(own_names()) {
+        tracing::warn!("{warning}");
+    }
     settings.resolve().map_err(|e| fail(USAGE, &e))
 }
 

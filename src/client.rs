@@ -56,6 +56,7 @@ mod session;
 mod shard_worker;
 mod shards;
 mod standing;
+mod tries;
 mod watch;
 mod work;
 
@@ -79,7 +80,7 @@ pub use ring::RingFollower;
 pub use ring_member::{RingMember, RingWork};
 pub use roster_storage::names::{Incarnation, Revision};
 pub use roster_storage::ring::{Description as RingDescription, View as RingView};
-pub(crate) use session::once_key;
+pub(crate) use session::{Hearing, once_key};
 pub use session::{KeptSession, OpenedSession, SessionSettings};
 pub use shard_worker::{ShardWork, ShardWorker, ShardWorkerSettings};
 pub use shards::{Grant, Released, WorkerShard, WorkerView};

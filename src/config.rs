@@ -2,11 +2,14 @@
 //! [`Settings::resolve`] checks all of them before any port is bound or any file is written.
 
 pub mod effective;
+mod file;
+mod nearest;
+pub mod variables;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -18,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::leases::brake::BrakeSettings;
 use crate::rebalance::{AFTER_GAIN, AFTER_LOSS, Delays};
+use crate::telemetry;
 use crate::threads::ThreadCounts;
 use crate::watch::WatchLimits;
 
@@ -79,10 +83,10 @@ pub struct Settings {
     #[arg(long, env = "ROSTER_CLUSTER", value_name = "LIST")]
     pub cluster: Option<String>,
     /// Listen on addresses that other machines reach, without authentication
-    #[arg(long, env = "ROSTER_ALLOW_UNAUTHENTICATED", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, env = "ROSTER_ALLOW_UNAUTHENTICATED", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", value_parser = truth)]
     pub allow_unauthenticated: Option<bool>,
     /// Take this node's place in its cluster with an empty disk: its old disk is given up for good
-    #[arg(long, env = "ROSTER_REPLACE_DISK", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, env = "ROSTER_REPLACE_DISK", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", value_parser = truth)]
     pub replace_disk: Option<bool>,
     /// Period of Raft's own heartbeats [default: 100ms]
     #[arg(long, env = "ROSTER_RAFT_HEARTBEAT", value_name = "DURATION")]
@@ -94,7 +98,7 @@ pub struct Settings {
     #[arg(long, env = "ROSTER_ELECTION_TIMEOUT_MAX", value_name = "DURATION")]
     pub election_timeout_max: Option<Span>,
     /// false: a round to a majority per batch of heartbeats instead of the lease [default: true]
-    #[arg(long, env = "ROSTER_LEASE_READS", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, env = "ROSTER_LEASE_READS", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", value_parser = truth)]
     pub lease_reads: Option<bool>,
     /// Heartbeat calls per second, over all nodes, above which clients are asked to come less often;
     /// their TTLs are lengthened as much [default: 100000]
@@ -202,6 +206,15 @@ pub struct Settings {
     /// Sentinel: an app without healthy machines is dead after so long [default: never, least 2m]
     #[arg(long, env = "ROSTER_SENTINEL_REMOVE_APP", value_name = "DURATION")]
     pub sentinel_remove_app: Option<Span>,
+}
+
+/// A flag's or a variable's; a file has TOML's own `true` and `false` alone.
+fn truth(text: &str) -> Result<bool, String> {
+    match text.to_lowercase().as_str() {
+        "true" | "1" | "yes" => Ok(true),
+        "false" | "0" | "no" => Ok(false),
+        _ => Err("write true or false, 1 or 0, yes or no".into()),
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -348,16 +361,6 @@ fn host_and_port(text: &str) -> Result<String, String> {
 }
 
 impl Settings {
-    /// Reads a TOML file. Unknown keys are errors.
-    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let name = format!("--config {}", path.display());
-        config::Config::builder()
-            .add_source(config::File::from(path).format(config::FileFormat::Toml))
-            .build()
-            .and_then(config::Config::try_deserialize)
-            .map_err(|e| wrong(&name, e))
-    }
-
     /// These settings, and those of `below` where they say nothing.
     #[must_use]
     pub fn over(self, below: Self) -> Self {
@@ -416,6 +419,7 @@ impl Settings {
 
     /// Completes and checks everything.
     pub fn resolve(self) -> Result<Config, ConfigError> {
+        telemetry::filter(self.log.as_deref().unwrap_or(LOG))?;
         let node_id = self.node_id.ok_or_else(|| {
             wrong("--node-id", "is missing; give this node's number on the --cluster list")
         })?;

@@ -20,7 +20,7 @@ use crate::bench::http::Connection;
 use crate::cli::asking::{ENDPOINTS, End, print};
 use crate::config::Span;
 use crate::dev::LocalCluster;
-use crate::shutdown;
+use crate::shutdown::{self, Asked};
 use fleet::Fleet;
 use life::{Life, Pace};
 use story::Story;
@@ -66,14 +66,14 @@ pub struct Demo {
 /// promised, as far as it was told. Whatever was made is cleared
 /// away.
 pub(crate) async fn run(demo: Demo) -> Result<(), End> {
-    let stop = shutdown::on_signal().map_err(|e| format!("cannot listen for signals: {e}"))?;
+    let asked = shutdown::on_signals().map_err(|e| format!("cannot listen for signals: {e}"))?;
     let begun = Instant::now();
     let cluster = tokio::select! {
         cluster = Cluster::of(&demo) => cluster?,
-        () = stop.cancelled() => return Err(End::Failed(INTERRUPTED.into())),
+        () = asked.stop.cancelled() => return Err(End::Failed(INTERRUPTED.into())),
     };
-    let told = tell(&cluster, &demo, begun, &stop).await;
-    cluster.stop().await;
+    let told = tell(&cluster, &demo, begun, &asked).await;
+    cluster.stop(&asked.hurry).await;
     told?;
     let seconds = begun.elapsed().as_secs_f64();
     print(&format!("\nAll that was made is deleted. The whole took {seconds:.1} s."))
@@ -84,7 +84,7 @@ async fn tell(
     cluster: &Cluster,
     demo: &Demo,
     begun: Instant,
-    stop: &CancellationToken,
+    Asked { stop, hurry }: &Asked,
 ) -> Result<(), End> {
     let (welcome, dashboard) = (cluster.welcome(), cluster.dashboard());
     let seconds = begun.elapsed().as_secs_f64();
@@ -99,9 +99,18 @@ async fn tell(
         Ok(()) => go_on(&mut fleet, demo, &dashboard, stop).await,
         Err(end) => Err(end),
     };
-    match (told, fleet.clear_away().await) {
+    let by_hand = fleet.cleared_by_hand();
+    let cleared = tokio::select! {
+        cleared = fleet.clear_away() => cleared,
+        () = hurry.cancelled() => Err(match cluster.own {
+            Some(_) => format!("{HURRIED}; it goes with the cluster of its own"),
+            None => format!("{HURRIED}; what is left is deleted by: {by_hand}"),
+        }),
+    };
+    match (told, cleared) {
         // What is left behind must be known, even to who reads no further.
         (Ok(()) | Err(End::OutputClosed), Err(left)) => Err(left.into()),
+        (Err(End::Failed(why)), Err(left)) => Err(End::Failed(format!("{why}; {left}"))),
         (told, _) => told,
     }
 }
@@ -132,6 +141,9 @@ async fn go_on(
         () = stop.cancelled() => Ok(()),
     }
 }
+
+/// Asked once more to stop while it cleared away.
+const HURRIED: &str = "stopped before all that was made was deleted";
 
 const INTERRUPTED: &str = "stopped before the end of the story";
 
@@ -179,9 +191,9 @@ impl Cluster {
         format!("http://{node}/ui/")
     }
 
-    async fn stop(self) {
+    async fn stop(self, hurry: &CancellationToken) {
         if let Some(own) = self.own {
-            own.stop().await;
+            own.stop(hurry).await;
         }
     }
 }

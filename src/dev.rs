@@ -1,29 +1,39 @@
 //! `roster dev`: a whole cluster in one terminal. Each node is a process of its own, started with
 //! `roster serve`, so that one of them can be killed to see what happens.
 
+mod ports;
+
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use futures::future::join_all;
+use ports::Ports;
 use roster_storage::names::NodeId;
 use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::Child;
 use tokio::time::{Duration, Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::bench::http::Connection;
 use crate::cli::asking::{End, write_line};
 use crate::cli::tied::tied;
+use crate::identity::Identity;
 use crate::shutdown;
+
+pub(crate) use ports::free_ports;
 
 /// The first API port; node 1 has this, node 2 the next.
 const API_PORT: u16 = 7401;
 const PEER_PORT: u16 = 7501;
 
 const NODES_MAX: u16 = 9;
+
+/// Exit code of who was told to stop and did not finish.
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// How long a new cluster may take to be ready, and a node to stop.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,65 +53,109 @@ pub struct Dev {
     /// Log level or filter of the nodes
     #[arg(long, default_value = "info", value_name = "FILTER")]
     log: String,
-    /// The first API port; the nodes take this and the following ones
+    /// The first API port; the nodes take this and the following ones, free ones for 0
     #[arg(long, default_value_t = API_PORT, value_name = "PORT")]
     api_port: u16,
-    /// The first peer port
+    /// The first peer port, as the API's
     #[arg(long, default_value_t = PEER_PORT, value_name = "PORT")]
     peer_port: u16,
 }
 
-/// Runs until Ctrl-C.
+/// Runs until Ctrl-C, or until all nodes have ended.
 pub(crate) async fn run(dev: Dev) -> Result<(), End> {
-    let stop = shutdown::on_signal().map_err(|e| format!("cannot listen for signals: {e}"))?;
-    let folder = Folder::new(dev.data_dir.as_deref())?;
-    let mut nodes = Vec::new();
-    for id in 1..=dev.nodes {
-        nodes.push(start_node(&dev, id, folder.path())?);
-    }
+    let asked = shutdown::on_signals().map_err(|e| format!("cannot listen for signals: {e}"))?;
+    let mut cluster = LocalCluster::launch(dev)?;
     let ready = tokio::select! {
-        ready = wait_ready(&dev, &mut nodes) => ready.map(|()| true),
-        () = stop.cancelled() => Ok(false),
+        ready = cluster.wait_ready() => ready.map(|()| true),
+        () = asked.stop.cancelled() => Ok(false),
     };
-    if let Ok(true) = ready {
-        print_welcome(&dev, &nodes, &folder);
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = all_ended(&mut nodes) => eprintln!("all nodes have ended"),
+    let result = match ready {
+        Ok(true) => {
+            print_welcome(&cluster.dev, &cluster.nodes, &cluster.folder);
+            tokio::select! {
+                () = asked.stop.cancelled() => Ok(()),
+                () = all_ended(&mut cluster.nodes) => {
+                    Err(End::Failed("all nodes have ended".into()))
+                }
+            }
         }
+        Ok(false) => Ok(()),
+        Err(end) => Err(end),
+    };
+    let was_in_time = cluster.stop(&asked.hurry).await;
+    match (result, was_in_time) {
+        (Ok(()), false) => Err(End::Code(INTERRUPTED)),
+        (result, _) => result,
     }
-    stop_all(nodes).await;
-    ready.map(drop)
 }
 
-/// A cluster for another command, on ports that are free, with its data in a temporary folder. Its
-/// nodes tell only what goes wrong. They are killed when this is dropped; [`LocalCluster::stop`]
-/// stops them.
+/// Nodes on this machine, with their data in a folder. They are killed when this is dropped;
+/// [`LocalCluster::stop`] stops them.
 pub(crate) struct LocalCluster {
     dev: Dev,
     nodes: Vec<DevNode>,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl LocalCluster {
-    /// Returns when it serves.
+    /// A cluster for another command, on ports that are free, with its data in a temporary folder. Its
+    /// nodes tell only what goes wrong. Returns when it serves.
     pub async fn start() -> Result<Self, End> {
         const NODES: u16 = 3;
-        let first = free_ports(2 * NODES)?;
-        let dev = Dev {
-            nodes: NODES,
-            data_dir: None,
-            log: "error".into(),
-            api_port: first,
-            peer_port: first + NODES,
-        };
-        let folder = Folder::new(None)?;
-        let mut nodes = Vec::new();
-        for id in 1..=NODES {
-            nodes.push(start_node(&dev, id, folder.path())?);
+        let log = "error".into();
+        let dev = Dev { nodes: NODES, data_dir: None, log, api_port: 0, peer_port: 0 };
+        let mut cluster = Self::launch(dev)?;
+        cluster.wait_ready().await?;
+        Ok(cluster)
+    }
+
+    /// Starts the processes.
+    fn launch(mut dev: Dev) -> Result<Self, End> {
+        let asked = Ports { api: dev.api_port, peer: dev.peer_port };
+        if let Some(folder) = dev.data_dir.as_deref().filter(|folder| has_cluster(folder)) {
+            asked.must_be_given(folder)?;
         }
-        wait_ready(&dev, &mut nodes).await?;
-        Ok(Self { dev, nodes, _folder: folder })
+        let ports = Ports::choose(asked, dev.nodes)?;
+        (dev.api_port, dev.peer_port) = (ports.api, ports.peer);
+        let folder = Folder::new(dev.data_dir.as_deref())?;
+        let mut cluster = Self { dev, nodes: Vec::new(), folder };
+        for id in 1..=cluster.dev.nodes {
+            let node = start_node(&cluster.dev, id, cluster.folder.path())?;
+            cluster.nodes.push(node);
+        }
+        Ok(cluster)
+    }
+
+    async fn wait_ready(&mut self) -> Result<(), End> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        loop {
+            let is_ready = self.is_ready().await;
+            // After the answers: a node that has ended gave none of them.
+            for node in &mut self.nodes {
+                if let Ok(Some(status)) = node.process.try_wait() {
+                    let why = format!("node {} ended ({status}); its reason is above", node.id);
+                    return Err(End::Failed(why));
+                }
+            }
+            if is_ready {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let why = "the cluster is not ready; the nodes' reasons are above";
+                return Err(End::TooLate(why.into()));
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn is_ready(&self) -> bool {
+        for (index, node) in self.nodes.iter().enumerate() {
+            let folder = node_folder(self.folder.path(), node.id);
+            if !is_ready(&address(&self.dev, index), &folder).await {
+                return false;
+            }
+        }
+        true
     }
 
     /// The API addresses, separated by commas.
@@ -110,21 +164,41 @@ impl LocalCluster {
         all.collect::<Vec<_>>().join(",")
     }
 
-    pub async fn stop(self) {
-        stop_all(self.nodes).await;
+    /// Asks all to stop, and kills those that do not in time, or at once when it is to be hurried. False
+    /// if it was hurried: the temporary folder is gone all the same.
+    pub async fn stop(mut self, hurry: &CancellationToken) -> bool {
+        let was_in_time = tokio::select! {
+            () = stop_all(&mut self.nodes) => true,
+            () = hurry.cancelled() => false,
+        };
+        if !was_in_time {
+            kill_all(&mut self.nodes).await;
+            eprintln!(
+                "asked once more to stop: the nodes were killed; {}",
+                self.folder.afterwards()
+            );
+        }
+        was_in_time
     }
 }
 
-/// The first of so many ports in a row on which nobody listens now.
-pub(crate) fn free_ports(count: u16) -> Result<u16, String> {
-    /// Below the ports that systems give to outgoing connections.
-    const RANGE: std::ops::Range<u16> = 20_000..32_000;
-    const TRIES: usize = 100;
-    let is_free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
-    (0..TRIES)
-        .map(|_| fastrand::u16(RANGE))
-        .find(|first| (*first..*first + count).all(is_free))
-        .ok_or_else(|| format!("found no {count} free ports in a row between {RANGE:?}"))
+impl Drop for LocalCluster {
+    /// A node that has not ended yet would write into the folder while it is removed.
+    fn drop(&mut self) {
+        const LOOKS_MAX: u32 = 200;
+        const LOOK_EVERY: Duration = Duration::from_millis(10);
+        for node in &mut self.nodes {
+            // Who has ended already needs no signal.
+            drop(node.process.start_kill());
+        }
+        let has_ended = |node: &mut DevNode| !matches!(node.process.try_wait(), Ok(None));
+        for _ in 0..LOOKS_MAX {
+            if self.nodes.iter_mut().all(has_ended) {
+                return;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
 }
 
 /// Where the nodes' data is.
@@ -154,6 +228,16 @@ impl Folder {
             Self::Temporary(folder) => folder.path(),
         }
     }
+
+    /// What is left of it when this is dropped.
+    fn afterwards(&self) -> String {
+        match self {
+            Self::Kept(path) => format!("their data stays in {}", path.display()),
+            Self::Temporary(_) => {
+                "their temporary folder is removed, nothing is left behind".into()
+            }
+        }
+    }
 }
 
 impl std::fmt::Display for Folder {
@@ -163,6 +247,11 @@ impl std::fmt::Display for Folder {
             Self::Temporary(folder) => write!(f, "{} (temporary)", folder.path().display()),
         }
     }
+}
+
+/// Whether the nodes with these folders are known to each other already, by their addresses.
+fn has_cluster(folder: &Path) -> bool {
+    Identity::seen_in(&node_folder(folder, 1)).is_some_and(|node| node.cluster.is_some())
 }
 
 struct DevNode {
@@ -186,7 +275,7 @@ fn start_node(dev: &Dev, id: u16, folder: &Path) -> Result<DevNode, String> {
     ] {
         command.extend([flag.into(), value.into()]);
     }
-    command.extend(["--data-dir".into(), folder.join(format!("node-{id}")).into()]);
+    command.extend(["--data-dir".into(), node_folder(folder, id.into()).into()]);
     // Killed, this process could not stop them, and they would hold the ports.
     let mut process = tied(&command)
         .map_err(|e| format!("cannot find this program: {e}"))?
@@ -224,39 +313,37 @@ async fn pass_on(id: u16, stream: impl AsyncRead + Unpin) {
     }
 }
 
+fn node_folder(folder: &Path, id: NodeId) -> PathBuf {
+    folder.join(format!("node-{id}"))
+}
+
 fn address(dev: &Dev, index: usize) -> String {
     format!("127.0.0.1:{}", usize::from(dev.api_port) + index)
 }
 
-async fn wait_ready(dev: &Dev, nodes: &mut [DevNode]) -> Result<(), End> {
-    let deadline = Instant::now() + READY_TIMEOUT;
-    let mut waiting: Vec<usize> = (0..nodes.len()).collect();
-    while !waiting.is_empty() {
-        for node in nodes.iter_mut() {
-            if let Ok(Some(status)) = node.process.try_wait() {
-                let why = format!("node {} ended ({status}); its reason is above", node.id);
-                return Err(End::Failed(why));
-            }
-        }
-        let mut still = Vec::new();
-        for index in waiting {
-            if !is_ready(&address(dev, index)).await {
-                still.push(index);
-            }
-        }
-        waiting = still;
-        if Instant::now() > deadline {
-            let why = "the cluster is not ready; the nodes' reasons are above";
-            return Err(End::TooLate(why.into()));
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
-    Ok(())
+/// What the API tells of a node, as far as it is looked at here.
+#[derive(serde::Deserialize)]
+struct NodeAnswer {
+    id: String,
+    cluster_id: Option<String>,
 }
 
-async fn is_ready(address: &str) -> bool {
-    let Ok(mut connection) = Connection::open(address).await else { return false };
-    connection.get("/readyz").await.is_ok_and(|answer| answer.status.is_success())
+/// Whether the node with this folder serves at this address: a node of another cluster may listen there.
+async fn is_ready(address: &str, folder: &Path) -> bool {
+    let asked = async {
+        let mut connection = Connection::open(address).await?;
+        let ready = connection.get("/readyz").await?;
+        if !ready.status.is_success() {
+            return Ok(None);
+        }
+        connection.get("/v1/node").await?.json::<NodeAnswer>().map(Some)
+    };
+    let (Ok::<_, String>(Some(answer)), Some(own)) = (asked.await, Identity::seen_in(folder))
+    else {
+        return false;
+    };
+    let cluster = own.cluster.map(|cluster| cluster.id);
+    answer.id == own.node_id.to_string() && cluster.is_some() && answer.cluster_id == cluster
 }
 
 fn print_welcome(dev: &Dev, nodes: &[DevNode], folder: &Folder) {
@@ -321,19 +408,28 @@ async fn all_ended(nodes: &mut [DevNode]) {
 }
 
 /// Asks all to stop, and ends those that do not in time.
-async fn stop_all(mut nodes: Vec<DevNode>) {
-    for node in &nodes {
+async fn stop_all(nodes: &mut [DevNode]) {
+    for node in &*nodes {
         let pid = node.process.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32));
         if let Some(Err(e)) = pid.map(|pid| kill_process(pid, Signal::TERM)) {
             eprintln!("node {}: {e}", node.id);
         }
     }
-    for node in &mut nodes {
+    for node in nodes {
         if timeout(STOP_TIMEOUT, node.process.wait()).await.is_err() {
             eprintln!("node {} does not stop; it is killed", node.id);
             if let Err(e) = node.process.kill().await {
                 eprintln!("node {}: {e}", node.id);
             }
+        }
+    }
+}
+
+/// Ends all, and waits for that: nobody writes into the folder any more.
+async fn kill_all(nodes: &mut [DevNode]) {
+    for node in nodes {
+        if let Err(e) = node.process.kill().await {
+            eprintln!("node {}: {e}", node.id);
         }
     }
 }

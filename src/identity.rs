@@ -39,6 +39,14 @@ pub struct ClusterIdentity {
     pub made_here: bool,
 }
 
+impl Identity {
+    /// That of a folder which another process may use; `None` if there is none, or none that can be
+    /// read.
+    pub fn seen_in(folder: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(folder.join(FILE)).ok()?).ok()
+    }
+}
+
 /// The data folder, locked for this process.
 #[derive(Debug)]
 pub struct DataDir {

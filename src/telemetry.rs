@@ -13,13 +13,25 @@ use crate::config::{ConfigError, LogFormat};
 /// start of a file that is ours. openraft's heartbeats miss its core when the two end together.
 const QUIET: &str = "openraft=error,openraft::core::heartbeat=off,raft_log=warn,chunked_wal=error,h2=warn,hyper=warn";
 
+fn wrong(problem: String) -> ConfigError {
+    ConfigError { setting: "--log".into(), problem }
+}
+
+/// What is logged where a filter says this.
+///
+/// # Errors
+/// If it is no filter.
+pub fn filter(filter: &str) -> Result<EnvFilter, ConfigError> {
+    EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(|e| {
+        let example = "write a level such as info, or roster=debug";
+        wrong(format!("{filter:?} is not a log filter: {e}; {example}"))
+    })
+}
+
 /// Starts logging. Once per process.
-pub fn start(filter: &str, format: LogFormat) -> Result<(), ConfigError> {
-    let wrong = |problem: String| ConfigError { setting: "--log".into(), problem };
-    let filter = EnvFilter::try_new(format!("{QUIET},{filter}"))
-        .map_err(|e| wrong(format!("{filter:?} is not a log filter: {e}")))?;
+pub fn start(given: &str, format: LogFormat) -> Result<(), ConfigError> {
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(given)?)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);

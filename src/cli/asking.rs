@@ -151,7 +151,8 @@ pub(super) fn exit(result: Result<(), End>) -> ExitCode {
             ),
         ),
         Err(End::Code(code)) => ExitCode::from(code),
-        Err(End::Settings(e)) => fail(USAGE, &super::table::escaped(&e.to_string())),
+        // A file's problem is told with the line that has it.
+        Err(End::Settings(e)) => fail(USAGE, &by_line(&e.to_string())),
         Err(End::NotAll(what)) => fail(CONFLICT, &what),
         Err(End::Output(e)) => fail(FAILED, &format!("cannot write the output: {e}")),
         Err(End::Waiting(e)) => {
@@ -159,6 +160,12 @@ pub(super) fn exit(result: Result<(), End>) -> ExitCode {
         }
         Err(End::Signals(e)) => fail(FAILED, &format!("cannot listen for signals: {e}")),
     }
+}
+
+/// Lines stay lines; a terminal obeys nothing else of it.
+fn by_line(text: &str) -> String {
+    let lines: Vec<_> = text.lines().map(super::table::escaped).collect();
+    lines.join("\n")
 }
 
 /// Not found.

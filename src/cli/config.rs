@@ -5,9 +5,10 @@ use clap::parser::ValueSource;
 use serde_json::{Value, json};
 
 use super::Serve;
-use super::asking::{End, print};
+use super::asking::{End, note, print};
 use super::table::escaped;
 use crate::config::effective::{Effective, Origin};
+use crate::config::variables::{own_names, unknown_variables, variable};
 use crate::config::{ConfigError, Settings};
 
 /// Check a node's settings; show them with where each comes from
@@ -66,6 +67,9 @@ impl Config {
 
 impl Check {
     fn run(self) -> Result<(), End> {
+        for warning in unknown_variables(own_names()) {
+            note(&warning);
+        }
         let file = self.serve.file()?.unwrap_or_default();
         let config = self.serve.settings.over(file).resolve()?;
         print(&format!(
@@ -112,10 +116,6 @@ fn said(matches: &ArgMatches, key: &str) -> Option<Origin> {
         ValueSource::EnvVariable => Some(Origin::Environment(variable(key))),
         _ => None,
     }
-}
-
-fn variable(key: &str) -> String {
-    format!("ROSTER_{}", key.to_uppercase())
 }
 
 fn lines(settings: &[Effective]) -> String {

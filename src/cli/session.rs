@@ -10,7 +10,7 @@ use super::instance::qualified;
 use super::lists::{Follow, Source};
 use super::ring::word;
 use super::table::escaped;
-use crate::client::{Call, Error, SessionSettings, WatchRequest, path};
+use crate::client::{Call, Error, Hearing, SessionSettings, WatchRequest, path};
 use crate::config::Span;
 use crate::shutdown;
 
@@ -198,7 +198,7 @@ impl Keep {
         let kept = match told {
             Ok(()) => tokio::select! {
                 () = stop.cancelled() => Ok(()),
-                lost = session.lost_because() => Err(lost.into()),
+                gone = session.gone(|hearing| tell_hearing(session.id(), hearing)) => Err(gone.into()),
             },
             Err(end) => Err(end),
         };
@@ -209,12 +209,15 @@ impl Keep {
     async fn keep_known(&self, session: &str) -> Result<(), End> {
         let stop = shutdown::on_signal().map_err(End::Signals)?;
         let client = self.target.client()?;
-        let mut is_first = true;
+        let (mut is_first, mut is_unheard) = (true, false);
         loop {
             let begun = Instant::now();
             let call = Call::put(session_path(session, &["heartbeat"])?);
             let next = match client.send(call).await {
                 Ok(answer) => {
+                    if std::mem::take(&mut is_unheard) {
+                        tell_hearing(session, Hearing::HeardAgain);
+                    }
                     if std::mem::take(&mut is_first) {
                         let id = escaped(session);
                         let text = || Ok(format!("session {id} was heard"));
@@ -224,7 +227,8 @@ impl Keep {
                     humantime::parse_duration(&heartbeat_every).unwrap_or(AGAIN_AFTER)
                 }
                 Err(error) if error.is_retryable() && !is_first && !self.once => {
-                    note(&format!("a heartbeat was not heard: {error}"));
+                    note(&format!("a heartbeat was not heard, it goes on: {error}"));
+                    is_unheard = true;
                     AGAIN_AFTER
                 }
                 Err(error) => return Err(error.into()),
@@ -238,6 +242,17 @@ impl Keep {
             }
         }
     }
+}
+
+/// An outage of the cluster may last longer than the TTL and the session be there all the same: a new
+/// leader gives each its full TTL.
+fn tell_hearing(session: &str, hearing: Hearing) {
+    note(&match hearing {
+        Hearing::Unheard => {
+            format!("no heartbeat of session {session} was answered in time; it goes on")
+        }
+        Hearing::HeardAgain => format!("session {session} was heard again"),
+    });
 }
 
 /// After a heartbeat that failed.

@@ -19,7 +19,7 @@ use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
 use super::asking::{End, print};
-use super::under::{Signals, code_of_failure};
+use super::under::{Signals, code_of_failure, why_not_run};
 use super::{FAILED, USAGE, fail};
 
 /// Processes that are killed end at once, unless the kernel is at work for them: they are looked for
@@ -51,7 +51,7 @@ impl RunFor {
         }
         let [program, arguments @ ..] = &self.command[..] else { return ExitCode::from(USAGE) };
         let e = std::process::Command::new(program).args(arguments).exec();
-        fail(code_of_failure(&e), &format!("cannot run {}: {e}", program.display()))
+        fail(code_of_failure(&e), &why_not_run(program, &e))
     }
 }
 

@@ -77,7 +77,7 @@ const PATH: &str = "/bin:/usr/bin";
 pub(super) fn look_up(command: &[OsString]) -> Result<(), End> {
     let Some(program) = command.first() else { return Ok(()) };
     find(program).map_err(|e| {
-        note(&format!("cannot run {}: {e}", program.display()));
+        note(&why_not_run(program, &e));
         End::Code(code_of_failure(&e))
     })
 }
@@ -113,6 +113,16 @@ fn is_missing(e: &io::Error) -> bool {
 /// Of a command that could not be run.
 pub(super) fn code_of_failure(e: &io::Error) -> u8 {
     if is_missing(e) { NOT_FOUND } else { NOT_RUN }
+}
+
+/// Why a command could not be run, for people.
+pub(super) fn why_not_run(program: &OsStr, e: &io::Error) -> String {
+    let name = program.display();
+    match (is_missing(e), program.as_bytes().contains(&b'/')) {
+        (true, true) => format!("{name}: there is no such file"),
+        (true, false) => format!("{name}: there is no such command"),
+        (false, _) => format!("cannot run {name}: {e}"),
+    }
 }
 
 /// What is run, and what it is told of what is held.

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::error::{Error, Outcome, Problem};
 use super::patience::{Limits, Patience};
 use super::pauses::Pauses;
+use super::tries::Tries;
 use super::{Client, endpoints};
 
 /// A longer answer is not read: the largest page that nodes give is smaller.
@@ -218,21 +219,25 @@ impl Client {
     /// and the client's patience is at its end.
     ///
     /// # Errors
-    /// The last node's; [`Error::outcome`] takes all tries into account.
+    /// A refusal that no other node would change, as it came. After all were tried in vain the most
+    /// telling failure, with what came of the other nodes: what a node said comes before what nobody
+    /// said. [`Error::outcome`] takes all tries into account.
     pub async fn send(&self, call: Call) -> Result<Answer, Error> {
         let limits = self.limits_of(&call);
         let mut patience = Patience::new(self.endpoints.count(), limits, Instant::now());
         let mut at = self.endpoints.current();
         let mut pauses = Pauses::new(self.endpoints.count(), &self.options);
+        let mut tries = Tries::new(self.endpoints.count());
         let mut unknown = false;
         loop {
-            let begin = patience.ask(Instant::now());
+            let begin = patience.ask(Instant::now(), tries.is_alone(at));
             let error = match self.send_to(at, &call, begin, limits.each).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             let goes_on = call.may_go_on_after(&error);
             unknown |= error.outcome() == Outcome::Unknown;
+            tries.note(at, &error);
             let error = if unknown { error.after_unknown() } else { error };
             if error.is_retryable() {
                 // Also where this call ends: the next one may be better off elsewhere.
@@ -243,7 +248,8 @@ impl Client {
             }
             let pause = pauses.next(error.retry_after());
             if patience.is_over(Instant::now() + pause) {
-                return Err(error.of_all(&self.endpoints));
+                let error = tries.most_telling(&self.endpoints, error);
+                return Err(if unknown { error.after_unknown() } else { error });
             }
             sleep(pause).await;
             at = self.endpoints.after(at);
@@ -267,11 +273,12 @@ impl Client {
         let mut patience = Patience::new(count, self.limits(), Instant::now());
         let mut pauses = Pauses::new(count, &self.options);
         let mut at = self.endpoints.current();
+        let mut tries = Tries::new(self.endpoints.count());
         let mut unknown = false;
         loop {
             let asked = Instant::now();
             let left = until.saturating_duration_since(asked).max(wait.min(WAIT_MIN));
-            let begin = left + patience.ask(asked);
+            let begin = left + patience.ask(asked, tries.is_alone(at));
             let call = call(left)?.repeatable();
             let answered = self.send_to(at, &call, begin, left + self.options.call_timeout);
             let result = tokio::select! {
@@ -284,6 +291,7 @@ impl Client {
             };
             let goes_on = call.may_go_on_after(&error);
             unknown |= error.outcome() == Outcome::Unknown;
+            tries.note(at, &error);
             let error = if unknown { error.after_unknown() } else { error };
             if error.is_retryable() {
                 self.endpoints.leave(at);
@@ -297,7 +305,8 @@ impl Client {
             }
             let pause = pauses.next(error.retry_after());
             if patience.is_over(Instant::now() + pause) {
-                return Err(error.of_all(&self.endpoints));
+                let error = tries.most_telling(&self.endpoints, error);
+                return Err(if unknown { error.after_unknown() } else { error });
             }
             sleep(pause).await;
             at = self.endpoints.after(at);
@@ -389,6 +398,8 @@ impl Client {
 }
 
 fn no_answer_within(endpoint: &endpoints::Endpoint, limit: Duration) -> Error {
+    // A share of a limit may have parts of a millisecond, which say nothing to people.
+    let limit = Duration::from_millis(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
     Error::NoAnswer {
         endpoint: endpoint.to_string(),
         detail: format!("no answer within {}", humantime::format_duration(limit)),

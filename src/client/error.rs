@@ -44,11 +44,11 @@ pub enum Error {
         /// What is known of the call.
         outcome: Outcome,
     },
-    /// No heartbeat of a session was answered for most of its TTL while something was waited for: what
-    /// hangs off the session may be gone with it.
+    /// No heartbeat of a session was answered for most of its TTL: what hangs off the session may be gone
+    /// with it.
     #[error(
-        "no heartbeat of session {session} was answered in time, so the wait was given up; try again \
-         when the cluster answers"
+        "no heartbeat of session {session} was answered in time: it may have ended, with all that hung \
+         off it; try again when the cluster answers"
     )]
     Unheard {
         /// The session that nobody heard.
@@ -139,34 +139,24 @@ impl Error {
         self
     }
 
-    /// The same, after all of `endpoints` were tried in vain.
-    pub(super) fn of_all(self, endpoints: &dyn std::fmt::Display) -> Self {
-        match self {
-            Self::NoAnswer { detail, outcome, .. } => {
-                Self::NoAnswer { endpoint: endpoints.to_string(), detail, outcome }
-            }
-            Self::Invalid(_)
-            | Self::Refused(_)
-            | Self::NotRoster { .. }
-            | Self::Unheard { .. }
-            | Self::Compacted { .. }
-            | Self::TooLarge { .. } => self,
-        }
-    }
-
     pub(super) fn without_answer(endpoint: &dyn std::fmt::Display, e: &reqwest::Error) -> Self {
         let outcome = if e.is_connect() { Outcome::Nothing } else { Outcome::Unknown };
         Self::NoAnswer { endpoint: endpoint.to_string(), detail: root_cause(e), outcome }
     }
 }
 
-/// The innermost reason: the outer ones only say that a request failed.
+/// The innermost reason, for people: the outer ones only say that a request failed, and the system's
+/// number says nothing beside its words.
 pub(super) fn root_cause(e: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = e;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    cause.to_string()
+    let text = cause.to_string();
+    match text.split_once(" (os error ") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
 }
 
 /// The problem document of a node's refusal.

@@ -44,10 +44,11 @@ impl Patience {
     }
 
     /// The next node is asked: how long it gets to begin its answer. Who would be the last one
-    /// anyway takes nothing from others and gets all the time that one node may take.
-    pub fn ask(&mut self, now: Instant) -> Duration {
+    /// anyway, or `is_alone` since no other could be reached, takes nothing from others and gets all
+    /// the time that one node may take: without a leader a node says so only when its own limit is over.
+    pub fn ask(&mut self, now: Instant, is_alone: bool) -> Duration {
         self.unasked = self.unasked.saturating_sub(1);
-        match self.is_over(now + self.limits.share) {
+        match is_alone || self.is_over(now + self.limits.share) {
             true => self.limits.each,
             false => self.limits.share,
         }
@@ -75,9 +76,9 @@ mod tests {
         let start = Instant::now();
         let mut patience = walk(3, start);
         let share = Duration::from_secs(2);
-        assert_eq!(patience.ask(start), share);
-        assert_eq!(patience.ask(start + share), share);
-        assert_eq!(patience.ask(start + 2 * share), EACH);
+        assert_eq!(patience.ask(start, false), share);
+        assert_eq!(patience.ask(start + share, false), share);
+        assert_eq!(patience.ask(start + 2 * share, false), EACH);
         assert!(patience.is_over(start + ALL));
     }
 
@@ -85,9 +86,9 @@ mod tests {
     fn every_node_is_asked_once_however_late_it_is() {
         let start = Instant::now();
         let mut patience = walk(2, start);
-        patience.ask(start);
+        patience.ask(start, false);
         assert!(!patience.is_over(start + 2 * ALL), "the second was not asked");
-        patience.ask(start + 2 * ALL);
+        patience.ask(start + 2 * ALL, false);
         assert!(patience.is_over(start + 2 * ALL));
     }
 
@@ -95,7 +96,7 @@ mod tests {
     fn after_quick_refusals_a_node_that_hangs_leaves_time_for_a_second_round() {
         let start = Instant::now();
         let mut patience = walk(3, start);
-        let asked = [0; 3].map(|_| patience.ask(start));
+        let asked = [0; 3].map(|_| patience.ask(start, false));
         assert_eq!(asked, [ALL / 3; 3]);
         assert!(!patience.is_over(start + ALL / 3));
     }
@@ -103,7 +104,15 @@ mod tests {
     #[test]
     fn the_only_node_gets_all_that_a_node_may_take() {
         let start = Instant::now();
-        assert_eq!(walk(1, start).ask(start), EACH);
+        assert_eq!(walk(1, start).ask(start, false), EACH);
+    }
+
+    #[test]
+    fn a_node_gets_all_the_time_where_no_other_could_be_reached() {
+        let start = Instant::now();
+        let mut patience = walk(3, start);
+        assert_eq!([false, false].map(|alone| patience.ask(start, alone)), [ALL / 3; 2]);
+        assert_eq!(patience.ask(start, true), EACH);
     }
 
     #[test]

@@ -131,6 +131,15 @@ impl Client {
     }
 }
 
+/// What became of the heartbeats of a session whose end nobody has told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hearing {
+    /// None was answered for most of the TTL: it may have ended.
+    Unheard,
+    /// One was answered: it has not ended.
+    HeardAgain,
+}
+
 /// Keeps a session. Dropping it ends the heartbeats, so that the session expires;
 /// [`KeptSession::close`] ends it at once.
 #[derive(Debug)]
@@ -167,6 +176,37 @@ impl KeptSession {
         self.lost().await;
         let unheard = || Error::Unheard { session: self.id.clone() };
         self.ended.get().cloned().unwrap_or_else(unheard)
+    }
+
+    /// Waits until the cluster says that the session has ended, or does not take it any more, and gives
+    /// that back. Silence alone ends nothing: the heartbeats go on, and `tell` hears when nobody answered
+    /// in time and when somebody did again. May be cancelled.
+    pub(crate) async fn gone(&self, mut tell: impl FnMut(Hearing)) -> Error {
+        loop {
+            self.lost().await;
+            if let Some(why) = self.ended.get() {
+                return why.clone();
+            }
+            tell(Hearing::Unheard);
+            if let Some(why) = self.gone_unless_heard().await {
+                return why;
+            }
+            tell(Hearing::HeardAgain);
+        }
+    }
+
+    /// Nothing, as soon as a heartbeat was answered again.
+    async fn gone_unless_heard(&self) -> Option<Error> {
+        let mut lease = self.lease.clone();
+        loop {
+            if let Some(why) = self.ended.get() {
+                return Some(why.clone());
+            }
+            if lease.is_safe() {
+                return None;
+            }
+            lease.changed().await;
+        }
     }
 
     /// As [`KeptSession::close`], for who cannot wait: whatever fails, or takes longer than 2 s, ends

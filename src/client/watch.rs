@@ -17,6 +17,7 @@ use super::lines::Lines;
 use super::patience::{Limits, Patience};
 use super::pauses::Pauses;
 use super::revisions::{Next, Revisions, Untaken};
+use super::tries::Tries;
 
 const NDJSON: &str = "application/x-ndjson";
 
@@ -210,6 +211,8 @@ struct Follower {
     begun: bool,
     /// Until when one must have, from the first try on.
     begins: Option<Patience>,
+    /// Since then.
+    tries: Tries,
     gone: Option<Gone>,
     /// The reasons told since the stream broke; `None` while it is well.
     told: Option<BTreeSet<String>>,
@@ -237,6 +240,7 @@ impl Follower {
             pauses: Pauses::new(client.endpoints.count(), &client.options),
             begun: false,
             begins: None,
+            tries: Tries::new(client.endpoints.count()),
             pause: Duration::ZERO,
             stream: None,
             ready: VecDeque::new(),
@@ -279,10 +283,11 @@ impl Follower {
                 let restart_from = problem.restart_from.unwrap_or_default();
                 self.compacted(restart_from, problem.detail, None)
             }
-            Err(error) if self.may_go_on() => self.failed(error),
+            Err(error) if self.may_go_on() || !error.is_retryable() => self.failed(error),
             Err(error) => {
-                let error = self.gone.as_ref().map_or(error, Gone::to_error);
-                Err(error.of_all(&self.client.endpoints))
+                self.tries.note(self.at, &error);
+                let told = || self.tries.most_telling(&self.client.endpoints, error);
+                Err(self.gone.as_ref().map_or_else(told, Gone::to_error))
             }
         }
     }
@@ -298,8 +303,8 @@ impl Follower {
         }
         let share = share + self.request.wait.unwrap_or_default();
         let limits = Limits { share, each: wait + each, all };
-        let now = Instant::now();
-        self.begins.get_or_insert_with(|| Patience::new(nodes, limits, now)).ask(now)
+        let (now, is_alone) = (Instant::now(), self.tries.is_alone(self.at));
+        self.begins.get_or_insert_with(|| Patience::new(nodes, limits, now)).ask(now, is_alone)
     }
 
     fn may_go_on(&self) -> bool {
@@ -415,6 +420,7 @@ impl Follower {
         if !error.is_retryable() {
             return Err(error);
         }
+        self.tries.note(self.at, &error);
         self.ask_another_for_what_is_gone()?;
         let (endpoint, why) = match &error {
             Error::NoAnswer { endpoint, detail, .. } => (endpoint.clone(), detail.clone()),

@@ -385,6 +385,14 @@ impl Fleet {
         }
     }
 
+    /// The commands that do what [`Fleet::clear_away`] does.
+    pub fn cleared_by_hand(&self) -> String {
+        let mut commands = vec![format!("roster shards delete {}", self.set())];
+        let apps = self.apps();
+        commands.extend(apps.iter().map(|app| format!("roster app delete {app} --cascade --yes")));
+        commands.join("; ")
+    }
+
     async fn delete(&self, call: Result<Call, Error>, what: &str, left: &mut Vec<String>) {
         let deleted = async { self.client(0).send(call?).await };
         match deleted.await {

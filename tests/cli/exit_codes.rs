@@ -171,6 +171,27 @@ async fn a_cluster_without_a_majority_is_5_and_a_conflict_is_4() {
     for command in ["app put pay", "app list", "instance heartbeat pay a", "health", "bench"] {
         let ended = ended(&command.split(' ').collect::<Vec<_>>(), &endpoints).await;
         assert_eq!(ended.code, Some(5), "{command}: {ended:?}");
+        if ["app put pay", "app list"].contains(&command) {
+            let expected = [
+                format!("{}: ", cluster.nodes[2]),
+                format!("not reached: {}, {} (Connection", cluster.nodes[0], cluster.nodes[1]),
+            ];
+            let is_told = expected.iter().all(|part| ended.error.contains(part));
+            assert!(is_told && ended.error.contains("no-leader"), "{command}: {ended:?}");
+        }
     }
     cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_that_is_not_there_is_127_as_shells_have_it() {
+    let nobody = nobody().await.to_string();
+    for (program, why) in [
+        ("no-such-command", "no-such-command: there is no such command"),
+        ("/no/such/file", "/no/such/file: there is no such file"),
+    ] {
+        let ended = ended(&["lock", "run", "db", "--", program], &nobody).await;
+        assert_eq!(ended.code, Some(127), "{ended:?}");
+        assert!(ended.error.contains(why), "{ended:?}");
+    }
 }

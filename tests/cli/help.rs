@@ -41,3 +41,22 @@ async fn every_command_has_a_manual_page_a_completion_and_one_line_of_help() {
         assert!(is_known, "{command:?} is not completed");
     }
 }
+
+#[tokio::test]
+async fn the_manual_says_how_commands_end_and_all_pages_come_one_after_the_other() {
+    let page = out(&["man"], "").await;
+    for section in [".SH \"EXIT STATUS\"", ".SH ENVIRONMENT", "ROSTER_ENDPOINT"] {
+        assert!(page.contains(section), "{section}");
+    }
+    let all = out(&["man", "--all"], "").await;
+    assert!(all.starts_with(&page));
+    // The page of `roster` itself is no command of the list's.
+    let commands = all_commands().await;
+    assert_eq!(all.lines().filter(|line| line.starts_with(".TH ")).count(), commands.len());
+    assert!(all.is_ascii(), "roff takes each byte of what is not ASCII for a character");
+    assert!(all.contains(r"\[u2026]"), "an ellipsis stays one");
+    assert!(
+        all.contains("lock\\-run") || all.contains("lock run"),
+        "commands of commands are there"
+    );
+}

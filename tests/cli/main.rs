@@ -1,5 +1,6 @@
 //! The command line as users and scripts see it: what it prints, and how it ends.
 
+mod dev;
 mod exit_codes;
 mod help;
 mod lists;

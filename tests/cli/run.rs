@@ -159,24 +159,21 @@ impl Cluster {
     /// Kills `dev` itself, and waits until its nodes have ended.
     #[cfg(target_os = "linux")]
     pub async fn kill_all_at_once(mut self) {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
         use rustix::process::{PidfdFlags, pidfd_open};
-        use tokio::io::Interest;
-        use tokio::io::unix::AsyncFd;
 
         // Readable when its process has ended.
-        let nodes: Vec<_> = self
-            .pids
-            .iter()
-            .map(|pid| {
-                let node = pidfd_open(*pid, PidfdFlags::empty()).expect("it runs");
-                AsyncFd::register_with_interest(node, Interest::READABLE).expect("a descriptor")
-            })
-            .collect();
+        let opened = |pid: &Pid| pidfd_open(*pid, PidfdFlags::empty()).expect("it runs");
+        let nodes: Vec<_> = self.pids.iter().map(opened).collect();
         self.process.kill().await.expect("it ends");
-        for node in nodes {
-            let ended = within("the end of a node", node.readable()).await;
-            ended.expect("a descriptor").clear_ready();
-        }
+        let ended = tokio::task::spawn_blocking(move || {
+            let limit = Timespec { tv_sec: LIMIT.as_secs() as i64, tv_nsec: 0 };
+            nodes.iter().all(|node| {
+                let mut fds = [PollFd::new(node, PollFlags::IN)];
+                poll(&mut fds, Some(&limit)).expect("a descriptor") == 1
+            })
+        });
+        assert!(ended.await.expect("no panic"), "a node goes on");
     }
 
     pub async fn stop(mut self) {

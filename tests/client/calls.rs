@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
-use roster::client::{Call, Client, Error, Incarnation, Options, Outcome, Registration, Revision};
+use roster::client::{
+    Call, Client, Error, Incarnation, Options, Outcome, Registration, Revision, WatchRequest,
+};
 use serde_json::json;
 
 use crate::scripted::{Act, Hung, Scripted, client, endpoints, nobody, problem, quick, within};
@@ -121,6 +123,33 @@ async fn after_a_call_that_cannot_be_repeated_the_next_one_asks_another_node() {
     let error = client.send(put().if_absent()).await.expect_err("nobody knows");
     assert_eq!(error.outcome(), Outcome::Unknown);
     client.send(put().if_absent()).await.expect("the second takes it");
+}
+
+#[tokio::test]
+async fn after_all_failed_a_node_that_said_why_is_told_before_those_that_are_gone() {
+    let node = Scripted::start([]).await;
+    let (first, last) = (nobody().await, nobody().await);
+    let list = format!("{first},{},{last}", node.address);
+    let impatient = Options { patience: Duration::ZERO, ..quick() };
+    let client = Client::with(&list, impatient).expect("a client");
+    let error = client.send(Call::get("/v1/apps".into())).await.expect_err("nobody serves");
+    assert_eq!((error.code(), error.is_retryable()), ("not-ready", true));
+    let expected = format!(
+        "not-ready: {}: said not-ready; not reached: {first}, {last} (Connection refused)",
+        node.address
+    );
+    assert_eq!(error.to_string(), expected);
+    let watched = client.watch(WatchRequest::default()).next().await.expect_err("nor a watch");
+    assert_eq!(watched.to_string(), expected);
+}
+
+#[tokio::test]
+async fn nodes_that_are_gone_are_not_mentioned_beside_an_answer_that_no_other_would_change() {
+    let node = Scripted::start([problem(404, "unknown-app", "none")]).await;
+    let list = format!("{},{},{}", nobody().await, nobody().await, node.address);
+    let client = Client::with(&list, quick()).expect("a client");
+    let error = client.send(Call::get("/v1/apps/pay".into())).await.expect_err("there is none");
+    assert_eq!(error.to_string(), "unknown-app: said unknown-app");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod keep_alive;
 mod latches;
 mod rings;
 mod scripted;
+mod sessions;
 mod settings;
 mod shards;
 mod watch;

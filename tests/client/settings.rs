@@ -43,9 +43,15 @@ fn settings_are_checked_without_starting_anything() {
     assert!(text(&right.stdout).contains("node 2 of 3"), "{}", text(&right.stdout));
     for (file, named) in [
         (format!("{WHOLE}brake_share = 101\n"), "--brake-share: 101 is too high"),
-        (format!("{WHOLE}brake_shares = 10\n"), "unknown field `brake_shares`"),
+        (
+            format!("{WHOLE}brake_shares = 10\n"),
+            "roster.toml: line 4: there is no setting `brake_shares`; did you mean `brake_share`?\n  \
+             4 | brake_shares = 10\n",
+        ),
+        (format!("{WHOLE}allow_unauthenticated = \"yes\"\n"), "expected a boolean\n  4 | allow_"),
+        (format!("{WHOLE}log = \"foo=bar=baz\"\n"), "--log: \"foo=bar=baz\" is not a log filter"),
         ("node_id = 2\n".to_owned(), "--data-dir: is missing"),
-        ("node_id = \n".to_owned(), "roster.toml"),
+        ("node_id = \n".to_owned(), "\n  1 | node_id = \n"),
     ] {
         let wrong = config(&["check"], &folder.file(&file), &[]);
         assert_eq!(wrong.status.code(), Some(2), "{file}");
@@ -54,6 +60,34 @@ fn settings_are_checked_without_starting_anything() {
     let none = config(&["check"], Path::new("not-there.toml"), &[]);
     assert_eq!(none.status.code(), Some(2));
     assert!(text(&none.stderr).contains("not-there.toml"), "{}", text(&none.stderr));
+}
+
+#[test]
+fn a_variable_that_nearly_is_a_setting_is_warned_of() {
+    let folder = Folder::new();
+    let variables = [("ROSTER_LISSTEN", "1"), ("ROSTER_ENDPOINT", "a:1")];
+    let checked = config(&["check"], &folder.file(WHOLE), &variables);
+    assert!(checked.status.success(), "{}", text(&checked.stderr));
+    assert_eq!(
+        text(&checked.stderr),
+        "roster: ROSTER_LISSTEN is no setting and is ignored; did you mean ROSTER_LISTEN?\n"
+    );
+    let right = config(&["check"], &folder.file(WHOLE), &variables[1..]);
+    assert_eq!(text(&right.stderr), "");
+}
+
+#[test]
+fn a_variable_says_yes_and_no_as_people_do() {
+    let folder = Folder::new();
+    let file = folder.file(WHOLE);
+    for (value, said) in [("1", true), ("yes", true), ("true", true), ("0", false), ("No", false)] {
+        let shown = config(&["show", "-o", "json"], &file, &[("ROSTER_LEASE_READS", value)]);
+        let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+        assert_eq!(shown["lease_reads"]["value"], said, "{value}");
+    }
+    let wrong = config(&["check"], &file, &[("ROSTER_LEASE_READS", "maybe")]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(text(&wrong.stderr).contains("write true or false"), "{}", text(&wrong.stderr));
 }
 
 #[test]
