@@ -217,7 +217,7 @@ function onKey(event) {
   if (event.key !== '/' || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest('input, select, textarea, dialog')) return;
   event.preventDefault();
-  const search = main.querySelector('input[type=search]') ?? byId('search');
+  const search = [...main.querySelectorAll('input[type=search]')].find((each) => each.checkVisibility()) ?? byId('search');
   search.focus();
   search.select();
 }

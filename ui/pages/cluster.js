@@ -3,7 +3,7 @@
 import { ask, get } from '../api.js';
 import { agreement, alarms as toldAlarms, cluster, health, leader, onCluster, role, roleMark } from '../cluster.js';
 import { brakeWord, clearBrakeWord } from '../dialogs.js';
-import { button, card, el, empty, figure, fillIfChanged, link, name, number, route, time, visible } from '../dom.js';
+import { button, card, el, empty, figure, fillIfChanged, link, name, number, plural, route, time, visible } from '../dom.js';
 import { every, soon } from '../live.js';
 import { rowTable } from '../table.js';
 
@@ -94,12 +94,12 @@ function aboutBrake(brake, changed) {
   return [
     brake.brakes.length > 0 ? el('ul', { class: 'lines' }, brake.brakes.map((each) => el('li', null,
       el('b', null, 'On '), each.app ? ['for ', link(route('apps', each.app), name(each.app))] : `for ${visible(each.scope)}${each.node ? ` ${each.node}` : ''}`,
-      ' since ', time(each.since), `: ${number(each.missing)} of ${number(each.of)} fell silent; ${each.removed_per_minute} removed a minute. `,
-      each.app ? button('Hold or release', act(() => brakeWord(each.app))) : null))) : el('p', null, 'Off. ', `${number(brake.suspect)} instances are suspect.`),
+      ' since ', time(each.since), `: ${number(each.missing)} of ${number(each.of)} fell silent; ${number(each.removed_per_minute)} removed a minute. `,
+      each.app ? button('Hold or release', act(() => brakeWord(each.app))) : null))) : el('p', null, 'Off. ', `${plural(brake.suspect, 'instance is', 'instances are')} suspect.`),
     brake.overrides.length > 0 ? el('ul', { class: 'lines' }, brake.overrides.map((each) => el('li', null,
       'An operator says ', el('b', null, each.mode), each.app ? [' for ', name(each.app)] : ' for all', ': ', name(each.reason, { class: 'said' }), each.expires ? [', until ', time(each.expires), ' '] : ' ',
       button('Take it back', act(() => clearBrakeWord(each)))))) : null,
-    el('p', { class: 'quiet' }, `It goes on when more than ${settings.app_share_percent} % of an app or ${settings.share_percent} % of all fall silent within ${settings.window}; up to ${settings.exempt} of an app and ${settings.exempt_of_all} of all never count. What fell silent is then removed over ${settings.pace}.`),
+    el('p', { class: 'quiet' }, `It goes on when more than ${settings.app_share_percent} % of an app or ${settings.share_percent} % of all fall silent within ${settings.window}; up to ${number(settings.exempt)} of an app and ${number(settings.exempt_of_all)} of all never count. What fell silent is then removed over ${settings.pace}.`),
     all ? null : button('Hold or release all', act(() => brakeWord(null))),
   ];
 }

@@ -102,7 +102,7 @@ function showCounts(counts) {
   const all = STATES.reduce((sum, each) => sum + counts[each], 0);
   return [
     el('p', { class: 'big' }, number(all)),
-    el('div', { class: 'bar', role: 'img', 'aria-label': STATES.map((each) => `${counts[each]} ${each}`).join(', ') },
+    el('div', { class: 'bar', role: 'img', 'aria-label': STATES.map((each) => `${number(counts[each])} ${each}`).join(', ') },
       STATES.filter((each) => counts[each] > 0).map((each) => el('span', { class: `fill-${each}`, vars: { '--part': counts[each] } }))),
     el('ul', { class: 'counts' }, STATES.map((each) => el('li', null, state(each), ' ', el('b', null, number(counts[each]))))),
   ];
