@@ -7,6 +7,9 @@ const BASE = new URL('..', document.baseURI);
 /** How long a call may take before it counts as not answered, milliseconds. */
 const PATIENCE = 15_000;
 
+/** Codes of refusals of a node that cannot tell whether what it has is the newest. */
+const UNCERTAIN = ['no-leader', 'timeout', 'not-ready'];
+
 /** What the node said of a call that it refused, or why there is no answer. */
 export class Problem extends Error {
   constructor(body) {
@@ -53,8 +56,10 @@ export const node = {
   /** Null as long as the node answers; else since when it does not. */
   lostSince: null,
   lastSeen: null,
-  /** Whether the last read may be old, since the node has no leader. */
+  /** Whether the last read may be old, since the node could not answer for the cluster. */
   stale: false,
+  /** Whether that was because it knows of no leader. */
+  leaderless: false,
   listeners: new Set(),
 };
 
@@ -81,8 +86,9 @@ export function revisionOf(answer) {
   return revisions.get(answer);
 }
 
-async function call(method, to, { parameters, body, signal } = {}) {
-  const patience = AbortSignal.timeout(PATIENCE);
+async function call(method, to, { parameters, body, signal, patience: most = PATIENCE } = {}) {
+  const begun = new Date();
+  const patience = AbortSignal.timeout(most);
   const request = {
     method,
     cache: 'no-store',
@@ -100,7 +106,8 @@ async function call(method, to, { parameters, body, signal } = {}) {
     answer = await response.text();
   } catch (why) {
     if (signal?.aborted) throw why;
-    lost();
+    // Where another call was answered meanwhile it is this one that takes long.
+    if (!(node.lastSeen > begun)) lost();
     const detail = 'this node does not answer';
     throw new Problem({ code: 'no-answer', detail, outcome: method === 'GET' ? 'none' : 'unknown' });
   }
@@ -119,23 +126,41 @@ function parse(text) {
   }
 }
 
-/** Reads. Where there is no leader just now, what this node has is shown, marked as what may be old. */
+/** Reads. Where there is no leader just now, what this node has is shown, marked as what may be old. That a
+ *  node has none it says after some seconds only: once it did, others do not wait for it again. */
 export async function get(to, parameters, signal) {
+  if (node.stale) return getStale(to, parameters, signal);
   try {
-    const answer = await call('GET', to, { parameters, signal });
-    tell({ stale: false });
-    return answer;
+    return await getNewest(to, parameters, signal);
   } catch (why) {
-    if (!['no-leader', 'timeout', 'not-ready'].includes(why.code)) throw why;
-    const answer = await call('GET', to, { parameters: { ...parameters, consistency: 'stale' }, signal });
-    tell({ stale: true });
-    return answer;
+    if (!UNCERTAIN.includes(why.code)) throw why;
+    return getStale(to, parameters, signal);
   }
 }
 
-/** Reads what takes no consistency: this node's own word. */
-export function ask(to, signal) {
-  return call('GET', to, { signal });
+async function getNewest(to, parameters, signal) {
+  try {
+    const answer = await call('GET', to, { parameters, signal });
+    tell({ stale: false, leaderless: false });
+    return answer;
+  } catch (why) {
+    if (UNCERTAIN.includes(why.code)) tell({ stale: true, leaderless: why.code === 'no-leader' });
+    throw why;
+  }
+}
+
+function getStale(to, parameters, signal) {
+  return call('GET', to, { parameters: { ...parameters, consistency: 'stale' }, signal });
+}
+
+/** Asks whether this node can answer for the cluster again. */
+export function probe(signal) {
+  return getNewest('v1/apps', { limit: 1 }, signal).catch(() => {});
+}
+
+/** Reads what takes no consistency: this node's own word. `patience`: how long that may take, milliseconds. */
+export function ask(to, signal, patience) {
+  return call('GET', to, { signal, patience });
 }
 
 export function post(to, body, signal) {

@@ -104,6 +104,11 @@ export function number(value) {
   return value === null || value === undefined ? '–' : DIGITS.format(value);
 }
 
+/** The node's own words with the numbers in them as this page writes numbers. Not for names and addresses. */
+export function grouped(text) {
+  return visible(text).replace(/(?<![\w.:-])\d{4,}(?!\w|[.:-]\w)/g, (digits) => number(BigInt(digits)));
+}
+
 /** A part of one, as percent. */
 export function percent(part) {
   return `${(part * 100).toFixed(part < 0.0995 ? 2 : 1)} %`;

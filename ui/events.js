@@ -1,6 +1,6 @@
 // Events as rows: what `roster events` prints, with links.
 
-import { el, link, name, number, route, shardRoute, time, visible } from './dom.js';
+import { el, link, name, number, plural, route, shardRoute, time, visible } from './dom.js';
 
 /** What tells events apart: one revision may have many. */
 export function eventKey(event) {
@@ -38,21 +38,23 @@ function detail(event) {
   if (event.event === 'put') {
     switch (event.kind) {
       case 'instance':
-        if (!event.detail) parts.push(event.revision === event.incarnation ? 'registered' : 'updated');
+        if (event.revision === event.incarnation) parts.unshift('registered');
+        else if (!event.detail) parts.push('updated');
         // Most ids are the address.
         if (value.ip && !event.id.includes(value.ip)) parts.push(name(`at ${value.ip}:${value.port}`));
+        parts.push(fromTheStart(event));
         break;
       case 'shard':
         parts.push('made with its instance');
         break;
       case 'ring':
-        parts.push(`${number(value.workers?.length ?? 0)} owners`);
+        parts.push(plural(value.workers?.length ?? 0, 'owner'));
         break;
       case 'worker':
         parts.push(value.release ? 'is to let go of ' : 'holds ', link(shardRoute(value.shard), name(value.shard)));
         break;
       case 'latch':
-        parts.push(value.token === null ? 'waits' : `holds under token ${value.token}`);
+        parts.push(value.token === null ? 'waits' : `holds under token ${number(value.token)}`);
         break;
       case 'document':
         parts.push(value.by ? ['by ', name(value.by)] : null);
@@ -65,6 +67,14 @@ function detail(event) {
   }
   if (event.event === 'delete' && event.shard) parts.push(link(shardRoute(event.shard), name(event.shard)));
   return parts.filter(Boolean).flatMap((part, at) => (at > 0 ? [' ', part] : [part]));
+}
+
+/** An operator's word outlives the instance that it was said of: the next one with its id takes no part from
+ *  its first moment on. */
+function fromTheStart({ revision, incarnation, value, detail }) {
+  // Where there is a detail it tells so itself.
+  if (revision !== incarnation || detail || !['draining', 'maintenance'].includes(value.state)) return null;
+  return [el('b', { class: 'reason reason-operator' }, value.state), " from its start, by an operator's word from before"];
 }
 
 function reasonClass(reason) {

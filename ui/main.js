@@ -1,9 +1,9 @@
 // The frame around the pages: which page is open, the line at the top, the banner, the keys.
 
-import { get, node as connection } from './api.js';
-import { cluster, health, keepAsking, onCluster } from './cluster.js';
-import { button, clock, el, fill, fillIfChanged, name, visible } from './dom.js';
-import { every, sleep } from './live.js';
+import { node as connection, probe } from './api.js';
+import { cluster, health, keepAsking, leader, leaderless, onCluster, retell, silentFor } from './cluster.js';
+import { button, clock, el, fill, fillIfChanged, name, number, visible } from './dom.js';
+import { every, sleep, soon } from './live.js';
 import * as app from './pages/app.js';
 import * as apps from './pages/apps.js';
 import * as clusterPage from './pages/cluster.js';
@@ -127,34 +127,46 @@ function markNav(current) {
 }
 
 function showHealth() {
-  const { word, level, why } = connection.lostSince ? { word: 'Unreachable', level: 'bad', why: 'this node does not answer' } : health();
+  const { word, level, why } = health();
   const now = cluster.now;
-  const state = [word, level, why, now?.leader, now?.term, cluster.self];
+  const silent = silentFor() !== null;
+  const state = [word, level, why, leader(), now?.term, cluster.self, silent];
   fillIfChanged(byId('health'), state, () => [
     el('a', { class: `health health-${level}`, href: '#/cluster', title: visible(why) }, word),
-    now && !connection.lostSince
-      ? el('span', { class: 'quiet wide-only' }, cluster.self ? `this is node ${cluster.self}` : '', now.leader ? `, leader is node ${now.leader} in term ${now.term}` : ', no leader')
-      : null,
+    // Counted on without being read aloud each second.
+    silent ? el('span', { class: 'quiet since', 'aria-hidden': 'true' }) : null,
+    now && !silent ? el('span', { class: 'quiet wide-only' }, whoLeads()) : null,
   ]);
+  const since = document.querySelector('#health .since');
+  if (since) since.textContent = `for ${silentFor()} s`;
+}
+
+function whoLeads() {
+  const here = cluster.self ? `this is node ${cluster.self}, ` : '';
+  return leader() ? `${here}leader is node ${leader()} in term ${number(cluster.now.term)}` : `${here}no leader`;
 }
 
 function showBanner() {
   const banner = byId('banner');
   const { lostSince, lastSeen, stale } = connection;
-  banner.hidden = !lostSince && !stale;
-  const others = cluster.now?.nodes.map((each) => ({ id: each.id, api: each.api })) ?? [];
-  fillIfChanged(banner, [lostSince, stale, others, location.hash], () => {
+  const now = cluster.now;
+  const headless = now !== null && !leader();
+  banner.hidden = !lostSince && !stale && !headless;
+  const others = now?.nodes.map((each) => ({ id: each.id, api: each.api })) ?? [];
+  fillIfChanged(banner, [lostSince, stale, headless && leaderless(), others, location.hash], () => {
     if (lostSince) {
       const seen = lastSeen ? `last seen ${clock(lastSeen)}` : 'never seen';
-      const links = others.map(({ id, api }) => elsewhere(id, api)).filter(Boolean);
-      return [
-        el('b', null, 'Connection lost'), `, retrying; ${seen}. What is shown is from then.`,
-        links.length > 0 ? [' The same page on ', links.flatMap((each, at) => (at > 0 ? [', ', each] : [each])), '.'] : null,
-      ];
+      return [el('b', null, 'Connection lost'), `, retrying; ${seen}. What is shown is from then.`, samePageOn(others)];
     }
-    if (stale) return [el('b', null, 'No leader'), ' is known to this node just now: what is shown may be old, and nothing can be changed.'];
+    if (headless) return [el('b', null, 'No leader'), `: ${leaderless()}.`];
+    if (stale) return [el('b', null, 'Not up to date'), ': this node cannot answer for the cluster just now, so what is shown may be old.'];
     return [];
   });
+}
+
+function samePageOn(others) {
+  const links = others.map(({ id, api }) => elsewhere(id, api)).filter(Boolean);
+  return links.length > 0 ? [' The same page on ', links.flatMap((each, at) => (at > 0 ? [', ', each] : [each])), '.'] : null;
 }
 
 /** This page on another node. What nodes call themselves is not trusted to be an address. */
@@ -205,7 +217,7 @@ function onKey(event) {
   if (event.key !== '/' || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest('input, select, textarea, dialog')) return;
   event.preventDefault();
-  const search = main.querySelector('input[type=search]') ?? byId('search');
+  const search = [...main.querySelectorAll('input[type=search]')].find((each) => each.checkVisibility()) ?? byId('search');
   search.focus();
   search.select();
 }
@@ -227,10 +239,10 @@ function begin() {
   const refresh = () => { showHealth(); showBanner(); };
   onCluster(refresh, forever);
   connection.listeners.add(refresh);
-  every(1_000, showBanner, forever);
+  every(1_000, () => { retell(); refresh(); }, forever);
   // What was read while there was no leader grows newer by the watch; whether there is one again is
   // asked for.
-  every(PROBE_EVERY, () => { if (connection.stale) get('v1/apps', { limit: 1 }, forever).catch(() => {}); }, forever);
+  every(PROBE_EVERY, soon(async () => { if (connection.stale) await probe(forever); }, 0, forever), forever);
   keepAsking(forever);
   show();
   refresh();

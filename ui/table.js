@@ -2,7 +2,7 @@
 // what comes after the last line of the page before, of the newest state, so it can be read again at
 // any time without a cursor that the node would have to keep.
 
-import { button, el, empty, fill, number } from './dom.js';
+import { button, el, empty, fill, number, plural } from './dom.js';
 
 const SIZES = [50, 100, 250];
 const SIZE_DEFAULT = 100;
@@ -110,7 +110,7 @@ export function pagedTable({ caption, columns, key, none, load, size = SIZE_DEFA
     first.disabled = back.disabled = pages.length === 0;
     on.disabled = !more;
     const end = more ? '' : ', the last';
-    fill(where, rows.length === 0 ? '' : `Page ${number(pages.length + 1)}${end}: ${number(rows.length)} rows`);
+    fill(where, rows.length === 0 ? '' : `Page ${number(pages.length + 1)}${end}: ${plural(rows.length, 'row')}`);
     return revision;
   }
 

@@ -92,6 +92,26 @@ class Browser:
         """The accessible name of what has the focus, or its id."""
         return self.run("const on = document.activeElement; return on.getAttribute('aria-label') || on.id || on.textContent")
 
+    @contextlib.contextmanager
+    def of_width(self, width: int) -> Iterator[None]:
+        """As in a window, or on a telephone, of so many pixels."""
+        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        try:
+            yield
+        finally:
+            self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    @contextlib.contextmanager
+    def of_colours(self, scheme: str) -> Iterator[None]:
+        """As where the system is `light` or `dark`."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        try:
+            yield
+        finally:
+            self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
     def elements(self) -> int:
         return self.run("return document.getElementsByTagName('*').length")
 

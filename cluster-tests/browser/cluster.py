@@ -109,6 +109,17 @@ class Cluster:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
+    @contextlib.contextmanager
+    def frozen(self, node: str) -> Iterator[None]:
+        """As a machine that hangs: its connections stay, and nothing answers."""
+        process = self._running.pop(node)
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
+            self._running[node] = process
+
     def stop(self) -> None:
         for node in list(self._running):
             self.kill(node)

@@ -7,7 +7,7 @@ import os
 from selenium.webdriver.common.keys import Keys
 
 from browser import Browser
-from cluster import Cluster
+from cluster import Cluster, to, wait_until
 
 INSTANCES = int(os.environ.get("BIG_APP_INSTANCES", "20000"))
 
@@ -42,3 +42,20 @@ def test_a_big_app_opens_with_few_elements_and_is_searched(cluster: Cluster, bro
     browser.until("the page is turned", lambda: browser.rows("Instances of big")[0][0] == "big-000100")
     assert browser.elements() < ELEMENTS_MAX
     assert browser.was_never_reloaded()
+
+
+def test_counts_of_a_big_app_have_their_separators_also_in_the_nodes_own_sentences(cluster: Cluster, browser: Browser) -> None:
+    cluster.register("workers", "worker-1")
+    scaling = {"shards_per_worker": 1_000, "min": 1, "max": 10_000, "cooldown": "1s"}
+    cluster.call("PUT", to("shard-sets", "all"), {"workers": "workers", "apps": ["big"], "scaling": scaling})
+    wait_until("all shards are held", lambda: cluster.get(to("shard-sets", "all"))["counts"]["assigned"] == INSTANCES)
+    many = f"{INSTANCES:,}"
+    browser.open(cluster.base("1"), "scaling")
+    browser.until("all are counted", lambda: many in (browser.row("Scaling", "all") or [""])[-1])
+    browser.open(cluster.base("1"), "scaling", "all")
+    browser.until("all are counted", lambda: browser.figures()["Shards"] == many)
+    pages = (("scaling",), ("scaling", "all"), ("shards",), ("shards", "all"), ("apps",), ("apps", "big"), ())
+    for page in pages:
+        browser.open(cluster.base("1"), *page)
+        assert many in browser.text()
+        assert str(INSTANCES) not in browser.text(), f"{page} has a count without separators"

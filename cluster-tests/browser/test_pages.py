@@ -111,6 +111,31 @@ def test_the_ring_page_shows_owners_and_who_owns_a_key(cluster: Cluster, browser
     browser.until("the owner is shown", lambda: browser.text(".found") == told)
 
 
+def test_the_page_of_an_app_without_a_ring_says_that_and_shows_one_that_is_switched_on(cluster: Cluster, browser: Browser) -> None:
+    browser.allow(r"/v1/apps/cart/ring .* status of 404")
+    browser.open(cluster.base("1"), "ring", "cart")
+    told = browser.find("main").text
+    assert "This app has no ring." in told
+    assert "roster ring create cart" in told
+    assert "nobody owns a key" not in told
+    # The search of the page is not there, so the key goes to the one at the top.
+    browser.press("/")
+    assert browser.focused() == "search"
+    cluster.call("PUT", to("apps", "cart", "ring"), {"seed": 1, "replicas": 1})
+    browser.until("the ring is shown", lambda: len(browser.rows("Owners of the ring of cart")) == 20)
+    assert "This app has no ring." not in browser.find("main").text
+    cluster.call("DELETE", to("apps", "cart", "ring"))
+    browser.until("it is said to be gone", lambda: "This app has no ring." in browser.find("main").text)
+    assert browser.was_never_reloaded()
+
+
+def test_the_ring_page_of_an_app_that_is_not_there_advises_no_ring(cluster: Cluster, browser: Browser) -> None:
+    browser.allow(r"/v1/apps/nobody/ring .* status of 404")
+    browser.open(cluster.base("1"), "ring", "nobody")
+    browser.until("it is said", lambda: "nobody" in browser.text("main .problem"))
+    assert "ring create" not in browser.text()
+
+
 def test_the_shards_page_shows_who_holds_what(cluster: Cluster, browser: Browser) -> None:
     browser.open(cluster.base("2"), "shards")
     row = browser.row("Shard sets", "poll")
@@ -131,6 +156,18 @@ def test_the_scaling_page_shows_how_many_workers_are_wanted(cluster: Cluster, br
     assert figures["Desired"] == str(told["desired"])
     assert figures["Current"].startswith(str(told["current"]))
     assert told["reason"] in browser.text()
+
+
+def test_the_axis_of_scaling_goes_as_far_as_what_it_shows(cluster: Cluster, browser: Browser) -> None:
+    scaling = {"shards_per_worker": 4, "min": 1, "max": 10, "cooldown": "1s"}
+    cluster.call("PUT", to("shard-sets", "five"), {"workers": "fetchers", "apps": ["cart"], "copies": 1, "scaling": scaling})
+    try:
+        wait_until("five are wanted", lambda: cluster.get(to("shard-sets", "five", "scaling"))["desired"] == 5)
+        browser.open(cluster.base("3"), "scaling", "five")
+        told = browser.run("return [...document.querySelectorAll('.axis[text-anchor=end]')].map(label => label.textContent)")
+        assert max(int(label) for label in told if label.isdecimal()) >= 5, told
+    finally:
+        cluster.call("DELETE", to("shard-sets", "five"))
 
 
 def test_the_events_page_shows_the_history_newest_first(cluster: Cluster, browser: Browser) -> None:
@@ -169,3 +206,14 @@ def test_the_page_of_what_is_not_there_opens_when_it_comes(cluster: Cluster, bro
     cluster.register("late", "late-1", ttl=LONG)
     browser.until("the app is shown", lambda: browser.row("Instances of late", "late-1"))
     assert browser.was_never_reloaded()
+
+
+def test_the_life_of_an_instance_says_that_it_drains_from_its_start(cluster: Cluster, browser: Browser) -> None:
+    cluster.register("left", "left-1")
+    cluster.call("PUT", to("apps", "left", "instances", "left-1", "override"), {"state": "draining", "reason": "an old disk"})
+    cluster.call("DELETE", to("apps", "left", "instances", "left-1"))
+    again = cluster.register("left", "left-1")
+    browser.open(cluster.base("1"), "apps", "left", "left-1")
+    life = {row[1].replace(",", ""): row[-1] for row in browser.rows("Life of left-1") if row[3] == "instance"}
+    begun = life[str(again["revision"])]
+    assert begun.startswith("registered") and "draining" in begun, life

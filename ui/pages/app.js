@@ -22,7 +22,7 @@ export function title([app]) {
 function metadata(line) {
   const pairs = Object.entries(line.metadata);
   const all = pairs.map(([key, value]) => `${visible(key)}=${visible(value)}`).join('\n');
-  const more = pairs.length > METADATA_MAX ? ` +${pairs.length - METADATA_MAX}` : null;
+  const more = pairs.length > METADATA_MAX ? ` +${number(pairs.length - METADATA_MAX)}` : null;
   return el('span', { class: 'tags', title: all }, pairs.slice(0, METADATA_MAX).map(([key, value]) => el('span', { class: 'tag' }, name(key), '=', name(value))), more);
 }
 

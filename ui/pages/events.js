@@ -1,7 +1,7 @@
 // The history, newest first, and live at its head.
 
 import { get, revisionOf } from '../api.js';
-import { button, el, fill, number, visible } from '../dom.js';
+import { button, el, fill, number, plural, visible } from '../dom.js';
 import { EVENT_COLUMNS, eventKey, merge } from '../events.js';
 import { follow, soon } from '../live.js';
 import { rowTable } from '../table.js';
@@ -32,7 +32,7 @@ export async function open({ root, signal, query }) {
   const say = (covered) => {
     const first = covered?.[0]?.[0];
     const gaps = covered?.length > 1 ? ' Some between are missing on this node.' : '';
-    fill(where, `${number(events.length)} events.`, cursor === null && first > 1 ? ` This node keeps events from revision ${number(first)} on.` : '', gaps,
+    fill(where, `${plural(events.length, 'event')}.`, cursor === null && first > 1 ? ` This node keeps events from revision ${number(first)} on.` : '', gaps,
       waiting.length > 0 ? ` ${number(waiting.length)} new ones wait.` : '');
     older.hidden = cursor === null || events.length >= EVENTS_MAX;
   };

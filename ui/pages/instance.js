@@ -2,7 +2,7 @@
 
 import { get, path, revisionOf } from '../api.js';
 import { actions } from '../dialogs.js';
-import { ago, button, card, el, empty, figure, fill, fillIfChanged, link, name, number, route, shardRoute, state, time, visible } from '../dom.js';
+import { ago, button, card, el, empty, figure, fill, fillIfChanged, link, name, number, plural, route, shardRoute, state, time, visible } from '../dom.js';
 import { LIFE_COLUMNS, eventKey, merge } from '../events.js';
 import { every, follow, soon } from '../live.js';
 import { rowTable } from '../table.js';
@@ -131,7 +131,7 @@ function asShard({ set, asShard: shard }, sets) {
   return el('p', null, 'As a shard of ', link(route('shards', set), name(set)), ': ',
     shard.holder ? ['held by ', link(route('apps', workers, shard.holder), name(shard.holder)), ` under grant ${number(shard.grant)}`] : 'held by nobody',
     shard.next ? [', going to ', name(shard.next)] : null,
-    shard.gone ? ', deleted and not let go yet' : null, '.');
+    shard.gone ? ', gone with its instance, and not let go yet' : null, '.');
 }
 
 function asWorker({ set, asWorker: work }) {
@@ -139,7 +139,7 @@ function asWorker({ set, asWorker: work }) {
   const shown = work.shards.slice(0, SHARDS_MAX);
   const more = work.shards.length - shown.length;
   return el('div', null,
-    el('p', null, 'As a worker of ', link(route('shards', set), name(set)), `: holds ${number(work.shards.length)} shards, ${number(work.shards.filter((each) => each.release).length)} of them to let go.`),
+    el('p', null, 'As a worker of ', link(route('shards', set), name(set)), `: holds ${plural(work.shards.length, 'shard')}, ${number(work.shards.filter((each) => each.release).length)} of them to let go.`),
     el('ul', { class: 'chips' }, shown.map((each) => el('li', { class: each.release ? 'moving' : null }, link(shardRoute(each.shard), name(each.shard))))),
     more > 0 ? el('p', { class: 'quiet' }, `and ${number(more)} more`) : null);
 }

@@ -2,7 +2,7 @@
 
 import { get, revisionOf } from '../api.js';
 import { sparkline } from '../chart.js';
-import { agreement, cluster, health, onCluster } from '../cluster.js';
+import { agreement, cluster, health, leader, onCluster, roleMark } from '../cluster.js';
 import { STATES, card, el, empty, figure, fillIfChanged, link, name, number, plural, route, state } from '../dom.js';
 import { EVENT_COLUMNS, eventKey, merge } from '../events.js';
 import { every, follow, soon } from '../live.js';
@@ -46,8 +46,8 @@ export async function open({ root, signal }) {
     card('Last events', link(route('events'), 'All events'), table.node));
   onCluster(() => {
     const now = cluster.now;
-    fillIfChanged(word, [now.leader, now.term, health(), agreement()?.agree, now.pace], showHealth);
-    fillIfChanged(nodes, [now.nodes, now.leader, cluster.self, agreement()], () => now.nodes.map(showNode));
+    fillIfChanged(word, [leader(), now.term, health(), agreement()?.agree, now.pace], showHealth);
+    fillIfChanged(nodes, [now.nodes, leader(), cluster.self, agreement()], () => now.nodes.map(showNode));
     fillIfChanged(instances, now.counts, () => showCounts(now.counts));
     fillIfChanged(beats, cluster.samples.length, showBeats);
     fillIfChanged(brake, [now.brake, now.alarms], showBrake);
@@ -65,7 +65,7 @@ export async function open({ root, signal }) {
 
 function showHealth() {
   const { word, level, why } = health();
-  const { leader, term, pace } = cluster.now;
+  const { term, pace } = cluster.now;
   const same = agreement();
   const hashes = same
     ? same.agree ? `the same on ${same.nodes} nodes` : 'they differ'
@@ -74,7 +74,7 @@ function showHealth() {
     el('p', { class: `big health-${level}` }, word),
     el('p', { class: 'quiet' }, why),
     el('dl', { class: 'figures' },
-      figure('Leader', leader ? `node ${leader}` : 'none'),
+      figure('Leader', leader() ? `node ${leader()}` : 'none'),
       figure('Term', number(term)),
       figure('State', hashes),
       pace.told > 100 ? figure('Pace', `${pace.told} %`) : null),
@@ -87,7 +87,7 @@ function showNode(node) {
   return el('article', { class: `node ${reached ? '' : 'gone'}` },
     el('header', null,
       el('h3', null, `Node ${node.id}`),
-      el('span', { class: `role role-${reached ? node.role : 'none'}` }, reached ? node.role : 'not reached'),
+      roleMark(node),
       node.id === cluster.self ? el('span', { class: 'quiet' }, 'this one') : null),
     el('dl', { class: 'figures' },
       figure('Lag', reached ? plural(node.lag, 'entry', 'entries') : '–'),
@@ -102,7 +102,7 @@ function showCounts(counts) {
   const all = STATES.reduce((sum, each) => sum + counts[each], 0);
   return [
     el('p', { class: 'big' }, number(all)),
-    el('div', { class: 'bar', role: 'img', 'aria-label': STATES.map((each) => `${counts[each]} ${each}`).join(', ') },
+    el('div', { class: 'bar', role: 'img', 'aria-label': STATES.map((each) => `${number(counts[each])} ${each}`).join(', ') },
       STATES.filter((each) => counts[each] > 0).map((each) => el('span', { class: `fill-${each}`, vars: { '--part': counts[each] } }))),
     el('ul', { class: 'counts' }, STATES.map((each) => el('li', null, state(each), ' ', el('b', null, number(counts[each]))))),
   ];
@@ -118,12 +118,14 @@ function showBeats() {
 }
 
 function showBrake() {
-  const { brake, alarms } = cluster.now;
+  const { brake } = cluster.now;
+  // That there is no leader stands beside it already.
+  const first = cluster.now.alarms.find((each) => each.code !== 'no-quorum');
   const on = brake?.brakes ?? [];
   if (on.length > 0) {
     return el('p', { class: 'warning' }, el('b', null, 'Brake on: '), `${plural(cluster.now.counts.suspect, 'instance')} suspect. `, link(route('cluster'), 'Look'));
   }
-  const others = alarms.length > 0 ? el('p', { class: 'warning' }, el('b', null, 'Alarm: '), name(alarms[0].detail, { class: 'said' })) : null;
+  const others = first ? el('p', { class: 'warning' }, el('b', null, 'Alarm: '), name(first.detail, { class: 'said' })) : null;
   const words = brake?.overrides?.length ?? 0;
   return [el('p', { class: 'quiet' }, words > 0 ? `Brake off; ${plural(words, "operator's word", "operator's words")} standing.` : 'Brake off.'), others];
 }

@@ -108,8 +108,20 @@ async function one({ parts: [app], query, root, signal }) {
       { head: 'What if', kind: 'last', cell: (owner) => button('Remove?', () => simulate(owner.id), { 'aria-label': `What would move without ${visible(owner.id)}` }) },
     ],
     key: (owner) => owner.id,
-    none: 'No instance of this app is up, so nobody owns a key.',
+    none: 'No instance of this app takes part just now, so nobody owns a key.',
   });
+
+  const without = el('div');
+  const absent = card('Ring', link(route('apps', app), 'Its instances'), without);
+  const shown = el('div', { class: 'columns' },
+    card('Ring', link(`#/events?app=${encodeURIComponent(app)}&kind=ring`, 'Its changes'), picture, facts),
+    el('div', null,
+      card('Look up a key', null, el('div', { class: 'tools' }, key), found),
+      card('Owners', null, moves, table.node)));
+  const show = (there) => {
+    shown.hidden = !there;
+    absent.hidden = there;
+  };
 
   const read = async () => {
     let ring;
@@ -117,11 +129,13 @@ async function one({ parts: [app], query, root, signal }) {
       ring = await get(path`v1/apps/${app}/ring`, null, signal);
     } catch (why) {
       if (why.code !== 'no-ring' && why.code !== 'unknown-app') throw why;
-      fill(facts, empty('This app has no ring: ', el('code', null, `roster ring create ${visible(app)}`), ' switches it on.'));
-      fill(picture);
-      table.show([]);
+      // A ring is switched on for an app that is there; what is not there is told like on any other page.
+      if (why.code === 'unknown-app' && !shown.isConnected) throw why;
+      fillIfChanged(without, why.code, () => (why.code === 'unknown-app' ? empty('This app is not there any more.') : noRing(app)));
+      show(false);
       return 0;
     }
+    show(true);
     const shares = await post(path`v1/apps/${app}/ring/simulate`, {}, signal);
     const owners = ownersOf(ring, shares);
     colours = palette(owners.map((owner) => owner.id));
@@ -168,22 +182,23 @@ async function one({ parts: [app], query, root, signal }) {
   // From before the first look: a ring that is switched on meanwhile is not missed.
   const { revision } = await get('v1/apps', { limit: 1 }, signal);
   const from = await read();
-  root.replaceChildren(
-    el('div', { class: 'columns' },
-      card('Ring', link(`#/events?app=${encodeURIComponent(app)}&kind=ring`, 'Its changes'), picture, facts),
-      el('div', null,
-        card('Look up a key', null, el('div', { class: 'tools' }, key), found),
-        card('Owners', null, moves, table.node))));
-  if (from === 0) root.querySelectorAll('input').forEach((each) => { each.disabled = true; });
+  root.replaceChildren(absent, shown);
   const refresh = soon(read, 700, signal);
-  follow({ app, kind: 'ring' }, from || revision, {
+  follow({ app, kind: ['ring', 'app'] }, from || revision, {
     signal,
-    onEvents: () => { root.querySelectorAll('input').forEach((each) => { each.disabled = false; }); refresh(); },
+    onEvents: refresh,
     onReset: async () => {
       const { revision: now } = await get('v1/apps', { limit: 1 }, signal);
       return (await read()) || now;
     },
   });
+}
+
+function noRing(app) {
+  return [
+    el('p', null, el('b', null, 'This app has no ring.'), ' Its instances own no keys, however many are up.'),
+    el('p', null, el('code', null, `roster ring create ${visible(app)}`), ' switches one on; it appears here by itself.'),
+  ];
 }
 
 function ownersOf(ring, shares) {

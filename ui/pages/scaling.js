@@ -3,7 +3,7 @@
 
 import { get, path } from '../api.js';
 import { steps } from '../chart.js';
-import { card, el, empty, figure, fillIfChanged, link, name, number, plural, route, visible } from '../dom.js';
+import { card, el, empty, figure, fillIfChanged, grouped, link, name, number, plural, route } from '../dom.js';
 import { every, soon } from '../live.js';
 import { rowTable } from '../table.js';
 
@@ -34,7 +34,7 @@ const COLUMNS = [
   { head: 'Current', kind: 'number', cell: (line) => number(line.current) },
   { head: 'Min', kind: 'number', cell: (line) => number(line.min) },
   { head: 'Max', kind: 'number', cell: (line) => number(line.max) },
-  { head: 'Why', kind: 'wide', cell: (line) => visible(line.reason) },
+  { head: 'Why', kind: 'wide', cell: (line) => grouped(line.reason) },
 ];
 
 async function list({ root, signal }) {
@@ -117,7 +117,7 @@ function walkBack(current, events) {
 /** The state before the first event that is known of an instance. */
 function before(event) {
   if (event.event === 'delete') return 'up';
-  const told = /, was (\w+)$/.exec(event.detail ?? '');
+  const told = /^\w+, was (\w+)/.exec(event.detail ?? '');
   if (told) return told[1];
   return event.revision === event.incarnation ? null : event.value.state;
 }
@@ -130,9 +130,10 @@ function draw(kept, past) {
   const current = [...within(older, from), ...within(kept.map(({ at, current: value }) => ({ at, value })), from)];
   const desired = within(kept.map(({ at, desired: value }) => ({ at, value })), from);
   return steps([
-    { label: 'desired', kind: 'desired', points: desired },
     { label: 'current', kind: 'current', points: current },
-  ], from, to, `Desired ${kept.at(-1).desired}, current ${kept.at(-1).current} workers; ${plural(Math.round((to - from) / 60_000), 'minute')} until now`);
+    // Drawn over the other: where they are the same both are seen.
+    { label: 'desired', kind: 'desired', points: desired },
+  ], from, to, `Desired ${number(kept.at(-1).desired)}, current ${plural(kept.at(-1).current, 'worker')}; ${plural(Math.round((to - from) / 60_000), 'minute')} until now`);
 }
 
 /** Those of the window, and the one before it, from which its first value comes. */
@@ -150,7 +151,7 @@ function about(answer) {
       figure('Current', number(answer.current), off === 0 ? 'as wanted' : off > 0 ? `${number(off)} too few` : `${number(-off)} too many`),
       figure('Between', `${number(answer.min)} and ${number(answer.max)}`),
       figure('Shards', number(answer.shards))),
-    el('p', null, visible(answer.reason), '.'),
+    el('p', null, grouped(answer.reason), '.'),
     answer.victims.length > 0 ? el('div', null, el('p', null, `${plural(answer.victims.length, 'worker')} to stop first:`), el('ul', { class: 'chips' }, answer.victims.map((each) => el('li', null, name(each))))) : null,
   ];
 }

@@ -75,7 +75,7 @@ async function one({ parts: [set], query, root, signal }) {
       { head: 'Worker', kind: 'wide', cell: (each) => [swatch(colours.get(each.id)), ' ', link(route('apps', workersApp, each.id), name(each.id))] },
       { head: 'State', cell: (each) => state(each.state) },
       { head: 'Held', kind: 'number', cell: (each) => number(each.held) },
-      { head: '', kind: 'meter', cell: (each) => el('meter', { min: 0, max: Math.max(1, each.most), value: each.held, 'aria-label': `${each.held} held` }) },
+      { head: '', kind: 'meter', cell: (each) => el('meter', { min: 0, max: Math.max(1, each.most), value: each.held, 'aria-label': `${number(each.held)} held` }) },
       { head: 'To let go', kind: 'number', cell: (each) => number(each.releasing) },
       { head: 'Coming', kind: 'number', cell: (each) => number(each.incoming) },
       { head: 'Planned', kind: 'number', cell: (each) => number(each.load) },
@@ -122,7 +122,7 @@ async function one({ parts: [set], query, root, signal }) {
     return el('span', {
       class: `cell cell-${what}${colour ? '' : ' cell-none'}`, id: `cell-${at}`, role: 'option', 'aria-selected': 'false', 'data-at': at,
       vars: colour ? colourVars(colour) : {},
-      title: `${visible(shard.shard)}: ${shard.holder === null ? 'held by nobody' : `held by ${visible(shard.holder)}`}${shard.next ? `, going to ${visible(shard.next)}` : ''}${shard.gone ? ', deleted' : ''}`,
+      title: `${visible(shard.shard)}: ${shard.holder === null ? 'held by nobody' : `held by ${visible(shard.holder)}`}${shard.next ? `, going to ${visible(shard.next)}` : ''}${shard.gone ? ', gone' : ''}`,
     }, shard.holder === null ? '!' : colour?.label ?? '?');
   }
 
@@ -148,7 +148,7 @@ async function one({ parts: [set], query, root, signal }) {
       el('b', null, instance), ': ',
       shard.holder ? ['held by ', link(route('apps', workersApp, shard.holder), name(shard.holder)), ` under grant ${number(shard.grant)}`] : 'held by nobody',
       shard.next ? [', going to ', name(shard.next), ' when that one lets go'] : '',
-      shard.gone ? ', deleted and not let go yet' : '',
+      shard.gone ? ', gone with its instance, and not let go yet' : '',
       shard.standbys?.length > 0 ? ['; standbys ', shard.standbys.flatMap((each, at) => [at > 0 ? ', ' : '', name(each)])] : '',
       '. ',
       shard.holder && (shard.next || shard.gone) ? button('Take away', async () => { if (await takeAway(set, shard)) refresh(); }, { class: 'danger' }) : null,
@@ -203,7 +203,7 @@ async function one({ parts: [set], query, root, signal }) {
     card('Shards by holder', null,
       el('div', { class: 'tools' }, app, worker), told, grid, legend,
       el('nav', { class: 'pager', 'aria-label': 'Pages of shards' }, first, back, on, where),
-      el('p', { class: 'quiet' }, 'Letters and colours are those of the workers below; striped: moving or deleted; "!": orphaned.')),
+      el('p', { class: 'quiet' }, 'Letters and colours are those of the workers below; striped: moving, or gone and not let go yet; "!": orphaned.')),
     card('Workers', null, moves, table.node));
   every(5_000, refresh, signal);
   follow({ set }, from, { signal, onEvents: refresh, onReset: read });
@@ -223,7 +223,7 @@ function about(set) {
     figure('Held', number(counts.assigned)),
     figure('Moving', number(counts.pending)),
     figure('Orphaned', counts.orphaned > 0 ? el('span', { class: 'count-suspect' }, number(counts.orphaned)) : '0'),
-    figure('Deleted, still held', number(counts.gone)),
+    figure('Gone, still held', number(counts.gone)),
     figure('Imbalance', number(set.imbalance), set.imbalance === 0 ? 'even' : 'shards off an even share'),
     figure('Workers', number(counts.available_workers), [' of ', link(route('apps', set.workers), name(set.workers))]),
     figure('Shards of', covers(set)),
