@@ -163,6 +163,7 @@ pub(super) fn keys() -> mpsc::Receiver<Key> {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
+    use std::mem::ManuallyDrop;
     use std::os::fd::OwnedFd;
     use std::process::Command;
 
@@ -200,13 +201,13 @@ mod tests {
     #[test]
     #[ignore = "takes over the terminal; another test runs it in one of its own"]
     fn a_part_of_the_program_panics_on_a_screen() {
-        let mut screen = Screen::open().expect("a terminal");
+        // Its end would give the terminal back too.
+        let mut screen = ManuallyDrop::new(Screen::open().expect("a terminal"));
         screen.draw(|_, _| vec!["drawn".into()]).expect("drawn");
         io::stdin().read_exact(&mut [0]).expect("a key");
         let panicked = std::thread::spawn(|| panic!("a part of the program")).join();
         panicked.expect_err("a panic");
         let why = screen.draw(|_, _| vec!["drawn again".into()]).expect_err("it is given back");
-        std::mem::forget(screen);
         println!("ended: {why}");
     }
 
