@@ -128,19 +128,28 @@ function parse(text) {
 
 /** Reads. Where there is no leader just now, what this node has is shown, marked as what may be old. That a
  *  node has none it says after some seconds only: once it did, others do not wait for it again. */
-export async function get(to, parameters, signal) {
-  if (node.stale) return getStale(to, parameters, signal);
+export function get(to, parameters, signal) {
+  return read('GET', to, { parameters, signal });
+}
+
+/** Has the node work out what would be if: changes nothing, so it is a read. */
+export function workOut(to, body, signal) {
+  return read('POST', to, { body, signal });
+}
+
+async function read(method, to, request) {
+  if (node.stale) return readStale(method, to, request);
   try {
-    return await getNewest(to, parameters, signal);
+    return await readNewest(method, to, request);
   } catch (why) {
     if (!UNCERTAIN.includes(why.code)) throw why;
-    return getStale(to, parameters, signal);
+    return readStale(method, to, request);
   }
 }
 
-async function getNewest(to, parameters, signal) {
+async function readNewest(method, to, request) {
   try {
-    const answer = await call('GET', to, { parameters, signal });
+    const answer = await call(method, to, request);
     tell({ stale: false, leaderless: false });
     return answer;
   } catch (why) {
@@ -149,13 +158,13 @@ async function getNewest(to, parameters, signal) {
   }
 }
 
-function getStale(to, parameters, signal) {
-  return call('GET', to, { parameters: { ...parameters, consistency: 'stale' }, signal });
+function readStale(method, to, request) {
+  return call(method, to, { ...request, parameters: { ...request.parameters, consistency: 'stale' } });
 }
 
 /** Asks whether this node can answer for the cluster again. */
 export function probe(signal) {
-  return getNewest('v1/apps', { limit: 1 }, signal).catch(() => {});
+  return readNewest('GET', 'v1/apps', { parameters: { limit: 1 }, signal }).catch(() => {});
 }
 
 /** Reads what takes no consistency: this node's own word. `patience`: how long that may take, milliseconds. */

@@ -1,7 +1,7 @@
 // What an operator does: each asks for a reason, shows beforehand what it would move, and says what
 // came of it. They use the calls that the command line uses.
 
-import { get, part, path, post, put, remove } from './api.js';
+import { get, part, path, post, put, remove, workOut } from './api.js';
 import { button, el, fill, name, number, percent, plural } from './dom.js';
 
 /** Asks, and does. `fields`: `{ id, label, hint, required, value, options }`. `preview()` answers
@@ -80,14 +80,14 @@ function of(instance) {
 /** What others take over when an instance takes part no more: its keys on the ring, its shards. */
 async function departure(instance) {
   const lines = [];
-  const ring = await orNull(post(path`v1/apps/${instance.app}/ring/simulate`, { leave: [instance.id] }), ['no-ring', 'invalid-leave']);
+  const ring = await orNull(workOut(path`v1/apps/${instance.app}/ring/simulate`, { leave: [instance.id] }), ['no-ring', 'invalid-leave']);
   if (ring) {
     const share = ring.workers.find((worker) => worker.id === instance.id)?.share_before ?? 0;
     lines.push(`Ring: its ${percent(share)} of the keys go to the ${plural(ring.workers.filter((w) => w.weight_after > 0).length, 'other owner')}; ${percent(ring.moved / ring.keys)} of all keys move.`);
   }
   const { shard_sets: sets } = await get('v1/shard-sets');
   for (const set of sets.filter((each) => each.workers === instance.app)) {
-    const plan = await orNull(post(path`v1/shard-sets/${set.set}/plan`, { leave: [instance.id] }), ['invalid-leave', 'unknown-instance']);
+    const plan = await orNull(workOut(path`v1/shard-sets/${set.set}/plan`, { leave: [instance.id] }), ['invalid-leave', 'unknown-instance']);
     if (plan) {
       const moves = plan.moves.length + (plan.moves_left_off ?? 0);
       lines.push(['Shard set ', name(set.set), `: ${plural(moves, 'shard')} would go to other workers.`]);

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from browser import Browser
-from cluster import NODES, Cluster
+from cluster import NODES, Cluster, to
 
 
 def told(browser: Browser, instance: str) -> bool:
@@ -57,6 +57,7 @@ def test_the_banner_shows_while_the_pages_own_node_is_gone_and_the_page_catches_
 def test_without_a_majority_no_page_names_a_leader_and_each_says_what_that_means(cluster: Cluster, browser: Browser) -> None:
     browser.allow(r"status of 50[34]")
     cluster.register("pay", "old")
+    cluster.call("PUT", to("apps", "pay", "ring"), {"seed": 1, "replicas": 1})
     leader = cluster.leader()
     others = [node for node in NODES if node != leader]
     # The one that led: it may go on naming itself for a while.
@@ -79,7 +80,9 @@ def test_without_a_majority_no_page_names_a_leader_and_each_says_what_that_means
     browser.until("the nodes are shown", lambda: len(browser.rows("Nodes")) == 3)
     assert [row[1] for row in browser.rows("Nodes") if row[0] in others] == ["not reached", "not reached"]
     assert "No alarm." not in browser.text()
-    # What is known stays to be seen.
+    # What is known stays to be seen, also what is worked out of it.
+    browser.open(cluster.base(leader), "ring", "pay")
+    browser.until("the ring is shown", lambda: browser.rows("Owners of the ring of pay"))
     browser.open(cluster.base(leader), "apps", "pay")
     assert browser.row("Instances of pay", "old")
     for node in others:

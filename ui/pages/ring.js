@@ -1,6 +1,6 @@
 // Rings: who owns how much, who owns a key, and what would move if somebody left.
 
-import { address, get, path, post, revisionOf } from '../api.js';
+import { address, get, path, revisionOf, workOut } from '../api.js';
 import { colourVars, palette } from '../colour.js';
 import { button, card, el, empty, figure, fill, fillIfChanged, link, name, number, percent, plural, route, svg, visible } from '../dom.js';
 import { follow, soon } from '../live.js';
@@ -136,7 +136,7 @@ async function one({ parts: [app], query, root, signal }) {
       return 0;
     }
     show(true);
-    const shares = await post(path`v1/apps/${app}/ring/simulate`, {}, signal);
+    const shares = await workOut(path`v1/apps/${app}/ring/simulate`, {}, signal);
     const owners = ownersOf(ring, shares);
     colours = palette(owners.map((owner) => owner.id));
     fillIfChanged(facts, [ring.epoch, owners.length], () => about(ring, owners, shares));
@@ -163,7 +163,7 @@ async function one({ parts: [app], query, root, signal }) {
   async function simulate(id) {
     fill(moves, 'Working it out …');
     try {
-      const answer = await post(path`v1/apps/${app}/ring/simulate`, { leave: [id] }, signal);
+      const answer = await workOut(path`v1/apps/${app}/ring/simulate`, { leave: [id] }, signal);
       const gains = answer.workers.filter((each) => each.weight_after > 0).map((each) => ({ id: each.id, by: each.share_after - each.share_before })).sort((a, b) => b.by - a.by);
       fill(moves,
         el('h3', null, 'Without ', name(id)),

@@ -1,6 +1,6 @@
 // Shard sets: a cell per shard in the colour of its holder, what moves, and how even it is.
 
-import { get, path, post } from '../api.js';
+import { get, path, workOut } from '../api.js';
 import { colourVars, palette } from '../colour.js';
 import { takeAway } from '../dialogs.js';
 import { button, card, el, empty, figure, fill, fillIfChanged, link, name, number, plural, route, state, visible } from '../dom.js';
@@ -75,7 +75,7 @@ async function one({ parts: [set], query, root, signal }) {
       { head: 'Worker', kind: 'wide', cell: (each) => [swatch(colours.get(each.id)), ' ', link(route('apps', workersApp, each.id), name(each.id))] },
       { head: 'State', cell: (each) => state(each.state) },
       { head: 'Held', kind: 'number', cell: (each) => number(each.held) },
-      { head: '', kind: 'meter', cell: (each) => el('meter', { min: 0, max: Math.max(1, each.most), value: each.held, 'aria-label': `${number(each.held)} held` }) },
+      { head: el('span', { class: 'unheard' }, 'Held, as a bar'), kind: 'meter', cell: (each) => el('meter', { min: 0, max: Math.max(1, each.most), value: each.held, 'aria-label': `${number(each.held)} held` }) },
       { head: 'To let go', kind: 'number', cell: (each) => number(each.releasing) },
       { head: 'Coming', kind: 'number', cell: (each) => number(each.incoming) },
       { head: 'Planned', kind: 'number', cell: (each) => number(each.load) },
@@ -158,7 +158,7 @@ async function one({ parts: [set], query, root, signal }) {
   async function plan(id) {
     fill(moves, 'Working it out …');
     try {
-      const answer = await post(path`v1/shard-sets/${set}/plan`, { leave: [id] }, signal);
+      const answer = await workOut(path`v1/shard-sets/${set}/plan`, { leave: [id] }, signal);
       const gains = answer.loads.filter((each) => each.after > each.before).sort((a, b) => b.after - b.before - (a.after - a.before));
       fill(moves,
         el('h3', null, 'Without ', name(id)),
