@@ -8,7 +8,6 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 use openraft::storage::RaftLogStorage;
 use openraft::{Config as RaftConfig, SnapshotPolicy};
-use parking_lot::RwLock;
 use roster_storage::disk::{Disk, DiskError, LOG_DIR, LogOptions};
 use roster_storage::events::Change;
 use roster_storage::names::Revision;
@@ -353,7 +352,6 @@ async fn start_raft(node: &Arc<Node>, opened: Opened) -> Result<Arc<Running>, St
         leading,
         forward,
         refusals: node.refusals().clone(),
-        leader_answers: RwLock::new(Err("no leader has answered yet".into())),
         stopping: AtomicBool::new(false),
         since: Instant::now(),
     }))
