@@ -411,7 +411,13 @@ impl Way {
         if leader == self.id {
             let proposing = self.leading.propose(commands);
             return Ok(timeout(left, proposing).await.unwrap_or_else(|_| {
-                vec![Proposed::Unknown(format!("no majority answered within {left:?}")); count]
+                vec![
+                    Proposed::Unknown(format!(
+                        "no majority answered within {} ms",
+                        left.as_millis()
+                    ));
+                    count
+                ]
             }));
         }
         let question = rpc::Propose { commands };
