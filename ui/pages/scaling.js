@@ -117,7 +117,7 @@ function walkBack(current, events) {
 /** The state before the first event that is known of an instance. */
 function before(event) {
   if (event.event === 'delete') return 'up';
-  const told = /, was (\w+)$/.exec(event.detail ?? '');
+  const told = /^\w+, was (\w+)/.exec(event.detail ?? '');
   if (told) return told[1];
   return event.revision === event.incarnation ? null : event.value.state;
 }
