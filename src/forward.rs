@@ -384,7 +384,7 @@ impl Way {
             match self.propose_at(leader, batch, left).await {
                 Ok(proposed) => {
                     for (at, proposed) in std::mem::take(&mut open).into_iter().zip(proposed) {
-                        match settle(proposed) {
+                        match settle(leader, proposed) {
                             Try::Done(answer) => answers[at] = Some(answer),
                             Try::Again(why) => {
                                 open.push(at);
@@ -411,7 +411,13 @@ impl Way {
         if leader == self.id {
             let proposing = self.leading.propose(commands);
             return Ok(timeout(left, proposing).await.unwrap_or_else(|_| {
-                vec![Proposed::Unknown(format!("no majority answered within {left:?}")); count]
+                vec![
+                    Proposed::Unknown(format!(
+                        "no majority answered within {} ms",
+                        left.as_millis()
+                    ));
+                    count
+                ]
             }));
         }
         let question = rpc::Propose { commands };
@@ -562,7 +568,8 @@ fn told(
     }
 }
 
-fn settle(proposed: Proposed) -> Try<Result<Outcome, Unavailable>> {
+/// `asked`: the node that was taken for the leader.
+fn settle(asked: NodeId, proposed: Proposed) -> Try<Result<Outcome, Unavailable>> {
     match proposed {
         Proposed::Decided(outcome) => Try::Done(Ok(outcome)),
         Proposed::Unknown(why) => Try::Done(Err(Unavailable::Unknown(why))),
@@ -570,6 +577,9 @@ fn settle(proposed: Proposed) -> Try<Result<Outcome, Unavailable>> {
             Try::Done(Err(Unavailable::ReadOnly(why)))
         }
         Proposed::NotAppended(NotAppended::NotLeader(leader)) => Try::Again(match leader {
+            Some(leader) if leader == asked => {
+                format!("node {leader} leads but no majority of the nodes hears it")
+            }
             Some(leader) => format!("node {leader} may lead now"),
             None => "the asked node does not lead any more".into(),
         }),

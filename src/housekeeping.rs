@@ -218,7 +218,7 @@ pub async fn watch_service(running: Arc<Running>) {
             Ok(Err(why)) => Err(why.to_string()),
             Err(_) => Err(format!("no leader with a majority has answered within {limit:?}")),
         };
-        *running.leader_answers.write() = answered;
+        running.leaders.note(answered);
     }
 }
 

@@ -1,12 +1,15 @@
 //! What a node does as leader, for itself and for the followers that forward to it. Each of these
 //! first makes sure that it leads; if not, it says so and has done nothing.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt;
+use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::ClientWriteError;
+use openraft::errors::{ClientWriteError, Fatal, ForwardReason, LinearizableReadError, RaftError};
 use openraft::impls::ProgressResponder;
 use openraft::raft::ReadPolicy;
 use openraft::raft::linearizable_read::{Linearizer, LinearizerOption};
@@ -20,6 +23,7 @@ use roster_storage::version::{Published, Version};
 use tokio::task::yield_now;
 
 use crate::disk_guard::DiskGuard;
+use crate::forward::not_gathered;
 use crate::gather::{Gatherer, Rounds};
 use crate::leases::bodies::{Digest, Found};
 use crate::leases::{LeaseTable, Leases, NotRenewed, Place};
@@ -75,7 +79,7 @@ impl Leading {
                     .get_read_linearizer(ReadPolicy::ReadIndex)
                     .await
                     .map(|linearizer| *linearizer.read_log_id().log_id())
-                    .map_err(|e| e.to_string());
+                    .map_err(|e| not_confirmed(&reader, e, lease));
                 vec![answer; asked.len()]
             }
         });
@@ -117,14 +121,14 @@ impl Leading {
         let proposals = commands.into_iter().map(|command| Proposal { stamp, command });
         let mut results = match self.raft.client_write_many(proposals).await {
             Ok(results) => results,
-            Err(fatal) => return vec![Proposed::Unknown(fatal.to_string()); count],
+            Err(fatal) => return vec![raft_stopped(&fatal); count],
         };
         let mut proposed = Vec::with_capacity(count);
         while let Some(result) = results.next().await {
             proposed.push(match result {
                 Ok(Ok(written)) => Proposed::Decided(written.response),
-                Ok(Err(error)) => not_written(error),
-                Err(fatal) => Proposed::Unknown(fatal.to_string()),
+                Ok(Err(error)) => not_written(*self.raft.node_id(), error),
+                Err(fatal) => raft_stopped(&fatal),
             });
         }
         proposed.resize(count, Proposed::Unknown("this node is stopping".into()));
@@ -169,7 +173,7 @@ impl Leading {
         match self.read_rounds.ask((), 0, deadline).await {
             Ok(Ok(log_id)) => ReadIndex::At(log_id),
             Ok(Err(why)) => ReadIndex::NotLeader(why),
-            Err(stopped) => ReadIndex::NotLeader(format!("{stopped:?}")),
+            Err(why) => ReadIndex::NotLeader(not_gathered(why).to_string()),
         }
     }
 
@@ -178,14 +182,30 @@ impl Leading {
     pub async fn confirm(&self) -> Result<Confirmed, String> {
         let option =
             LinearizerOption::new(Some(self.confirm_within), true).with_wait_timeout(self.lease);
-        let linearizer = self.raft.get_read_linearizer(option).await.map_err(|e| e.to_string())?;
+        let linearizer = self.raft.get_read_linearizer(option).await;
+        let linearizer = linearizer.map_err(|e| not_confirmed(&self.raft, e, self.lease))?;
         let read = linearizer.read_log_id();
         Ok(Confirmed { term: read.committed_leader_id().term, revision: Revision(read.index()) })
     }
 
     /// A read index of a new leadership, to be applied before its lease table opens.
     pub async fn first_read_index(&self) -> Result<Linearizer<TypeConfig>, String> {
-        self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|e| e.to_string())
+        let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
+        linearizer.map_err(|e| not_confirmed(&self.raft, e, self.lease))
+    }
+
+    /// How this node is heard as a leader.
+    pub fn hearing(&self) -> Hearing {
+        Hearing::of(&self.raft, self.lease)
+    }
+
+    /// Whether a majority acknowledged this node as leader at most a lease ago. A leader that is not
+    /// heard does not step down by itself: it takes no reads and no heartbeats, and nothing it
+    /// appends is committed.
+    pub fn is_heard(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let acked = metrics.borrow_watched().last_quorum_acked;
+        acked.is_some_and(|acked| acked.elapsed() < self.lease) || self.hearing().is_majority()
     }
 
     /// Receive, confirm, renew, answer, in that order (invariant S4). They came in at the node `via`.
@@ -433,13 +453,100 @@ impl Reading {
     }
 }
 
-fn not_written(error: ClientWriteError<TypeConfig>) -> Proposed {
+fn raft_stopped(fatal: &Fatal<TypeConfig>) -> Proposed {
+    Proposed::Unknown(format!("Raft stopped on the leader: {fatal}"))
+}
+
+/// `own`: the node that was to append it.
+fn not_written(own: NodeId, error: ClientWriteError<TypeConfig>) -> Proposed {
     match error {
         ClientWriteError::ForwardToLeader(to) => {
-            Proposed::NotAppended(NotAppended::NotLeader(to.leader_id))
+            let leader = match to.reason {
+                // Nobody else is known to lead: no majority hears this one.
+                ForwardReason::LeaseExpired => Some(own),
+                ForwardReason::NotLeader | ForwardReason::LeadershipTransfer => to.leader_id,
+            };
+            Proposed::NotAppended(NotAppended::NotLeader(leader))
         }
-        // Discarded here, but another leader may still commit it.
-        other => Proposed::Unknown(other.to_string()),
+        ClientWriteError::LogEntryDiscarded(_) => Proposed::Unknown(
+            "another leader began before a majority had it; that one may still carry it out".into(),
+        ),
+        // These are of membership changes, which are no proposals.
+        other @ (ClientWriteError::ChangeMembershipError(_)
+        | ClientWriteError::PreconditionFailed(_)) => Proposed::Unknown(other.to_string()),
+    }
+}
+
+/// By whom a leader is heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hearing {
+    /// The leader.
+    node: NodeId,
+    /// The voters that acknowledged it at most a lease ago, itself among them.
+    heard_by: BTreeSet<NodeId>,
+    /// One set of voters; two while they are being changed.
+    voters: Vec<BTreeSet<NodeId>>,
+    /// How long ago a majority acknowledged it; `None` if none has in this leadership.
+    majority_ago: Option<Duration>,
+}
+
+impl Hearing {
+    fn of(raft: &Raft, lease: Duration) -> Self {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let acknowledged = metrics.heartbeat.iter().flatten();
+        let lately =
+            acknowledged.filter(|(_, at)| at.as_ref().is_some_and(|at| at.elapsed() < lease));
+        Self {
+            node: metrics.id,
+            heard_by: lately.map(|(id, _)| *id).chain([metrics.id]).collect(),
+            voters: metrics.membership_config.membership().get_joint_config().clone(),
+            majority_ago: metrics.last_quorum_acked.map(|at| at.elapsed()),
+        }
+    }
+
+    /// Of each set of voters.
+    fn is_majority(&self) -> bool {
+        self.voters
+            .iter()
+            .all(|voters| voters.intersection(&self.heard_by).count() * 2 > voters.len())
+    }
+
+    /// How long ago a majority acknowledged the leader; `None` if none has in this leadership.
+    pub fn majority_ago(&self) -> Option<Duration> {
+        self.majority_ago
+    }
+}
+
+impl fmt::Display for Hearing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let voters: BTreeSet<_> = self.voters.iter().flatten().collect();
+        let heard = voters.iter().filter(|id| self.heard_by.contains(id)).count();
+        write!(
+            f,
+            "node {} leads but is heard by {heard} of {} nodes only, itself among them; a majority \
+             must be up and reach each other",
+            self.node,
+            voters.len()
+        )
+    }
+}
+
+/// Why a leadership was not confirmed, for people.
+fn not_confirmed(
+    raft: &Raft,
+    error: RaftError<TypeConfig, LinearizableReadError<TypeConfig>>,
+    lease: Duration,
+) -> String {
+    match error {
+        RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => {
+            Hearing::of(raft, lease).to_string()
+        }
+        RaftError::APIError(LinearizableReadError::ForwardToLeader(to)) => match to.leader_id {
+            Some(leader) => format!("the asked node does not lead; node {leader} may"),
+            None => "the asked node does not lead and knows no leader".into(),
+        },
+        RaftError::Fatal(fatal) => format!("Raft stopped on the asked node: {fatal}"),
     }
 }
 

@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use futures::future::join_all;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use roster_api::beats::{BeatsBody, BodyAnswer};
 use roster_api::registry::{
     Alarm, Beat, BeatAnswers, BrakeSettings, Check, ClusterNode, ClusterNodeAnswer, ClusterStatus,
@@ -36,8 +36,8 @@ use crate::detour::Detour;
 use crate::disk_guard::DiskGuard;
 use crate::forward::{Beaten, Forward, asking, body_told, each_told};
 use crate::identity::{ClusterIdentity, DataDir, Identity};
-use crate::leaders::Leaders;
-use crate::leading::{Leading, known_leader, leading_term};
+use crate::leaders::{self, Leaders, leads, told_leader, told_role};
+use crate::leading::{Leading, known_leader};
 use crate::leases::Leases;
 use crate::loading::Loading;
 use crate::metrics::Seen;
@@ -104,8 +104,6 @@ pub struct Running {
     pub leading: Arc<Leading>,
     pub forward: Forward,
     pub refusals: Arc<Refusals>,
-    /// Whether a leader with a majority answered this node lately; `Err` says why not.
-    pub leader_answers: RwLock<Result<(), String>>,
     /// Set when the node was told to stop: it takes no leadership over any more.
     pub stopping: AtomicBool,
     pub since: Instant,
@@ -384,8 +382,7 @@ impl Running {
         StatusAnswer {
             node: self.own_answer(),
             can_lead: self.disk.writable().is_ok() && !self.stopping.load(Ordering::Relaxed),
-            heartbeats_per_second: leading_term(&self.raft)
-                .map(|_| self.leases.heartbeats_per_second()),
+            heartbeats_per_second: leads(self).then(|| self.leases.heartbeats_per_second()),
             heartbeat_calls: Some(self.forward.heartbeat_calls()),
         }
     }
@@ -393,21 +390,11 @@ impl Running {
     fn own_answer(&self) -> ClusterNodeAnswer {
         let version = self.published.load();
         ClusterNodeAnswer {
-            role: self.role(),
+            role: told_role(self),
             commit: self.commit(),
             applied: version.revision().0,
             state_hash: version.catalog.state_hash(),
             version: VERSION.into(),
-        }
-    }
-
-    fn role(&self) -> Role {
-        match self.raft.server_metrics().borrow_watched().state {
-            openraft::ServerState::Leader => Role::Leader,
-            openraft::ServerState::Follower => Role::Follower,
-            openraft::ServerState::Candidate => Role::Candidate,
-            openraft::ServerState::Learner => Role::Learner,
-            openraft::ServerState::Shutdown => Role::Outside,
         }
     }
 
@@ -483,7 +470,7 @@ impl Running {
 
     fn checks(&self, waiting: String) -> Vec<Check> {
         let leader = match known_leader(&self.raft) {
-            Some(_) => self.leader_answers.read().clone(),
+            Some(_) => self.leaders.answered(),
             None => Err("no leader is known".into()),
         };
         let (applied, commit) = (self.published.load().revision().0, self.commit());
@@ -633,7 +620,7 @@ impl Registry for Node {
             Some(running) => Glance {
                 node,
                 term: running.term(),
-                leader: known_leader(&running.raft),
+                leader: told_leader(running),
                 applied: running.published.load().revision(),
             },
             None => Glance { node, term: 0, leader: None, applied: Revision(0) },
@@ -661,8 +648,8 @@ impl Registry for Node {
         match self.running() {
             Ok(running) => {
                 let version = running.published.load();
-                status.role = running.role();
-                status.leader = known_leader(&running.raft);
+                status.role = told_role(running);
+                status.leader = told_leader(running);
                 status.term = running.term();
                 status.commit = running.commit();
                 status.applied = version.revision().0;
@@ -707,6 +694,13 @@ impl Registry for Node {
         let answers = join_all(members.keys().map(|id| running.ask_status(*id))).await;
         let heartbeats_per_second =
             answers.iter().flatten().find_map(|answer| answer.heartbeats_per_second);
+        let answers: Vec<_> = answers.into_iter().map(|answer| answer.map(|a| a.node)).collect();
+        let disk_full = running.disk.full().map(|full| Alarm {
+            code: "disk-full",
+            since_ms: full.since_ms,
+            detail: full.why,
+        });
+        let alarms = leaders::alarm(running, &answers).into_iter().chain(disk_full).collect();
         let nodes = members
             .into_iter()
             .zip(answers)
@@ -714,20 +708,15 @@ impl Registry for Node {
                 id,
                 api: member.api,
                 peer: member.peer,
-                answer: answer.map(|a| a.node),
+                answer,
             })
             .collect();
-        let alarm = |full: crate::disk_guard::Full| Alarm {
-            code: "disk-full",
-            since_ms: full.since_ms,
-            detail: full.why,
-        };
         ClusterStatus {
             cluster_id,
-            leader: known_leader(&running.raft),
+            leader: told_leader(running),
             term: running.term(),
             nodes,
-            alarms: running.disk.full().map(alarm).into_iter().collect(),
+            alarms,
             heartbeats_per_second,
         }
     }

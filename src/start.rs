@@ -8,14 +8,13 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 use openraft::storage::RaftLogStorage;
 use openraft::{Config as RaftConfig, SnapshotPolicy};
-use parking_lot::RwLock;
 use roster_storage::disk::{Disk, DiskError, LOG_DIR, LogOptions};
 use roster_storage::events::Change;
 use roster_storage::names::Revision;
 use roster_storage::version::{Loaded, Observer, Version};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -31,9 +30,10 @@ use crate::leases::{Leases, keeper, pacer};
 use crate::loading::Loading;
 use crate::node::{Node, Running};
 use crate::nudge::watch_leader;
-use crate::peers::Peers;
+use crate::peers::{Peers, Purpose};
 use crate::raft::bootstrap::{BootstrapError, find_cluster, gather_members};
 use crate::raft::network::Network;
+use crate::raft::rpc::{Hello, HelloAnswer, path};
 use crate::raft::{Raft, leader_becomes, routes};
 use crate::rebalance;
 use crate::serve::{Limit, bind, serve};
@@ -49,8 +49,11 @@ const HISTORY_DIR: &str = "history";
 /// How long Raft's own reason may take to show after a task of the node ended.
 const RAFT_REASON_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long a leader that stops waits for another one.
+/// How long a leader that stops waits for another one, and for the others to know it.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Between two questions whom another node takes for the leader.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Why a node does not start, or stopped by itself. Always an exit code other than 0.
 #[derive(Debug, thiserror::Error)]
@@ -358,7 +361,6 @@ async fn start_raft(node: &Arc<Node>, opened: Opened) -> Result<Arc<Running>, St
         leading,
         forward,
         refusals: node.refusals().clone(),
-        leader_answers: RwLock::new(Err("no leader has answered yet".into())),
         stopping: AtomicBool::new(false),
         since: Instant::now(),
     }))
@@ -408,7 +410,30 @@ async fn hand_leadership_on(running: &Running) {
     }
     let id = running.config.node_id;
     let another = leader_becomes(&running.raft, |leader| leader.is_some_and(|leader| leader != id));
-    if timeout(HAND_OVER_TIMEOUT, another).await.is_err() {
-        tracing::warn!("no other node took the leadership over");
+    let deadline = Instant::now() + HAND_OVER_TIMEOUT;
+    match timeout_at(deadline, another).await {
+        Err(_) => tracing::warn!("no other node took the leadership over"),
+        // Who still takes this node for the leader brings requests here, and would find a closed door.
+        Ok(_) => drop(timeout_at(deadline, others_know_another_leader(running)).await),
+    }
+}
+
+/// Returns once no other node that answers takes this one for the leader.
+async fn others_know_another_leader(running: &Running) {
+    let id = running.config.node_id;
+    let question = Hello {
+        node: id,
+        disk_id: running.identity.disk_id.clone(),
+        list: running.config.cluster.clone(),
+        member: true,
+    };
+    for other in running.members().into_keys().filter(|other| *other != id) {
+        let Some(link) = running.peers.link(&running.raft, other, Purpose::Status) else {
+            continue;
+        };
+        let known = || link.call::<_, HelloAnswer>(path::HELLO, &question, HAND_OVER_TIMEOUT);
+        while known().await.is_ok_and(|answer| answer.leader == Some(id)) {
+            sleep(ASK_AGAIN).await;
+        }
     }
 }

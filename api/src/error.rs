@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use roster_storage::catalog::Catalog;
 use roster_storage::command::{Outcome, Refusal, Reply};
 use roster_storage::names::{Incarnation, InvalidName, LatchKey, Revision, ShardSetName};
 use serde::Serialize;
@@ -334,6 +335,23 @@ impl ApiError {
         Self::new(Code::NotReady, detail)
     }
 
+    /// Why a command was refused that may name a session. One that belongs to one instance alone is
+    /// not there for anybody else; `catalog` tells whose it is.
+    pub fn refused(why: Refusal, catalog: &Catalog) -> Self {
+        let Refusal::UnknownSession(id) = why else { return Self::from(why) };
+        let private = catalog.session(id).filter(|session| session.private);
+        let error = Self::from(why);
+        match private.and_then(|_| catalog.held_by(id).next()) {
+            None => error,
+            Some(owner) => error.with(|p| {
+                p.detail = format!(
+                    "session {id} belongs to instance {owner} alone; open one to share with POST \
+                     /v1/sessions"
+                );
+            }),
+        }
+    }
+
     /// An answer that no request of this kind can get: it would be a bug in this binary or in the
     /// leader's. The write may have happened.
     pub fn unexpected(reply: &Reply) -> Self {
@@ -570,4 +588,16 @@ pub(crate) fn decided(outcome: Outcome) -> Result<(Revision, Reply), ApiError> {
         Ok(reply) => Ok((revision, reply)),
         Err(refusal) => Err(ApiError::from(refusal).at(revision)),
     }
+}
+
+/// As [`decided`], of a command that may name a session. `catalog`: as this node knows it by now.
+pub(crate) fn decided_with_session(
+    outcome: Outcome,
+    catalog: &Catalog,
+) -> Result<(Revision, Reply), ApiError> {
+    let revision = outcome.revision;
+    outcome
+        .result
+        .map(|reply| (revision, reply))
+        .map_err(|why| ApiError::refused(why, catalog).at(revision))
 }

@@ -632,3 +632,62 @@ async fn a_code_names_no_parameter_that_nobody_knows() {
     let twice = server.get("/v1/apps?limit=1&limit=2").await;
     assert_eq!(twice.problem(), (400, "invalid-limit".into()));
 }
+
+#[tokio::test]
+async fn what_an_operator_said_of_an_instance_is_told_with_the_change_it_made() {
+    let server = Server::new();
+    server.call(&format!("PUT {INSTANCE}"), "{}").await;
+    let path = format!("{INSTANCE}/override");
+    let word =
+        |state: &str, reason: &str| format!("{{\"state\":\"{state}\",\"reason\":\"{reason}\"}}");
+    for (call, body, reason, detail) in [
+        ("PUT", word("draining", "rack 7"), Some("operator"), "draining, was up: rack 7"),
+        ("PUT", word("draining", "all of it"), Some("operator"), "draining: all of it"),
+        ("PUT", word("maintenance", ""), Some("operator"), "maintenance, was draining"),
+        ("PUT", word("maintenance", ""), None, ""),
+        ("DELETE", String::new(), Some("operator"), "up, was maintenance"),
+    ] {
+        let reply = server.call(&format!("{call} {path}"), &body).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        let json = server.get("/v1/events?kind=instance&limit=1").await.json();
+        let event = &json["events"][0];
+        assert_eq!(event["reason"].as_str(), reason, "{event}");
+        assert_eq!(event["detail"].as_str().unwrap_or_default(), detail);
+    }
+    server.call(&format!("PUT {path}"), &word("draining", "rack 7")).await;
+    server.call(&format!("DELETE {path}?reason=mended"), "").await;
+    let json = server.get("/v1/events?kind=instance&limit=1").await.json();
+    assert_eq!(json["events"][0]["detail"], "up, was draining: mended");
+    let long = "x".repeat(1025);
+    let refused = server.call(&format!("DELETE {path}?reason={long}"), "").await;
+    assert_eq!(refused.problem(), (400, "invalid-reason".into()));
+}
+
+#[tokio::test]
+async fn who_names_the_session_of_one_instance_is_told_whose_it_is() {
+    let server = Server::new();
+    server.call(&format!("PUT {INSTANCE}"), "{}").await;
+    let other = "PUT /v1/apps/pay/instances/b";
+    let item = r#"{"items":[{"op":"register","app":"pay","id":"b","session":"1"}]}"#;
+    for (call, body) in [
+        (other, r#"{"session":"1"}"#),
+        ("POST /v1/locks/backup/acquire", r#"{"session":"1","owner":"o","mode":"exclusive"}"#),
+        ("POST /v1/elections/lead/campaign", r#"{"session":"1"}"#),
+    ] {
+        let refused = server.call(call, body).await;
+        assert_eq!(refused.problem(), (404, "unknown-session".into()), "{call}");
+        let detail = refused.json()["detail"].clone();
+        assert!(whose(&detail), "{call}: {detail}");
+    }
+    let json = server.call("POST /v1/instances:batch", item).await.json();
+    assert_eq!(json["results"][0]["code"], "unknown-session");
+    assert!(whose(&json["results"][0]["detail"]), "{json}");
+    let none = server.call(other, r#"{"session":"99"}"#).await.json();
+    assert_eq!(none["detail"], "there is no session 99; it ended or was never opened");
+}
+
+fn whose(detail: &serde_json::Value) -> bool {
+    detail
+        .as_str()
+        .is_some_and(|text| text.starts_with("session 1 belongs to instance pay/a alone"))
+}

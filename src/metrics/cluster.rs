@@ -11,7 +11,8 @@ use roster_storage::version::Version;
 
 use super::families::{Families, NANOSECONDS, family};
 use super::flag;
-use crate::leading::{known_leader, leading_term};
+use crate::leaders::{leads, told_leader};
+use crate::leading::leading_term;
 use crate::node::Running;
 use crate::peers::Purpose;
 
@@ -47,11 +48,11 @@ fn raft(
     let number = |of: fn(&Running) -> f64| running.map(of);
     to.gauge(
         family("raft_leading", "Whether this node leads: 1, else 0."),
-        number(|r| flag(leading_term(&r.raft).is_some())),
+        number(|r| flag(leads(r))),
     )?;
     to.gauge(
         family("raft_leader_known", "Whether this node knows a leader: 1, else 0."),
-        number(|r| flag(known_leader(&r.raft).is_some())),
+        number(|r| flag(told_leader(r).is_some())),
     )?;
     to.gauge(
         family("raft_term", "The Raft term that this node is in."),

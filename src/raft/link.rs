@@ -1,6 +1,7 @@
 //! One HTTP/2 connection to one peer for one purpose, opened when needed and dropped at the first
 //! error: a pooled connection that outlives its peer is a known cause of endless elections.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use roster_storage::names::NodeId;
@@ -164,20 +166,37 @@ impl Link {
             .body(body)
             .map_err(|e| CallError::NotSent(format!("{self}: {e}")))?;
         let answer = timeout(limit, async {
-            let response = sender.send_request(request).await?;
+            let response = sender.try_send_request(request).await;
+            let response = response.map_err(|e| self.not_answered(&e))?;
             let status = response.status();
             let body = http_body_util::Limited::new(response.into_body(), ANSWER_BYTES_MAX);
-            let bytes = body.collect().await.map_err(std::io::Error::other);
-            Ok::<_, hyper::Error>((status, bytes.map(|b| b.to_bytes())))
+            let bytes = body.collect().await.map_err(|e| self.broken_under_way(&*e))?;
+            Ok((status, bytes.to_bytes()))
         })
         .await;
-        match answer {
-            Ok(Ok((status, Ok(bytes)))) if status.is_success() => Ok(bytes),
-            Ok(Ok((status, Ok(bytes)))) => Err(self.no_success(status, &bytes)),
-            Ok(Ok((_, Err(e)))) => self.broken(format!("{self}: {e}")).await,
-            Ok(Err(e)) => self.broken(format!("{self}: {e}")).await,
-            Err(_) => self.broken(format!("{self} within {limit:?}")).await,
+        let late = || CallError::Unanswered(format!("{self} within {} ms", limit.as_millis()));
+        match answer.unwrap_or_else(|_| Err(late())) {
+            Ok((status, bytes)) if status.is_success() => Ok(bytes),
+            Ok((status, bytes)) => Err(self.no_success(status, &bytes)),
+            Err(e) => {
+                self.disconnect().await;
+                Err(e)
+            }
         }
+    }
+
+    fn not_answered(&self, e: &TrySendError<http::Request<Body>>) -> CallError {
+        // It comes back if it was never sent.
+        if e.message().is_some() || was_not_taken_up(e.error()) {
+            tracing::debug!("{self} did not take a call up: {:?}", e.error());
+            return CallError::Refused(format!("{self} closes its connections, as when it stops"));
+        }
+        self.broken_under_way(e.error())
+    }
+
+    fn broken_under_way(&self, e: &dyn std::error::Error) -> CallError {
+        tracing::debug!("the connection to {self} broke: {e:?}");
+        CallError::Unanswered(format!("{self}: the connection ended under way"))
     }
 
     fn no_success(&self, status: StatusCode, bytes: &[u8]) -> CallError {
@@ -194,11 +213,6 @@ impl Link {
         }
     }
 
-    async fn broken<T>(&self, what: String) -> Result<T, CallError> {
-        self.disconnect().await;
-        Err(CallError::Unanswered(what))
-    }
-
     /// The next call opens a new connection.
     pub async fn disconnect(&self) {
         self.connection.lock().await.take();
@@ -209,9 +223,9 @@ impl Link {
         if let Some(sender) = connection.as_ref().filter(|s| !s.is_closed()) {
             return Ok(sender.clone());
         }
-        let sender = timeout(CONNECT_TIMEOUT, self.open())
-            .await
-            .map_err(|_| CallError::NotSent(format!("{self} within {CONNECT_TIMEOUT:?}")))??;
+        let sender = timeout(CONNECT_TIMEOUT, self.open()).await.map_err(|_| {
+            CallError::NotSent(format!("{self} within {} ms", CONNECT_TIMEOUT.as_millis()))
+        })??;
         *connection = Some(sender.clone());
         Ok(sender)
     }
@@ -254,6 +268,17 @@ async fn open(
     Ok(sender)
 }
 
+/// Whether the peer said that it did not come to the call: with the end of the connection, which names
+/// the last call that it took up, or of that call alone.
+fn was_not_taken_up(e: &hyper::Error) -> bool {
+    let said = e.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    said.filter(|said| said.is_remote()).is_some_and(|said| match said.reason() {
+        // Only those after the last one that it took up fail with this.
+        Some(h2::Reason::NO_ERROR) => said.is_go_away(),
+        reason => said.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM),
+    })
+}
+
 /// A peer that refuses a call says so with one of these. Any other failure may come after the call
 /// was carried out.
 fn nothing_was_done(status: StatusCode) -> bool {
@@ -271,6 +296,8 @@ impl std::fmt::Display for Link {
 mod tests {
     use axum::Router;
     use axum::routing::post;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
     use tokio_util::sync::CancellationToken;
 
     use super::*;
@@ -306,6 +333,62 @@ mod tests {
             let status = StatusCode::from_u16(status).expect("a status");
             let failed = failure(status, Arc::default()).await;
             assert!(matches!(failed, CallError::Unanswered(_)), "{status}: {failed:?}");
+        }
+    }
+
+    /// How a call fails at a peer that reads it and says this, in HTTP/2, before it closes.
+    async fn failure_where_told(frame: &'static [u8]) -> CallError {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let peer = listener.local_addr().expect("its address").to_string();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a caller");
+            stream.write_all(SETTINGS).await.expect("it is sent");
+            let mut read = Vec::new();
+            while !has_call(&read) {
+                assert!(stream.read_buf(&mut read).await.expect("it sends") > 0, "it sends a call");
+            }
+            stream.write_all(frame).await.expect("it is sent");
+        });
+        let folder = tempfile::tempdir().expect("a folder");
+        let identity = DataDir::open(folder.path()).expect("opens").identity(1).expect("is made");
+        let badge = Badge::new(watch::Sender::new(identity).subscribe(), Arc::default());
+        let link = Link::new(2, PeerNode { peer, ..PeerNode::default() }, Arc::new(badge));
+        link.call::<_, ()>("/call", &(), LIMIT).await.expect_err("it is no success")
+    }
+
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const HEADERS: u8 = 1;
+
+    /// Whether the head of the first call is there, behind the preface.
+    fn has_call(bytes: &[u8]) -> bool {
+        let mut rest = bytes.get(24..).unwrap_or_default();
+        while let [a, b, c, kind, _, _, _, _, _, behind @ ..] = rest {
+            let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+            let Some(next) = behind.get(length..) else { return false };
+            if *kind == HEADERS {
+                return true;
+            }
+            rest = next;
+        }
+        false
+    }
+
+    #[tokio::test]
+    async fn a_call_that_the_peer_did_not_come_to_may_be_made_again_and_no_other_one() {
+        // The last call that it took up is none, or the first one; the reason is none, or an error.
+        let stops: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let stops_after_it: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
+        let is_lost: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+        // The call itself is refused, or broken off.
+        let refuses: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 7];
+        let breaks_off: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 2];
+        for told in [stops, refuses] {
+            let failed = failure_where_told(told).await;
+            assert!(matches!(failed, CallError::Refused(_)), "{told:?}: {failed:?}");
+        }
+        for told in [stops_after_it, is_lost, breaks_off, &[]] {
+            let failed = failure_where_told(told).await;
+            assert!(matches!(failed, CallError::Unanswered(_)), "{told:?}: {failed:?}");
         }
     }
 

@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::rpc::{SnapshotHead, header, path};
+use crate::config::Config;
 use crate::node::{Node, Running};
 
 /// Largest body of a peer's call but for checkpoints, which are streamed.
@@ -98,6 +99,9 @@ impl Peer {
 
 /// Holds the caller's headers against what this node knows (invariant S14).
 async fn members_only(State(peer): State<Peer>, request: Request, next: Next) -> Response {
+    if Caller::of(request.headers()).is_no_node() {
+        return not_the_api(&peer.node).into_response();
+    }
     let checked = peer.running().and_then(|running| {
         let caller = Caller::of(request.headers());
         running.check_caller(&caller).map_err(|why| {
@@ -109,6 +113,16 @@ async fn members_only(State(peer): State<Peer>, request: Request, next: Next) ->
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),
     }
+}
+
+/// Somebody who is no node took the port of the peers for that of the API.
+fn not_the_api(node: &Node) -> Refused {
+    let Config { node_id, advertise_api, .. } = node.config();
+    let why = format!(
+        "this is the port of node {node_id} for the other nodes of its cluster; its API is at \
+         {advertise_api}\n"
+    );
+    Refused(StatusCode::MISDIRECTED_REQUEST, why)
 }
 
 /// What a call says of its caller.
@@ -128,6 +142,11 @@ impl<'a> Caller<'a> {
             from_disk: text(header::FROM_DISK),
             to_disk: text(header::TO_DISK),
         }
+    }
+
+    /// Every node says who it is.
+    fn is_no_node(&self) -> bool {
+        [self.cluster, self.from, self.from_disk, self.to_disk].iter().all(|said| said.is_empty())
     }
 
     /// `Err` says that it does not tell.

@@ -246,6 +246,9 @@ pub struct PutOverride {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClearOverride {
     pub key: InstanceKey,
+    /// Why, in the operator's words; empty where none were given.
+    #[serde(default, skip_serializing_if = "SmolStr::is_empty")]
+    pub reason: SmolStr,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -130,6 +130,10 @@ pub enum Event {
         /// The same life before, for those who watch only what matches a filter: it may have
         /// matched.
         before: Option<Seen>,
+        /// What the operator said whose word changed it; empty without one. It comes last, and is left
+        /// out where it is empty, as in what earlier versions wrote.
+        #[serde(default, skip_serializing_if = "SmolStr::is_empty")]
+        said: SmolStr,
     },
     InstanceDeleted {
         key: InstanceKey,

@@ -47,7 +47,7 @@ fn registered(revision: u64, apps: u64) -> Arc<Change> {
     };
     let now = Seen { instance: Arc::new(instance), state: State::Up };
     let key = InstanceKey::new(app(revision * 31 % apps), id.expect("an id"));
-    let event = Event::InstancePut { key, now, ttl_ms: 15_000, before: None };
+    let event = Event::InstancePut { key, now, ttl_ms: 15_000, before: None, said: "".into() };
     let stamp = Stamp { cluster_ms: revision, wall_ms: 1_700_000_000_000 + revision };
     Arc::new(Change::new(At { revision: Revision(revision), term: 3, stamp }, vec![event]))
 }

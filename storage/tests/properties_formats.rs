@@ -4,14 +4,14 @@
 
 use std::sync::Arc;
 
-use roster_storage::catalog::{At, Catalog, Record};
+use roster_storage::catalog::{At, Catalog, Instance, Record, State};
 use roster_storage::command::{
-    BatchItem, BreakLatch, ClaimLatch, Command, CompactRing, Condition, Covered, DeleteDocument,
-    DeleteRing, DeleteShardSet, Deregister, EncodedCommand, Expire, Expiry, OpenSession, Profile,
-    Proposal, PutDocument, PutRing, PutShardSet, Rebalance, Register, Release, ReleaseLatch,
-    ReleasedBy, Request, ShardSetConfig, Stamp, WithdrawClaim,
+    BatchItem, BreakLatch, ClaimLatch, ClearOverride, Command, CompactRing, Condition, Covered,
+    DeleteDocument, DeleteRing, DeleteShardSet, Deregister, EncodedCommand, Expire, Expiry,
+    OpenSession, Profile, Proposal, PutDocument, PutRing, PutShardSet, Rebalance, Register,
+    Release, ReleaseLatch, ReleasedBy, Request, ShardSetConfig, Stamp, WithdrawClaim,
 };
-use roster_storage::events::{Event, Held, Reason};
+use roster_storage::events::{Event, Held, Reason, Seen};
 use roster_storage::latch::{Claim, Claimant, Mode};
 use roster_storage::names::{
     AppName, Incarnation, InstanceId, InstanceKey, LatchKey, LatchKind, Revision, SessionId,
@@ -318,6 +318,39 @@ fn the_deletion_of_a_shard_outside_of_shard_sets_has_the_bytes_it_always_had() {
     let held = Held { set: set(), holder: Some(worker()) };
     let new = by_position(&deleted(vec![held, Held { set: set(), holder: None }]));
     insta::assert_snapshot!(new.escape_ascii().to_string(), @r#"\x81\xacShardDeleted\x94\x92\xa3pay\xa3a:1\x07\xacDeregistered\x92\x92\xa7metrics\xa3a:1\x92\xa7metrics\xc0"#);
+}
+
+/// A history that was written before operators' words were told says nothing of them.
+#[test]
+fn the_change_of_an_instance_without_an_operators_word_has_the_bytes_it_always_had() {
+    let seen = || Seen {
+        instance: Arc::new(Instance {
+            profile: Profile::default().into(),
+            session: SessionId(3),
+            incarnation: Incarnation(7),
+            revision: Revision(9),
+            registered_at_ms: 5,
+        }),
+        state: State::Draining,
+    };
+    let put = |said: &str| Event::InstancePut {
+        key: InstanceKey::new(app(), worker()),
+        now: seen(),
+        ttl_ms: 15_000,
+        before: None,
+        said: said.into(),
+    };
+    let old = by_position(&put(""));
+    insta::assert_snapshot!(old.escape_ascii().to_string(), @r#"\x81\xabInstancePut\x94\x92\xa3pay\xa3a:1\x92\x95\x98\xa0\x00\xa0\xa0\xa0\x00\x80\xc4\x00\x03\x07\t\x05\xa8Draining\xcd:\x98\xc0"#);
+    assert_eq!(rmp_serde::from_slice::<Event>(&old).expect("decodes"), put(""));
+    let new = by_position(&put("rack 7"));
+    assert!(new.ends_with(b"\xa6rack 7"), "it comes last: {}", new.escape_ascii());
+    assert_eq!(rmp_serde::from_slice::<Event>(&new).expect("decodes"), put("rack 7"));
+    let clear = |reason: &str| {
+        let key = InstanceKey::new(app(), worker());
+        proposal(&Command::ClearOverride(ClearOverride { key, reason: reason.into() }))
+    };
+    assert!(!clear("").contains("reason") && clear("mended").contains("mended"));
 }
 
 #[test]

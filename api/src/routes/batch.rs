@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use axum::extract::State;
+use roster_storage::catalog::Catalog;
 use roster_storage::command::{Batch, BatchItem, Command, Refusal, Reply, Request};
 use roster_storage::limits::{BATCH_ITEMS_MAX, COMMAND_BYTES_MAX};
 use roster_storage::names::{InstanceKey, Revision};
@@ -55,9 +56,10 @@ pub(super) async fn batch(State(api): Shared, params: Params, content: Content) 
     }
     let mut decided = decide(&api, good, request).await?;
     let revision = decided.revision.unwrap_or(api.registry.glance().applied);
+    let newest = api.registry.newest();
     let results = keys.iter().zip(failed).map(|(key, failed)| match (key, failed) {
         (_, Some(failed)) => ItemView::Failed(failed),
-        (Some(key), None) => decided.next(key),
+        (Some(key), None) => decided.next(key, &newest.catalog),
         (None, None) => ItemView::Failed(ItemFailed::missing()),
     });
     let view = BatchView { results: results.collect(), revision: revision.0 };
@@ -81,8 +83,9 @@ struct Decided {
 }
 
 impl Decided {
-    fn next<'a>(&mut self, key: &'a InstanceKey) -> ItemView<'a> {
+    fn next<'a>(&mut self, key: &'a InstanceKey, catalog: &Catalog) -> ItemView<'a> {
         if let Some((revision, result)) = self.results.pop_front() {
+            let result = result.map_err(|why| ApiError::refused(why, catalog));
             return ItemView::new(key, revision, result);
         }
         match &mut self.stopped {

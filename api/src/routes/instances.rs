@@ -10,7 +10,7 @@ use roster_storage::version::Version;
 
 use crate::answer::{Answer, Answered};
 use crate::aside::LIGHT;
-use crate::error::{ApiError, decided};
+use crate::error::{ApiError, decided, decided_with_session};
 use crate::extract::{App, Content, Key, Params, Reading, When};
 use crate::filter::Wanted;
 use crate::lists::{Listed, Matches, Page, Paging, cursor_of_key, list_body};
@@ -81,7 +81,8 @@ pub(super) async fn propose(
     how: RegisterHow,
 ) -> Answered {
     let command = Command::Register(body.into_register(key.clone(), how)?);
-    match decided(api.registry.propose(command).await?)? {
+    let outcome = api.registry.propose(command).await?;
+    match decided_with_session(outcome, &api.registry.newest().catalog)? {
         (revision, Reply::Registered(registered)) => {
             let view = RegisteredView::new(&key, registered, revision);
             Ok(Answer::json(&view).created(registered.created).at(revision).etag(revision))

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use crate::Api;
 use crate::answer::{Answer, Answered};
-use crate::error::{ApiError, Invalid, decided};
+use crate::error::{ApiError, Invalid, decided, decided_with_session};
 use crate::extract::Params;
 use crate::poll::{latch_changed, of_claim, of_latch};
 use crate::registry::{Consistency, NotFollowed, Told, Unavailable};
@@ -202,7 +202,7 @@ impl PlaceInQueue {
         let outcome = self.proposed(proposing).await;
         let outcome = outcome.map_err(|_| ApiError::not_ready("this node stops").unknown())??;
         let stage = Stage::of(&outcome);
-        match decided(outcome)? {
+        match decided_with_session(outcome, &self.api.registry.newest().catalog)? {
             (asked, Reply::Claimed { token: None }) => {
                 self.stage = stage;
                 Ok(Taken::Waits { asked })

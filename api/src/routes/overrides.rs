@@ -8,8 +8,8 @@ use crate::answer::{Answer, Answered};
 use crate::error::{ApiError, decided};
 use crate::extract::{Content, Key, Params, Reading, Unconditional};
 use crate::openapi::refusals::{BODY, READ, Refused, UNKNOWN_APP, UNKNOWN_OVERRIDE, WRITE};
-use crate::openapi::schemas::Tag;
-use crate::wire::instance::{OverrideBody, OverrideChanged, OverrideView};
+use crate::openapi::schemas::{ReasonText, Tag};
+use crate::wire::instance::{OverrideBody, OverrideChanged, OverrideView, reason};
 
 /// Reads an operator's word on an instance.
 #[utoipa::path(
@@ -82,7 +82,10 @@ pub(super) async fn put(
     path = "/v1/apps/{app}/instances/{id}/override",
     operation_id = "clearOverride",
     tag = "instances",
-    params(Key),
+    params(
+        Key,
+        ("reason" = inline(Option<ReasonText>), Query, description = "Why, for the history."),
+    ),
     responses(
         (status = 200, description = "It is gone.", body = OverrideChanged),
         Refused::<{ WRITE | UNKNOWN_APP }>,
@@ -92,10 +95,12 @@ pub(super) async fn clear(
     State(api): Shared,
     Key(key): Key,
     _: Unconditional,
-    params: Params,
+    mut params: Params,
 ) -> Answered {
+    let said = params.text("reason").map(reason).transpose()?;
     params.end()?;
-    let command = Command::ClearOverride(ClearOverride { key: key.clone() });
+    let reason = said.unwrap_or_default();
+    let command = Command::ClearOverride(ClearOverride { key: key.clone(), reason });
     match decided(api.registry.propose(command).await?)? {
         (revision, Reply::OverrideCleared) => {
             let (app, id) = (key.app.as_str(), key.id.as_str());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use roster_storage::command::{BatchItem, Condition, Deregister, Refusal, Reply};
+use roster_storage::command::{BatchItem, Condition, Deregister, Reply};
 use roster_storage::names::{AppName, Incarnation, InstanceId, InstanceKey, Revision};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -182,7 +182,7 @@ impl From<&ApiError> for ItemFailed {
 
 impl<'a> ItemView<'a> {
     /// What came of a decided item.
-    pub fn new(key: &'a InstanceKey, revision: Revision, result: Result<Reply, Refusal>) -> Self {
+    pub fn new(key: &'a InstanceKey, revision: Revision, result: Result<Reply, ApiError>) -> Self {
         match result {
             Ok(Reply::Registered(registered)) => {
                 Self::Registered(RegisteredView::new(key, registered, revision))
@@ -191,7 +191,7 @@ impl<'a> ItemView<'a> {
                 Self::Deregistered(ChangedView::new(key, incarnation, revision))
             }
             Ok(other) => Self::Failed((&ApiError::unexpected(&other)).into()),
-            Err(refusal) => Self::Failed((&ApiError::from(refusal)).into()),
+            Err(refused) => Self::Failed((&refused).into()),
         }
     }
 }

@@ -257,9 +257,9 @@ fn encode(change: &Change, event: &Event) -> Bytes {
         Event::AppDeleted { app, reason } => {
             EventView::put(moved, "app", app, app.as_str()).because(reason, &reason.detail()).open()
         }
-        Event::InstancePut { key, now, ttl_ms, before } => {
+        Event::InstancePut { key, now, ttl_ms, before, said } => {
             let was = before.as_ref().map(|before| before.state).filter(|was| *was != now.state);
-            instance_put(moved, key, now, *ttl_ms, was)
+            instance_put(moved, key, now, *ttl_ms, was, said)
         }
         Event::InstanceDeleted { key, last, reason } => {
             EventView::put(moved, "instance", &key.app, key.id.as_str())
@@ -325,17 +325,23 @@ fn app_put(moved: Moved, app: &AppName, policy: &AppPolicy) -> Bytes {
     EventView::put(moved, "app", app, app.as_str()).with(EventValue::App(value)).open()
 }
 
-/// `was`: its state before, if that changed.
+/// `was`: its state before, if that changed; `said`: what the operator said who changed it.
 fn instance_put(
     moved: Moved,
     key: &InstanceKey,
     now: &Seen,
     ttl_ms: u64,
     was: Option<State>,
+    said: &str,
 ) -> Bytes {
     let silent = |state| matches!(state, State::Up | State::Suspect);
-    let by_operator = was.is_some_and(|was| !(silent(was) && silent(now.state)));
-    let detail = was.map(|was| format!("{}, was {}", now.state.word(), was.word()));
+    let by_operator = was.map_or(!said.is_empty(), |was| !(silent(was) && silent(now.state)));
+    let detail = match (was, now.state.word()) {
+        (None, _) if said.is_empty() => None,
+        (None, state) => Some(format!("{state}: {said}")),
+        (Some(was), state) if said.is_empty() => Some(format!("{state}, was {}", was.word())),
+        (Some(was), state) => Some(format!("{state}, was {}: {said}", was.word())),
+    };
     let value = InstanceView::seen(&key.app, &key.id, &now.instance, now.state, ttl_ms);
     EventView::put(moved, "instance", &key.app, key.id.as_str())
         .of(now.instance.incarnation)
@@ -400,7 +406,7 @@ pub(crate) mod snapshot {
 
     pub fn instance(key: &InstanceKey, now: &Seen, ttl_ms: u64) -> Bytes {
         let moved = Moved { revision: now.instance.revision, wall_ms: None };
-        instance_put(moved, key, now, ttl_ms, None)
+        instance_put(moved, key, now, ttl_ms, None, "")
     }
 
     pub fn shard(key: &InstanceKey, instance: &roster_storage::catalog::Instance) -> Bytes {

@@ -1,12 +1,15 @@
-//! All three nodes die at once and come back.
+//! Nodes die all at once and come back, or are told to stop.
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use cluster_tests::client::{Client, Registered};
+use cluster_tests::client::{Client, Failed, Registered};
 use cluster_tests::history::{History, Sent, departures};
 use cluster_tests::wait::{until, while_it_holds};
+use tokio::task::JoinSet;
 
 use crate::three_nodes;
 
@@ -115,4 +118,71 @@ async fn a_node_that_is_told_to_stop_ends_cleanly() {
         assert!(log.contains("\"stopped\""), "node {id} did not end as it should:\n{log}");
     }
     drop(idle);
+}
+
+const CLEAN_STOPS: usize = 4;
+const WRITERS_PER_NODE: usize = 8;
+
+/// A leader hands the leadership on and closes its doors only then: what a follower brings it until
+/// that is answered, or goes to the next leader.
+#[tokio::test]
+async fn a_leader_that_stops_cleanly_leaves_no_write_of_another_node_in_doubt() {
+    let mut cluster = three_nodes().start().await;
+    let client = cluster.client();
+    let written = Arc::new(AtomicUsize::new(0));
+    for stop in 1..=CLEAN_STOPS {
+        let (leader, followers) = cluster.leader_and_followers().await;
+        let over = Arc::new(AtomicBool::new(false));
+        let mut writers = JoinSet::new();
+        for node in followers {
+            for writer in 0..WRITERS_PER_NODE {
+                let app = format!("stop{stop}-node{node}-writer{writer}");
+                let work = write_until(client.clone(), node, app, written.clone(), over.clone());
+                writers.spawn(work);
+            }
+        }
+        goes_on(&written).await;
+        cluster.stop(leader).await;
+        goes_on(&written).await;
+        over.store(true, Ordering::Relaxed);
+        for failed in writers.join_all().await.into_iter().flatten() {
+            assert!(!failed.is_unknown(), "stop {stop}: {failed}");
+        }
+        cluster.start(leader, &[]);
+        cluster.ready().await;
+    }
+    println!("{} writes were acknowledged", written.load(Ordering::Relaxed));
+}
+
+/// Writes one after the other, and returns how some failed.
+async fn write_until(
+    client: Client,
+    node: u64,
+    app: String,
+    written: Arc<AtomicUsize>,
+    over: Arc<AtomicBool>,
+) -> Vec<Failed> {
+    let mut failed = Vec::new();
+    for number in 0.. {
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+        match client.at(node).register(&app, &format!("i{number}"), "1m").await {
+            Ok(_) => drop(written.fetch_add(1, Ordering::Relaxed)),
+            Err(why) => failed.push(why),
+        }
+    }
+    failed
+}
+
+/// Waits for more writes than are under way.
+async fn goes_on(written: &AtomicUsize) {
+    let wanted = written.load(Ordering::Relaxed) + 4 * WRITERS_PER_NODE;
+    until("writes go on", Duration::from_secs(20), async || {
+        match written.load(Ordering::Relaxed) {
+            now if now >= wanted => Ok(()),
+            now => Err(format!("{now} of {wanted}")),
+        }
+    })
+    .await;
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use cluster_tests::client::Client;
 use cluster_tests::cluster::{Cluster, Plan, READY_WITHIN};
 use cluster_tests::faults::{files_in, flip_a_bit};
 use cluster_tests::ports;
@@ -265,4 +266,20 @@ async fn starts_with_everything(cluster: &mut Cluster) {
     cluster.ready().await;
     let (_, listed) = cluster.client().at(1).list("pay").await.expect("listed");
     assert_eq!(listed.len(), 120);
+}
+
+#[tokio::test]
+async fn whoever_takes_the_peers_port_for_that_of_the_api_is_told_where_the_api_is() {
+    let cluster = three_nodes().start().await;
+    let list = cluster.list();
+    let (_, peer) = list.split(',').next().and_then(|entry| entry.split_once('=')).expect("a node");
+    let peers = Client::new([(1, peer.parse().expect("an address"))].into());
+    for path in ["/v1/node", "/raft/append"] {
+        let refused = peers.at(1).get(path).await.expect_err("it is not the API");
+        assert_eq!(refused.status(), Some(421), "{refused}");
+        let api = cluster.api(1).to_string();
+        assert!(refused.problem().detail.contains(&format!("its API is at {api}")), "{refused}");
+    }
+    let log = cluster.last_log(1);
+    assert!(!log.contains("this node refuses"), "a stranger is no node that is refused:\n{log}");
 }

@@ -98,7 +98,7 @@ impl Catalog {
             revision: at.revision,
         };
         self.insert_override(c.key.clone(), word);
-        self.override_changed(at, &c.key, before, events);
+        self.override_changed(at, &c.key, before, &c.reason, events);
         Ok(Reply::OverridePut)
     }
 
@@ -111,7 +111,7 @@ impl Catalog {
         self.known_app(&c.key.app)?;
         let before = self.state_of(&c.key);
         if self.remove_override(&c.key).is_some() {
-            self.override_changed(at, &c.key, before, events);
+            self.override_changed(at, &c.key, before, &c.reason, events);
         }
         Ok(Reply::OverrideCleared)
     }
@@ -120,15 +120,17 @@ impl Catalog {
     pub(super) fn end_override(&mut self, at: At, key: &InstanceKey, events: &mut Vec<Event>) {
         let before = self.state_of(key);
         self.remove_override(key);
-        self.override_changed(at, key, before, events);
+        self.override_changed(at, key, before, "", events);
     }
 
-    /// Tells that the state that clients see of an instance changed, if it lives.
+    /// Tells that the state that clients see of an instance changed, if it lives, and what the operator
+    /// `said`.
     fn override_changed(
         &mut self,
         at: At,
         key: &InstanceKey,
         before: State,
+        said: &str,
         events: &mut Vec<Event>,
     ) {
         let Some(instance) = self.instance(key).cloned() else { return };
@@ -140,6 +142,7 @@ impl Catalog {
             ttl_ms: self.session(instance.session).map_or(0, |session| session.ttl_ms),
             now: Seen { instance: instance.clone(), state: self.state_of(key) },
             before: Some(Seen { instance, state: before }),
+            said: said.into(),
         });
     }
 

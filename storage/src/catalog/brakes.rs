@@ -1,6 +1,8 @@
 //! Suspects, the mass-loss brake and the pace of heartbeats: what the leader decided from its memory,
 //! so that the next leader and all who watch know it too, and what operators say about it.
 
+use smol_str::SmolStr;
+
 use super::{Applied, At, Catalog, State};
 use crate::brake::{Brake, BrakeOverride, Pace, Scope};
 use crate::command::{BrakeChange, BrakeEnd, OverrideBrake, Reply, SetBrake, SetPace, Suspect};
@@ -51,7 +53,8 @@ impl Catalog {
             self.change_app(&key.app, |record| record.members_changed = at.revision);
             let now = Seen { instance: instance.clone(), state: self.state_of(&key) };
             let before = Some(Seen { instance, state: was });
-            events.push(Event::InstancePut { key, now, ttl_ms, before });
+            let said = SmolStr::default();
+            events.push(Event::InstancePut { key, now, ttl_ms, before, said });
         }
     }
 

@@ -238,7 +238,8 @@ impl Catalog {
         let state = self.state_of(key);
         let before = before.map(|instance| Seen { instance, state });
         let now = Seen { instance, state };
-        events.push(Event::InstancePut { key: key.clone(), now, ttl_ms, before });
+        let said = SmolStr::default();
+        events.push(Event::InstancePut { key: key.clone(), now, ttl_ms, before, said });
     }
 
     /// Something was made or changed that hangs off the session: a sign of life.

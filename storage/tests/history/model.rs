@@ -107,6 +107,7 @@ pub fn change(revision: u64) -> Option<Arc<Change>> {
         now: seen(revision),
         ttl_ms: 15_000,
         before: revision.is_multiple_of(2).then(|| seen(revision - 1)),
+        said: if revision.is_multiple_of(3) { "rack 7".into() } else { "".into() },
     };
     let reason = Reason::Expired { silent_ms: revision };
     let events = match revision % 5 {

@@ -254,7 +254,9 @@ impl World {
                 reason: "disk".into(),
                 expires_in_ms,
             }),
-            Kind::ClearOverride { key } => Command::ClearOverride(ClearOverride { key }),
+            Kind::ClearOverride { key } => {
+                Command::ClearOverride(ClearOverride { key, reason: "".into() })
+            }
             Kind::PutDocument { app, name, bytes, create_app, condition } => {
                 Command::PutDocument(PutDocument {
                     condition: self.document_condition(&app, &name, condition),

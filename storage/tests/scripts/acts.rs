@@ -7,7 +7,7 @@
 //! patch APP/ID [incarnation=1] [PROFILE] [clear] [meta.KEY] [CONDITION]    meta.KEY alone removes
 //! deregister APP/ID [incarnation=1] [operator] [CONDITION]
 //! override APP/ID draining|maintenance [expires=5s] [reason=]
-//! clear-override APP/ID
+//! clear-override APP/ID [reason=]
 //! document APP/NAME [value=JSON | bytes=131072] [by=] [no_app] [CONDITION]
 //! delete-document APP/NAME [by=] [CONDITION]
 //! ring APP [seed=] [replicas=] [CONDITION]
@@ -143,7 +143,10 @@ impl<'a> Words<'a> {
             "patch" => Command::Patch(self.patch()?),
             "deregister" => Command::Deregister(self.deregister()?),
             "override" => Command::PutOverride(self.put_override()?),
-            "clear-override" => Command::ClearOverride(ClearOverride { key: self.key()? }),
+            "clear-override" => Command::ClearOverride(ClearOverride {
+                key: self.key()?,
+                reason: self.value("reason").unwrap_or_default().into(),
+            }),
             "document" => Command::PutDocument(self.put_document()?),
             "delete-document" => Command::DeleteDocument(self.delete_document()?),
             "ring" => Command::PutRing(PutRing {

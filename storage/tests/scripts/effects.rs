@@ -104,9 +104,11 @@ fn happened(event: &Event) -> String {
     match event {
         Event::AppPut { app, .. } => format!("app {app} put"),
         Event::AppDeleted { app, reason } => format!("app {app} deleted: {}", why(reason)),
-        Event::InstancePut { key, now, .. } => {
+        Event::InstancePut { key, now, said, .. } => {
             let state = if now.state == State::Up { "" } else { now.state.word() };
-            format!("{key} put {} {state}", described(&now.instance)).trim_end().into()
+            let put = format!("{key} put {} {state}", described(&now.instance));
+            let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+            format!("{}{said}", put.trim_end())
         }
         Event::InstanceDeleted { key, last, reason } => {
             format!("{key} deleted incarnation={}: {}", last.instance.incarnation, why(reason))
