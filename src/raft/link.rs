@@ -351,7 +351,8 @@ mod tests {
         });
         let folder = tempfile::tempdir().expect("a folder");
         let identity = DataDir::open(folder.path()).expect("opens").identity(1).expect("is made");
-        let badge = Badge::new(watch::Sender::new(identity).subscribe(), Arc::default());
+        let badge =
+            Badge::new(watch::Sender::new(identity).subscribe(), Arc::default(), Arc::default());
         let link = Link::new(2, PeerNode { peer, ..PeerNode::default() }, Arc::new(badge));
         link.call::<_, ()>("/call", &(), LIMIT).await.expect_err("it is no success")
     }
