@@ -205,6 +205,9 @@ struct Override {
 struct Resume {
     #[command(flatten)]
     which: Which,
+    /// Why, for others who look at it
+    #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
+    reason: String,
     #[command(flatten)]
     target: Target,
 }
@@ -529,7 +532,10 @@ fn said(state: &str) -> String {
 
 impl Resume {
     async fn run(self) -> Result<(), End> {
-        let call = Call::delete(self.which.path(&["override"])?);
+        let mut call = Call::delete(self.which.path(&["override"])?);
+        if !self.reason.is_empty() {
+            call = call.query("reason", &self.reason);
+        }
         let answer = self.target.client()?.send(call).await?;
         let name = self.which.name()?;
         print_answer(self.target.output, &answer, &name, || {

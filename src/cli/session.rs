@@ -246,7 +246,7 @@ impl Keep {
 
 /// An outage of the cluster may last longer than the TTL and the session be there all the same: a new
 /// leader gives each its full TTL.
-fn tell_hearing(session: &str, hearing: Hearing) {
+pub(super) fn tell_hearing(session: &str, hearing: Hearing) {
     note(&match hearing {
         Hearing::Unheard => {
             format!("no heartbeat of session {session} was answered in time; it goes on")

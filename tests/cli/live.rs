@@ -24,8 +24,10 @@ async fn lists_that_are_watched_show_what_comes_changes_and_goes() {
     instances.line_with("draining").await;
     let shown = out(&["instance", "show", "pay", "a"], &endpoints).await;
     assert!(shown.contains("OPERATOR SAYS") && shown.contains("new disk"), "{shown}");
-    out(&["instance", "resume", "pay/a"], &endpoints).await;
+    out(&["instance", "resume", "pay/a", "--reason", "it is in"], &endpoints).await;
     instances.line_with("up").await;
+    let events = out(&["events", "--app", "pay", "--instance", "a"], &endpoints).await;
+    assert!(events.contains("new disk") && events.contains("it is in"), "{events}");
 
     out(&["instance", "deregister", "pay", "a"], &endpoints).await;
     instances.line_with("gone, deregistered").await;

@@ -15,6 +15,7 @@ use super::super::asking::{
 };
 use super::super::progress::Progress;
 use super::super::ring::word;
+use super::super::session::tell_hearing;
 use super::super::table::escaped;
 use super::{Which, key_and_value, qualified};
 use crate::client::{
@@ -267,10 +268,10 @@ impl Register {
         kept
     }
 
-    /// Ends only when the session is lost.
+    /// Ends only when the session is gone.
     async fn stay(session: &KeptSession) -> Result<(), End> {
         note("they stay until Ctrl-C");
-        Err(session.lost_because().await.into())
+        Err(session.gone(|hearing| tell_hearing(session.id(), hearing)).await.into())
     }
 }
 
