@@ -9,7 +9,7 @@ from selenium.webdriver.common.keys import Keys
 from browser import Browser
 from cluster import Cluster, to, wait_until
 
-INSTANCES = int(os.environ.get("BIG_APP_INSTANCES", "20000"))
+INSTANCES = int(os.environ.get("BIG_APP_INSTANCES", "100000"))
 
 # What a page of a hundred lines may have in elements, however many instances there are.
 ELEMENTS_MAX = 5_000
