@@ -138,12 +138,15 @@ pub async fn hand_over(running: &Running) -> bool {
 }
 
 /// After so many entries or so much log, each node a little later than the one before it, so that
-/// they do not all write at once. Entries that are kept behind a checkpoint for slow nodes go too if
-/// they alone are larger than what is written between two.
+/// they do not all write at once. So much log is at least as much as the newest checkpoint is large: a
+/// large state that grows is written about twice in all, and not again for each part of it. Entries that
+/// are kept behind a checkpoint for slow nodes go too if they alone are larger than what is written
+/// between two.
 async fn checkpoint_if_due(running: &Running, growth: &mut Growth) -> Result<(), Fatal> {
     let progress = Progress::of(running);
     let staggered = |every: u64| every + every / 10 * running.config.place();
-    let limit = running.config.checkpoint_every_bytes;
+    let newest = running.checkpoints.newest().map_or(0, |checkpoint| checkpoint.bytes);
+    let limit = running.config.checkpoint_every_bytes.max(newest);
     let new = progress.applied.saturating_sub(progress.checkpoint);
     if new >= staggered(running.config.checkpoint_every)
         || (new > 0 && growth.bytes >= staggered(limit))

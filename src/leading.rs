@@ -420,7 +420,7 @@ impl Round<'_> {
             };
             // A new leader's table is still being filled. Else apply has published the session and
             // is about to make its lease.
-            if table.fill(session, known.ttl_ms, known.touched) {
+            if table.fill(session, known.ttl_ms(), known.touched) {
                 renewed = table.renew(session, mark, *via, *now);
             }
         }

@@ -114,7 +114,7 @@ impl Leases {
         loop {
             let mut filled = 0;
             for (id, session) in sessions.by_ref().take(FILLED_AT_ONCE) {
-                table.fill(id, session.ttl_ms, session.touched);
+                table.fill(id, session.ttl_ms(), session.touched);
                 filled += 1;
             }
             if filled < FILLED_AT_ONCE {
@@ -226,7 +226,7 @@ impl Observer for Leases {
                 for event in changes.iter().flat_map(|change| &change.events) {
                     match event {
                         Event::SessionPut { session, value } => {
-                            table.touch(*session, value.ttl_ms, value.touched, now);
+                            table.touch(*session, value.ttl_ms(), value.touched, now);
                         }
                         Event::SessionEnded { session, .. } => table.forget(*session),
                         Event::AppPut { .. }
@@ -356,7 +356,7 @@ mod tests {
         let published = Published::default();
         let leases = Leases::new();
         let (table, _) = leases.begin_table(1, &published, 0);
-        let ttl_ms = catalog.session(session).expect("it is there").ttl_ms;
+        let ttl_ms = catalog.session(session).expect("it is there").ttl_ms();
         table.touch(session, ttl_ms, revision, 0);
         let mut set = |revision, percent| {
             let at = At { revision: Revision(revision), term: 1, stamp: Stamp::default() };

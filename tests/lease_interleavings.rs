@@ -8,7 +8,7 @@ mod lease;
 
 /// What `src/leases/sync.rs` is to the node.
 mod sync {
-    pub use loom::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+    pub use loom::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
     use loom::sync::{Mutex as Checked, MutexGuard};
 
     #[derive(Debug)]

@@ -353,7 +353,7 @@ fn instance_stands(
     let state = catalog.state_of(&key);
     let matches = asked.wanted.is_all() || asked.wanted.matches(name, id, instance, state.word());
     if kinds.has(Kind::Instance) && matches {
-        let ttl_ms = catalog.session(instance.session).map_or(0, |session| session.ttl_ms);
+        let ttl_ms = catalog.session(instance.session).map_or(0, |session| session.ttl_ms());
         let now = Seen { instance: instance.clone(), state };
         frames.standing(&snapshot::instance(&key, &now, ttl_ms));
     }

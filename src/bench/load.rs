@@ -9,6 +9,7 @@ use http::Method;
 use super::http::Connection;
 
 /// One request of a load.
+#[derive(Clone)]
 pub struct Request {
     pub method: Method,
     pub path: String,

@@ -30,7 +30,7 @@ use super::load::{Job, Load, Measured as Loaded, Request, run_load};
 use super::{LISTED, MANY, register_job};
 use crate::shutdown;
 use figures::{Figure, Line, Measured, Peer, Report, grouped};
-use fill::{Beating, Filling, fill, settled_memory};
+use fill::{Beating, Filling, fill, send_each, settled_memory};
 use machine::Machine;
 use roster::{HEARTBEATS_AT_ONCE, REGISTERED_AT_ONCE, Roster};
 use servers::Servers;
@@ -512,15 +512,20 @@ async fn list(plan: &Plan, servers: &mut Servers<Roster>) -> Result<Loading, Str
     load(plan, servers, Arc::new(move |_, _| Request::get(path)), MANY, 1, 1).await
 }
 
+/// Of bodies that came before, as those do of whoever beats for others; what they cost the first time is
+/// told beside it.
 async fn batches(plan: &Plan, servers: &mut Servers<Roster>) -> Result<Loading, String> {
+    servers.ensure_up().await?;
     let calls = servers.system.all_heartbeats();
-    let job: Job = Arc::new(move |worker, call| {
-        let Request { method, path, content_type, body } =
-            &calls[(worker + call * BATCHING) % calls.len()];
-        Request { method: method.clone(), path: path.clone(), content_type, body: body.clone() }
-    });
+    let read = send_each(&servers.addresses(), &calls, BATCHING).await?;
+    let at_first = plan.fleet as f64 / read.as_secs_f64();
+    let job: Job =
+        Arc::new(move |worker, call| calls[(worker + call * BATCHING) % calls.len()].clone());
     let per_call = HEARTBEATS_AT_ONCE.min(plan.fleet);
-    load(plan, servers, job, BATCHING, per_call, 1).await
+    let mut beaten = load(plan, servers, job, BATCHING, per_call, 1).await?;
+    beaten.note +=
+        &format!("; {} per second the first time that each body came", grouped(at_first));
+    Ok(beaten)
 }
 
 async fn register(plan: &Plan, servers: &mut Servers<Roster>) -> Result<Loading, String> {

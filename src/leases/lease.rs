@@ -16,7 +16,7 @@ use roster_storage::brake::stretched;
 use roster_storage::command::Expiry;
 use roster_storage::names::{Revision, SessionId};
 
-use super::sync::{AtomicI64, AtomicU64, Mutex, Ordering};
+use super::sync::{AtomicI64, AtomicU32, AtomicU64, Mutex, Ordering};
 
 /// Set in the word of a session whose removal may have been proposed; the other bits still say when
 /// it was last heard, and by whom.
@@ -105,14 +105,33 @@ impl Stretch {
 pub struct Lease {
     pub session: SessionId,
     word: AtomicU64,
-    ttl_ms: AtomicU64,
+    /// At most `TTL_MS_MAX`: less than 50 days.
+    ttl_ms: AtomicU32,
     /// The revision of the last registration or update that apply saw. Held while the lease is
     /// touched, judged or spared.
-    touched: Mutex<Revision>,
+    touched: Mutex<Touched>,
     /// The client's own mark of its last beat, or [`NO_MARK`].
     mark: AtomicI64,
     /// The slot in which the wheel looks at it, or [`NOWHERE`].
     filed: AtomicU64,
+}
+
+/// A revision that may lie anywhere, so that it takes no more room with a lock than both have.
+#[derive(Clone, Copy, Debug)]
+struct Touched([u8; 8]);
+
+impl Touched {
+    fn at(revision: Revision) -> Self {
+        Self(revision.0.to_ne_bytes())
+    }
+
+    fn revision(self) -> Revision {
+        Revision(u64::from_ne_bytes(self.0))
+    }
+}
+
+fn short(ttl_ms: u64) -> u32 {
+    u32::try_from(ttl_ms).unwrap_or(u32::MAX)
 }
 
 /// What a look at a lease showed.
@@ -172,8 +191,8 @@ impl Lease {
         Self {
             session,
             word: AtomicU64::new(Word(0).heard_at(heard).0),
-            ttl_ms: AtomicU64::new(ttl_ms),
-            touched: Mutex::new(touched),
+            ttl_ms: AtomicU32::new(short(ttl_ms)),
+            touched: Mutex::new(Touched::at(touched)),
             mark: AtomicI64::new(NO_MARK),
             filed: AtomicU64::new(NOWHERE),
         }
@@ -184,7 +203,7 @@ impl Lease {
     }
 
     fn deadline_of(&self, word: Word, stretch: Stretch) -> u64 {
-        word.heard() + stretch.of(self.ttl_ms.load(Ordering::Acquire))
+        word.heard() + stretch.of(self.ttl_ms.load(Ordering::Acquire).into())
     }
 
     pub fn deadline(&self, stretch: Stretch) -> u64 {
@@ -201,12 +220,12 @@ impl Lease {
         if let Some(mark) = mark {
             self.mark.store(mark, Ordering::Relaxed);
         }
-        Some(self.ttl_ms.load(Ordering::Relaxed))
+        Some(self.ttl_ms.load(Ordering::Relaxed).into())
     }
 
     /// The same, unless it was touched after `seen`: then other things may hang off it than were seen.
     pub fn renew_as_seen(&self, seen: Revision, via: Via, now: u64) -> Option<u64> {
-        let unchanged = *self.touched.lock() <= seen;
+        let unchanged = self.touched.lock().revision() <= seen;
         unchanged.then(|| self.renew(None, via, now)).flatten()
     }
 
@@ -214,8 +233,8 @@ impl Lease {
     /// Returns the deadline. A beat that comes in at the same moment is not lost.
     pub fn touch(&self, ttl_ms: u64, touched: Revision, now: u64, stretch: Stretch) -> u64 {
         let mut last_touched = self.touched.lock();
-        *last_touched = touched;
-        self.ttl_ms.store(ttl_ms, Ordering::Release);
+        *last_touched = Touched::at(touched);
+        self.ttl_ms.store(short(ttl_ms), Ordering::Release);
         let touch = |word| Some(Word(word).heard_at(now).0);
         match self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, touch) {
             Ok(word) | Err(word) => Word(word).heard_at(now).heard() + stretch.of(ttl_ms),
@@ -230,7 +249,7 @@ impl Lease {
         if word.is_ending() {
             Judgement::Ending
         } else if deadline <= now {
-            Judgement::Late { touched: *touched, heard: word.heard(), via: word.via() }
+            Judgement::Late { touched: touched.revision(), heard: word.heard(), via: word.via() }
         } else {
             Judgement::Lives { deadline }
         }
@@ -256,7 +275,8 @@ impl Lease {
         match marked {
             Ok(_) => {
                 let silent_ms = now.saturating_sub(judged.heard());
-                Marked::Due(Due { session: self.session, touched: *touched, silent_ms, judged })
+                let touched = touched.revision();
+                Marked::Due(Due { session: self.session, touched, silent_ms, judged })
             }
             // A beat: only this marks, and whoever else would waits for the lock.
             Err(renewed) => Marked::Lives { deadline: self.deadline_of(Word(renewed), stretch) },
@@ -266,7 +286,7 @@ impl Lease {
     /// Takes the mark of `due` away. Returns the deadline, if it was still marked by that.
     pub fn spare(&self, due: &Due, stretch: Stretch) -> Option<u64> {
         let touched = self.touched.lock();
-        if *touched != due.touched {
+        if touched.revision() != due.touched {
             return None;
         }
         let marked = due.judged.ending().0;
@@ -291,7 +311,7 @@ impl Lease {
     pub fn late(&self, now: u64, stretch: Stretch) -> Option<Via> {
         let word = self.word();
         let silent_ms = now.saturating_sub(word.heard());
-        let ttl_ms = stretch.of(self.ttl_ms.load(Ordering::Relaxed));
+        let ttl_ms = stretch.of(self.ttl_ms.load(Ordering::Relaxed).into());
         (silent_ms > ttl_ms / 2).then(|| word.via())
     }
 

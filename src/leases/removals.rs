@@ -389,7 +389,7 @@ impl Removals {
 
     /// By how much a session is silent for longer than it may be.
     fn late_ms(&self, due: &Due, version: &Version) -> u64 {
-        let ttl_ms = version.catalog.session(due.session).map_or(0, |known| known.ttl_ms);
+        let ttl_ms = version.catalog.session(due.session).map_or(0, |known| known.ttl_ms());
         due.silent_ms.saturating_sub(self.table.counted(ttl_ms))
     }
 

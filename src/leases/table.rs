@@ -604,6 +604,11 @@ mod tests {
     }
 
     #[test]
+    fn what_there_is_a_million_of_stays_small() {
+        assert!(size_of::<Lease>() <= 48, "{} bytes", size_of::<Lease>());
+    }
+
+    #[test]
     fn a_session_lives_for_its_ttl_after_the_last_heartbeat_and_not_less() {
         let table = LeaseTable::new(1);
         table.touch(S, 1_000, Revision(1), 0);

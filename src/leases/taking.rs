@@ -71,7 +71,7 @@ pub fn missing(table: &LeaseTable, catalog: &Catalog, overdue: Overdue) -> Optio
     Some(Missing {
         session: overdue.session,
         touched: overdue.touched,
-        ttl_ms: table.counted(session.ttl_ms),
+        ttl_ms: table.counted(session.ttl_ms()),
         heard: overdue.heard,
         by,
         carries: carried(catalog, overdue.session),
@@ -85,7 +85,7 @@ pub fn expected(catalog: &Catalog, session: SessionId, now: u64) -> Option<Missi
     Some(Missing {
         session,
         touched: known.touched,
-        ttl_ms: stretched(known.ttl_ms, catalog.pace().held_percent),
+        ttl_ms: stretched(known.ttl_ms(), catalog.pace().held_percent),
         heard: now,
         by: HeardBy::NobodyYet,
         carries: carried(catalog, session),
@@ -324,7 +324,7 @@ mod tests {
         table.set_stretch(catalog.pace().held_percent);
         let mut ttl_ms = 0;
         let sessions: Vec<_> =
-            catalog.sessions().map(|(id, s)| (id, s.ttl_ms, s.touched)).collect();
+            catalog.sessions().map(|(id, s)| (id, s.ttl_ms(), s.touched)).collect();
         for (session, ttl, touched) in sessions {
             table.touch(session, ttl, touched, 0);
             ttl_ms = ttl;

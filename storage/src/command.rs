@@ -161,7 +161,7 @@ pub struct DeleteApp {
 }
 
 /// What an instance says of itself. Texts are at most `TEXT_BYTES_MAX` long, checked at the door.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Profile {
     pub ip: SmolStr,
     /// 0 where there is none. REST takes 0 to 65,535, Sentinel's heartbeat any number from 0.
@@ -173,7 +173,6 @@ pub struct Profile {
     pub weight: u16,
     pub metadata: Arc<BTreeMap<SmolStr, SmolStr>>,
     /// Opaque bytes, base64 in JSON.
-    #[serde(with = "serde_bytes")]
     pub payload: Vec<u8>,
 }
 
@@ -438,14 +437,13 @@ impl BatchItem {
     /// As many bytes as it takes in an encoded [`Batch`], or a few more: enough to cut batches by, so
     /// that nobody has to encode an item only to see how long it is.
     pub fn encoded_bytes_max(&self) -> usize {
-        /// The names of all fields, with the longest numbers.
-        const NAMES_AND_NUMBERS: usize = 384;
+        /// The names of all fields, with the longest numbers and lengths.
+        const NAMES_AND_NUMBERS: usize = 256;
         let (key, texts) = match self {
             Self::Register(c) => (&c.key, c.profile.memory_bytes()),
             Self::Deregister(c) => (&c.key, c.reason.len()),
         };
-        // Before some lengths of 32 and more, msgpack needs a byte more than a packed profile does.
-        NAMES_AND_NUMBERS + key.app.as_str().len() + key.id.as_str().len() + texts + texts / 32
+        NAMES_AND_NUMBERS + key.app.as_str().len() + key.id.as_str().len() + texts
     }
 }
 
@@ -821,7 +819,7 @@ pub struct TooLarge(pub usize);
 pub struct EncodedCommand(Bytes);
 
 /// First byte of every encoded command; raised when old binaries could misread new bytes.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 impl EncodedCommand {
     pub fn new(command: &Command) -> Result<Self, TooLarge> {

@@ -392,7 +392,7 @@ impl History {
         if let Some(filling) = &mut pending.filling
             && filling.raw_bytes() >= self.sizes.growing_bytes
         {
-            *filling = Builder::starting_after(filling.upto());
+            filling.start_after(filling.upto());
         }
         Ok(())
     }
@@ -839,7 +839,7 @@ fn close(filling: &mut Builder, closed: &mut Vec<Block>, next: Revision, sizes: 
     if !filling.is_empty() {
         closed.push(filling.finish(sizes.value_bytes));
     }
-    *filling = Builder::starting_after(next);
+    filling.start_after(next);
 }
 
 /// The marks of all that somebody is interested in; `None`: every block may hold some of it.

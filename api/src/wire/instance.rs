@@ -262,7 +262,7 @@ impl<'a> InstanceView<'a> {
         instance: &'a Instance,
     ) -> Self {
         let key = InstanceKey::new(app.clone(), id.clone());
-        let ttl_ms = catalog.session(instance.session).map_or(0, |s| s.ttl_ms);
+        let ttl_ms = catalog.session(instance.session).map_or(0, |s| s.ttl_ms());
         Self::seen(app, id, instance, catalog.state_of(&key), ttl_ms)
     }
 

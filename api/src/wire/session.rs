@@ -110,7 +110,7 @@ impl<'a> SessionView<'a> {
         Self {
             session: Text(id),
             name: session.name.as_str(),
-            ttl: Millis(session.ttl_ms),
+            ttl: Millis(session.ttl_ms()),
             adopted: BTreeMap::new(),
             instances: instances.collect(),
             locks,

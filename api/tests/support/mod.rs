@@ -278,7 +278,7 @@ impl Registry for Alone {
                 // Nobody else is here who could adopt less.
                 let heard = Heard { wall_ms: STARTED_MS + 500, ago_ms: 0, mark };
                 self.heard.lock().insert(session, heard);
-                Ok(Renewed { session, ttl_ms: known.ttl_ms, settled: adopted.clone() })
+                Ok(Renewed { session, ttl_ms: known.ttl_ms(), settled: adopted.clone() })
             }));
         }
         let revision = Revision(version.revision().0 + self.ahead.load(Ordering::Relaxed));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures::future::try_join_all;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
@@ -60,6 +61,25 @@ pub async fn fill<S: System>(
         true => Ok(took),
         false => Err(format!("{} instances were registered, {count} are there", numbers.end)),
     }
+}
+
+/// Sends each call once, over so many connections, and says how long it took.
+pub async fn send_each(
+    addresses: &[String],
+    calls: &[Request],
+    connections: usize,
+) -> Result<Duration, String> {
+    let next = AtomicUsize::new(0);
+    let begun = Instant::now();
+    let workers = addresses.iter().cycle().take(connections).map(async |address| {
+        let mut connection = Connection::open(address).await?;
+        while let Some(call) = calls.get(next.fetch_add(1, Ordering::Relaxed)) {
+            succeed(&mut connection, call.clone()).await?;
+        }
+        Ok::<_, String>(())
+    });
+    try_join_all(workers).await?;
+    Ok(begun.elapsed())
 }
 
 async fn succeed(connection: &mut Connection, request: Request) -> Result<(), String> {

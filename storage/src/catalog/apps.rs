@@ -139,7 +139,7 @@ impl Catalog {
         self.changes_in_shard_sets(key);
         events.push(Event::InstancePut {
             key: key.clone(),
-            ttl_ms: self.session(instance.session).map_or(0, |session| session.ttl_ms),
+            ttl_ms: self.session(instance.session).map_or(0, |session| session.ttl_ms()),
             now: Seen { instance: instance.clone(), state: self.state_of(key) },
             before: Some(Seen { instance, state: before }),
             said: said.into(),

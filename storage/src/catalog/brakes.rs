@@ -43,7 +43,7 @@ impl Catalog {
         was: State,
         events: &mut Vec<Event>,
     ) {
-        let ttl_ms = self.session(session).map_or(0, |session| session.ttl_ms);
+        let ttl_ms = self.session(session).map_or(0, |session| session.ttl_ms());
         let keys: Vec<_> = self.held_by(session).cloned().collect();
         for key in keys {
             if self.overrides.contains_key(&key) {

@@ -67,11 +67,11 @@ impl Catalog {
         let named = c.session.and_then(|id| Some((id, self.sessions.get(&id)?.clone())));
         let (session, mut value) = match named {
             Some(named) => named,
-            None => (self.next_session(), Session { ttl_ms, private: true, ..Session::default() }),
+            None => (self.next_session(), Session { private: true, ..Session::of_ttl(ttl_ms) }),
         };
         value.touched = at.revision;
         value.things += 1;
-        let ttl_ms = value.ttl_ms;
+        let ttl_ms = value.ttl_ms();
         self.touch(at, session, value, events);
         let instance = Instance {
             profile: c.profile.clone(),
@@ -99,10 +99,10 @@ impl Catalog {
         let mut ttl_ms = TTL_MS_DEFAULT;
         if let Some(mut value) = self.sessions.get(&session).cloned() {
             if let (true, Some(named)) = (value.private, c.ttl_ms) {
-                value.ttl_ms = named;
+                value.set_ttl_ms(named);
             }
             value.touched = at.revision;
-            ttl_ms = value.ttl_ms;
+            ttl_ms = value.ttl_ms();
             self.touch(at, session, value, events);
         }
         let profile = c.profile.clone();
@@ -133,7 +133,7 @@ impl Catalog {
         instance.profile = profile.into();
         instance.revision = at.revision;
         let incarnation = instance.incarnation;
-        let ttl_ms = self.session(instance.session).map_or(0, |session| session.ttl_ms);
+        let ttl_ms = self.session(instance.session).map_or(0, |session| session.ttl_ms());
         self.store(at, &c.key, instance, ttl_ms, Some(before), events);
         Ok(Reply::Patched { incarnation })
     }

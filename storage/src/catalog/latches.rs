@@ -33,7 +33,7 @@ impl Catalog {
         };
         if let Some(mut session) = self.sessions.get(&c.by.session).cloned() {
             session.touched = at.revision;
-            session.things += u32::from(known.is_none());
+            session.things += u16::from(known.is_none());
             self.touch(at, c.by.session, session, events);
         }
         Ok(Reply::Claimed { token })

@@ -12,6 +12,7 @@ use crate::brake::{Brake, BrakeOverride, Pace, Scope};
 use crate::command::{AppPolicy, Outcome, Overridden, ShardSetConfig};
 use crate::compact_map::CompactMap;
 use crate::latch::Claim;
+use crate::limits::{SESSION_THINGS_MAX, TTL_MS_MAX};
 use crate::names::{
     AppName, DocumentName, IdempotencyKey, Incarnation, InstanceId, InstanceKey, LatchKey,
     Revision, SessionId, ShardId, ShardSetName,
@@ -73,9 +74,11 @@ pub struct Instance {
 }
 
 /// What heartbeats. When its last heartbeat was is the leader's knowledge and is not here.
+//
+// There is one per instance, so its numbers are no larger than they can be.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Session {
-    pub ttl_ms: u64,
+    pub(super) ttl_ms: u32,
     /// For people; empty if it is private.
     pub name: SessionName,
     /// Made by a registration that named no session; ends with its one instance.
@@ -83,10 +86,29 @@ pub struct Session {
     /// The last registration or update on it; an expiry that saw an older one is dropped.
     pub touched: Revision,
     /// Things that hang off it, at most `SESSION_THINGS_MAX`.
-    pub things: u32,
+    pub things: u16,
     /// The leader does not hear it, and the brake keeps it from being ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspect: bool,
+}
+
+const _: () = assert!(TTL_MS_MAX <= u32::MAX as u64 && SESSION_THINGS_MAX <= u16::MAX as usize);
+
+impl Session {
+    /// With this TTL, at most `TTL_MS_MAX`, and nothing else.
+    pub fn of_ttl(ttl_ms: u64) -> Self {
+        let mut session = Self::default();
+        session.set_ttl_ms(ttl_ms);
+        session
+    }
+
+    pub fn ttl_ms(&self) -> u64 {
+        self.ttl_ms.into()
+    }
+
+    pub fn set_ttl_ms(&mut self, ttl_ms: u64) {
+        self.ttl_ms = u32::try_from(ttl_ms).unwrap_or(u32::MAX);
+    }
 }
 
 /// Behind a pointer, and none if it is empty: most sessions are private and have no name.
@@ -328,7 +350,7 @@ pub struct Clock {
 
 /// Raised with every change of what a record's bytes mean, so that nodes that run different
 /// versions do not take equal hashes for equal states.
-const HASH_SCHEMA: u64 = 1;
+const HASH_SCHEMA: u64 = 2;
 
 /// A wrapping sum over all records of XXH64(kind, key, bytes): a change subtracts the old record
 /// and adds the new one, so it costs no walk over the state.

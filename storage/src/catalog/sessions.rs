@@ -16,14 +16,8 @@ impl Catalog {
     ) -> Reply {
         let session = self.next_session();
         let ttl_ms = c.ttl_ms.unwrap_or(TTL_MS_DEFAULT);
-        let value = Session {
-            ttl_ms,
-            name: c.name.clone().into(),
-            private: false,
-            touched: at.revision,
-            things: 0,
-            suspect: false,
-        };
+        let name = c.name.clone().into();
+        let value = Session { name, touched: at.revision, ..Session::of_ttl(ttl_ms) };
         self.insert_session(session, value.clone());
         events.push(Event::SessionPut { session, value });
         Reply::SessionOpened { session, ttl_ms }

@@ -29,7 +29,7 @@ use crate::raft_types::{LogId, StoredMembership};
 use crate::version::{Loaded, Version};
 
 const MAGIC: [u8; 8] = *b"ROSTERCP";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A block is closed when it is this long: what is in memory at once.
 const BLOCK_BYTES: usize = 256 * 1024;

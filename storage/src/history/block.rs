@@ -28,6 +28,9 @@ use crate::names::Revision;
 /// can take in memory, uncompressed.
 pub(super) const CHANGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Memory that is kept from one block to the next: what all but the largest need.
+const KEPT_BYTES: usize = 1024 * 1024;
+
 /// A block that is being filled.
 #[derive(Debug)]
 pub(super) struct Builder {
@@ -42,6 +45,14 @@ pub(super) struct Builder {
 impl Builder {
     pub fn starting_after(from: Revision) -> Self {
         Self { from, upto: from, raw: Vec::new(), marks: BTreeSet::new(), walls: None }
+    }
+
+    /// Begins the next block, in the memory of this one.
+    pub fn start_after(&mut self, from: Revision) {
+        let mut raw = std::mem::take(&mut self.raw);
+        raw.clear();
+        raw.shrink_to(KEPT_BYTES);
+        *self = Self { raw, ..Self::starting_after(from) };
     }
 
     pub fn upto(&self) -> Revision {
@@ -258,7 +269,7 @@ mod tests {
             \x81\xaaAppDeleted\x92\xa3pay\x81\xa7Expired\x91\xcd\x01\x2c";
         assert_eq!(encoded, expected);
         let bytes = joined(&block(&[change(5)]));
-        let head = b"\x01\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x09\0\0\0\x03\0\0\0\x38";
+        let head = b"\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x09\0\0\0\x03\0\0\0\x38";
         assert_eq!(&bytes[..HEAD_BYTES], head);
     }
 

@@ -121,7 +121,7 @@ fn happened(event: &Event) -> String {
             format!("shard {key} deleted incarnation={incarnation}: {}{held}", reason.word())
         }
         Event::SessionPut { session, value } => {
-            format!("session {session} put ttl={}ms touched={}", value.ttl_ms, value.touched)
+            format!("session {session} put ttl={}ms touched={}", value.ttl_ms(), value.touched)
         }
         Event::SessionEnded { session, reason } => {
             format!("session {session} ended: {}", why(reason))
@@ -226,7 +226,7 @@ pub fn shown(catalog: &Catalog) -> String {
     let mut text = String::new();
     for (id, session) in catalog.sessions() {
         let kind = if session.private { "private" } else { "shared" };
-        let (ttl, touched) = (session.ttl_ms, session.touched);
+        let (ttl, touched) = (session.ttl_ms(), session.touched);
         let things = session.things;
         let suspect = if session.suspect { " suspect" } else { "" };
         let _ = writeln!(
