@@ -145,7 +145,7 @@ pub struct Settings {
     /// Changes kept in memory for watches that resume [default: 65536, least 64]
     #[arg(long, env = "ROSTER_EVENT_LOG", value_name = "CHANGES")]
     pub event_log: Option<u64>,
-    /// And so much memory at most, MiB [default: 32]
+    /// And so much memory at most, MiB [default: 64]
     #[arg(long, env = "ROSTER_EVENT_LOG_MIB", value_name = "MIB")]
     pub event_log_mib: Option<u64>,
     /// History of all changes kept on disk, MiB; 0 keeps none [default: 512]
@@ -495,7 +495,7 @@ impl Settings {
                 queue_bytes_max: WATCH_QUEUE_BYTES_MAX,
                 log: EventLogLimits {
                     changes_max: count("--event-log", self.event_log, 65_536, 64)?,
-                    bytes_max: at_least("--event-log-mib", self.event_log_mib, 32, 1)? << 20,
+                    bytes_max: at_least("--event-log-mib", self.event_log_mib, 64, 1)? << 20,
                 },
             },
             disk_reserve_bytes: self.disk_reserve_mib.unwrap_or(256) << 20,

@@ -223,6 +223,12 @@ impl Client {
     /// telling failure, with what came of the other nodes: what a node said comes before what nobody
     /// said. [`Error::outcome`] takes all tries into account.
     pub async fn send(&self, call: Call) -> Result<Answer, Error> {
+        let only_reads = call.method == Method::GET;
+        let sent = self.send_to_any(call).await;
+        sent.map_err(|error| if only_reads { error.of_a_read() } else { error })
+    }
+
+    async fn send_to_any(&self, call: Call) -> Result<Answer, Error> {
         let limits = self.limits_of(&call);
         let mut patience = Patience::new(self.endpoints.count(), limits, Instant::now());
         let mut at = self.endpoints.current();

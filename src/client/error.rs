@@ -125,12 +125,19 @@ impl Error {
     }
 
     /// The same, after an earlier try of unknown outcome: that one may have taken effect.
-    pub(super) fn after_unknown(mut self) -> Self {
+    pub(super) fn after_unknown(self) -> Self {
+        self.with_outcome(Outcome::Unknown)
+    }
+
+    /// The same of a call that can change nothing, whoever answered it.
+    pub(super) fn of_a_read(self) -> Self {
+        self.with_outcome(Outcome::Nothing)
+    }
+
+    fn with_outcome(mut self, is: Outcome) -> Self {
         match &mut self {
-            Self::Refused(problem) => problem.outcome = Outcome::Unknown,
-            Self::NoAnswer { outcome, .. } | Self::NotRoster { outcome, .. } => {
-                *outcome = Outcome::Unknown;
-            }
+            Self::Refused(problem) => problem.outcome = is,
+            Self::NoAnswer { outcome, .. } | Self::NotRoster { outcome, .. } => *outcome = is,
             Self::Invalid(_)
             | Self::Unheard { .. }
             | Self::Compacted { .. }

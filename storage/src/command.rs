@@ -844,7 +844,8 @@ impl EncodedCommand {
                 rmp_serde::from_slice(body).map_err(|e| UnreadableCommand(e.to_string()))
             }
             Some((format, _)) => Err(UnreadableCommand(format!(
-                "it has format {format}; this binary reads {FORMAT}"
+                "it has format {format}; this binary reads {FORMAT}. Start the version of Roster that wrote \
+                 it, or a newer one"
             ))),
             None => Err(UnreadableCommand("it is empty".into())),
         }

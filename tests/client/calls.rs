@@ -126,6 +126,25 @@ async fn after_a_call_that_cannot_be_repeated_the_next_one_asks_another_node() {
 }
 
 #[tokio::test]
+async fn what_nobody_answered_may_have_changed_something_unless_it_only_reads() {
+    let hung = Hung::start().await;
+    let refusals = [problem(503, "no-leader", "none"), problem(503, "no-leader", "none")];
+    let second = Scripted::start(refusals).await;
+    let list = hung.before(&[&second]);
+    let error = async |call| {
+        let call_timeout = Duration::from_millis(200);
+        let impatient = Options { call_timeout, patience: Duration::ZERO, ..quick() };
+        let client = Client::with(&list, impatient).expect("a client");
+        client.send(call).await.expect_err("one hangs, and the other knows no leader")
+    };
+    let (wrote, read) = (error(put()).await, error(Call::get("/v1/apps".into())).await);
+    assert_eq!((wrote.outcome(), read.outcome()), (Outcome::Unknown, Outcome::Nothing));
+    let note = "(it may have taken effect)";
+    assert!(wrote.to_string().contains(note), "{wrote}");
+    assert!(!read.to_string().contains(note), "{read}");
+}
+
+#[tokio::test]
 async fn after_all_failed_a_node_that_said_why_is_told_before_those_that_are_gone() {
     let node = Scripted::start([]).await;
     let (first, last) = (nobody().await, nobody().await);

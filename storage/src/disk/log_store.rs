@@ -50,7 +50,7 @@ pub struct LogOptions {
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { chunk_bytes: 16 * 1024 * 1024, cache_bytes: 16 * 1024 * 1024 }
+        Self { chunk_bytes: 32 * 1024 * 1024, cache_bytes: 32 * 1024 * 1024 }
     }
 }
 
