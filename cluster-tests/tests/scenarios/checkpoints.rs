@@ -10,7 +10,7 @@ use cluster_tests::cluster::{Cluster, READY_WITHIN};
 use cluster_tests::wait::until;
 use serde_json::{Value, json};
 
-use crate::{has_checkpoint, three_nodes};
+use crate::{has_checkpoint, newest_checkpoint, three_nodes};
 
 /// Few entries, but large ones.
 #[tokio::test]
@@ -31,6 +31,33 @@ async fn a_checkpoint_is_written_after_so_many_bytes() {
         if has_checkpoint(&checkpoints) { Ok(()) } else { Err("there is none") }
     })
     .await;
+}
+
+/// Else a cluster that fills up, or whose members change, would mostly write checkpoints.
+#[tokio::test]
+async fn a_large_state_is_written_again_only_after_as_much_log() {
+    let cluster = three_nodes().nodes(1).set("--checkpoint-every-mib", 1).start().await;
+    let checkpoints = cluster.data_dir(1).join("checkpoints");
+    let client = cluster.client();
+    let build = "x".repeat(10_000);
+    let body = json!({"ip": "192.0.2.1", "port": 1, "ttl": "10m", "metadata": {"build": build}});
+    let register = async |i| {
+        client.at(1).put(&instance("pay", &format!("i{i}")), &body).await.expect("registered");
+    };
+    for i in 0..700 {
+        register(i).await;
+    }
+    let before = newest_checkpoint(&checkpoints);
+    until("there is a checkpoint of all of them", READY_WITHIN, async || {
+        register(0).await;
+        if newest_checkpoint(&checkpoints) > before { Ok(()) } else { Err("not yet") }
+    })
+    .await;
+    let of_all = newest_checkpoint(&checkpoints);
+    for i in 0..350 {
+        register(i).await;
+    }
+    assert_eq!(newest_checkpoint(&checkpoints), of_all, "half as much log as it takes came since");
 }
 
 /// Only one checkpoint is received at a time, so a sender that died must not have that place.
