@@ -64,7 +64,9 @@ async fn a_node_with_a_nearly_full_disk_takes_no_writes_and_comes_back_by_itself
     let not_ready = client.at(1).ready().await.expect_err("it is not ready");
     assert!(not_ready.problem().detail.contains("disk"), "{not_ready}");
     let cluster_view = client.at(1).get("/v1/cluster").await.expect("answered").json();
-    assert_eq!(cluster_view["alarms"][0]["code"], "disk-full");
+    // If it led, there may be nobody yet who leads in its stead, which is an alarm too.
+    let alarms = cluster_view["alarms"].as_array().expect("a list");
+    assert!(alarms.iter().any(|alarm| alarm["code"] == "disk-full"), "{alarms:?}");
 
     // It writes a checkpoint, so that it can make its log shorter.
     let checkpoints = cluster.data_dir(1).join("checkpoints");
