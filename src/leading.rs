@@ -383,7 +383,7 @@ impl Round<'_> {
 
     /// Whether it ends with the one instance that is on it.
     fn is_private(&self, session: SessionId) -> bool {
-        self.version.catalog.session(session).is_some_and(|session| session.private)
+        self.version.catalog.session(session).is_some_and(|session| session.is_private())
     }
 
     /// Takes up what an instance of a body tells of its own app's ring.

@@ -223,15 +223,21 @@ impl Observer for Leases {
                     changes.iter().for_each(|change| adoptions.take(change, &version.catalog));
                 }
                 let now = self.clock.now();
-                for event in changes.iter().flat_map(|change| &change.events) {
+                let events = changes.iter().flat_map(|change| {
+                    change.events.iter().map(|event| (change.at.revision, event))
+                });
+                for (revision, event) in events {
                     match event {
-                        Event::SessionPut { session, value } => {
-                            table.touch(*session, value.ttl_ms(), value.touched, now);
+                        Event::SessionPut { session, ttl_ms, touched } => {
+                            table.touch(*session, *ttl_ms, *touched, now);
+                        }
+                        Event::InstancePut { now: began, ttl_ms, before: None, .. } => {
+                            table.touch(began.instance.session, *ttl_ms, revision, now);
                         }
                         Event::SessionEnded { session, .. } => table.forget(*session),
                         Event::AppPut { .. }
                         | Event::AppDeleted { .. }
-                        | Event::InstancePut { .. }
+                        | Event::InstancePut { before: Some(_), .. }
                         | Event::InstanceDeleted { .. }
                         | Event::ShardPut { .. }
                         | Event::ShardDeleted { .. }

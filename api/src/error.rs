@@ -339,7 +339,7 @@ impl ApiError {
     /// not there for anybody else; `catalog` tells whose it is.
     pub fn refused(why: Refusal, catalog: &Catalog) -> Self {
         let Refusal::UnknownSession(id) = why else { return Self::from(why) };
-        let private = catalog.session(id).filter(|session| session.private);
+        let private = catalog.session(id).filter(|session| session.is_private());
         let error = Self::from(why);
         match private.and_then(|_| catalog.held_by(id).next()) {
             None => error,

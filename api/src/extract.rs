@@ -502,13 +502,18 @@ impl Content {
         if self.kind == Kind::Form { &self.bytes } else { b"" }
     }
 
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+    pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ApiError> {
         match self.kind {
             Kind::Json => from_json(&self.bytes),
             Kind::Msgpack | Kind::Form | Kind::Other => {
                 Err(ApiError::content_type("application/json"))
             }
         }
+    }
+
+    /// JSON of this shape; `None` whatever is wrong with it.
+    pub fn json_if_well_written<'a, T: Deserialize<'a>>(&'a self) -> Option<T> {
+        (self.kind == Kind::Json).then(|| serde_json::from_slice(&self.bytes).ok()).flatten()
     }
 
     /// A body that is itself the value, of whatever kind: a document.
@@ -526,7 +531,7 @@ impl Content {
     }
 
     /// As [`Content::json`], but nothing at all is the default.
-    pub fn json_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, ApiError> {
+    pub fn json_or_default<'a, T: Deserialize<'a> + Default>(&'a self) -> Result<T, ApiError> {
         if self.is_empty() { Ok(T::default()) } else { self.json() }
     }
 
@@ -568,7 +573,7 @@ impl Content {
     }
 }
 
-fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
     // serde would take an array for an object, field by field.
     if bytes.trim_ascii_start().starts_with(b"[") {
         return Err(Invalid::new("body", "must be a JSON object").into());
@@ -577,7 +582,7 @@ fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 }
 
 /// Reads once more, slowly, to say where it went wrong.
-fn explain_json<T: DeserializeOwned>(bytes: &[u8]) -> ApiError {
+fn explain_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> ApiError {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     match serde_path_to_error::deserialize::<_, T>(&mut reader) {
         Ok(_) => ApiError::malformed("there is something after the end of the JSON document"),
@@ -652,7 +657,7 @@ fn last_name(path: &serde_path_to_error::Path) -> Option<String> {
 }
 
 /// One item of a batch, whose mistakes do not sink the others: the code and the detail.
-pub(crate) fn item_from_json<T: DeserializeOwned>(raw: &str) -> Result<T, (String, String)> {
+pub(crate) fn item_from_json<'a, T: Deserialize<'a>>(raw: &'a str) -> Result<T, (String, String)> {
     if raw.starts_with('[') {
         let invalid = Invalid::new("item", "must be a JSON object");
         return Err((invalid.code(), invalid.detail()));

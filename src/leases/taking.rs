@@ -99,7 +99,7 @@ fn carried(catalog: &Catalog, session: SessionId) -> Vec<(AppName, u64)> {
     for key in catalog.held_by(session) {
         match carried.last_mut() {
             Some((app, count)) if *app == key.app => *count += 1,
-            Some(_) | None => carried.push((key.app.clone(), 1)),
+            Some(_) | None => carried.push((key.app, 1)),
         }
     }
     carried

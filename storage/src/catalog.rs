@@ -25,8 +25,8 @@ use imbl::{OrdMap, OrdSet, Vector};
 
 pub use builder::{CatalogBuilder, Counted};
 pub use records::{
-    App, AppRecord, Clock, Document, Instance, Kept, Override, Record, Rules, Session, SessionName,
-    ShardSet, ShardSetRecord, State, StateHash, recomputed_hash,
+    App, AppRecord, Clock, Document, Instance, Kept, Override, Record, Rules, Session, ShardSet,
+    ShardSetRecord, State, StateHash, recomputed_hash,
 };
 pub use store::Inconsistent;
 
@@ -67,7 +67,7 @@ pub struct Catalog {
     /// (log index, state hash), oldest first.
     hash_marks: Vector<(u64, u64)>,
     // Derived from the maps above, rebuilt when a checkpoint is read.
-    /// What hangs off each session.
+    /// What hangs off each session that is not private; a private one knows its instance.
     held: CompactMap<(SessionId, InstanceKey), ()>,
     /// Sessions that are suspect.
     suspects: OrdSet<SessionId>,
@@ -270,8 +270,8 @@ impl Catalog {
     }
 
     /// The instances that hang off a session, in order.
-    pub fn held_by(&self, session: SessionId) -> impl Iterator<Item = &InstanceKey> {
-        self.held_from(session, lowest_key())
+    pub fn held_by(&self, session: SessionId) -> impl Iterator<Item = InstanceKey> {
+        self.instance_of(session).into_iter().chain(self.held_from(session, lowest_key()))
     }
 
     /// Those of one app that hang off a session, in order.
@@ -279,18 +279,26 @@ impl Catalog {
         &'a self,
         session: SessionId,
         app: &'a AppName,
-    ) -> impl Iterator<Item = &'a InstanceKey> + 'a {
-        self.held_from(session, InstanceKey::new(app.clone(), lowest_id()))
-            .take_while(move |key| key.app == *app)
+    ) -> impl Iterator<Item = InstanceKey> + 'a {
+        let only = self.instance_of(session).filter(|key| key.app == *app);
+        let held = self.held_from(session, InstanceKey::new(app.clone(), lowest_id()));
+        only.into_iter().chain(held.take_while(move |key| key.app == *app))
+    }
+
+    /// The one instance of a private session.
+    fn instance_of(&self, session: SessionId) -> Option<InstanceKey> {
+        let (app, id) = self.sessions.get(&session)?.instance()?;
+        Some(InstanceKey::new(app.clone(), id.clone()))
     }
 
     fn held_from(
         &self,
         session: SessionId,
         from: InstanceKey,
-    ) -> impl Iterator<Item = &InstanceKey> {
+    ) -> impl Iterator<Item = InstanceKey> {
         let held = self.held.starting(std::ops::Bound::Included(&(session, from)));
-        held.map(|(held, ())| held).take_while(move |(s, _)| *s == session).map(|(_, key)| key)
+        let held = held.map(|(held, ())| held).take_while(move |(s, _)| *s == session);
+        held.map(|(_, key)| key.clone())
     }
 
     /// Sessions that the leader does not hear and does not end yet, in order.

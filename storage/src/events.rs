@@ -13,7 +13,7 @@ use smol_str::SmolStr;
 pub use log::{EventLog, EventLogLimits, Forgotten};
 
 use crate::brake::{Brake, Scope};
-use crate::catalog::{At, Document, Instance, Session, State};
+use crate::catalog::{At, Document, Instance, State};
 use crate::command::AppPolicy;
 use crate::latch::{Claim, Claimant};
 use crate::names::{
@@ -156,10 +156,13 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         held: Vec<Held>,
     },
-    /// Opened, or touched by a registration: the leader renews its lease. Not told to clients.
+    /// Opened, or touched by what hangs off it: the leader renews its lease. Where an instance begins
+    /// ([`Self::InstancePut`] without `before`) it is touched too, and has no event of its own. Not told to
+    /// clients.
     SessionPut {
         session: SessionId,
-        value: Session,
+        ttl_ms: u64,
+        touched: Revision,
     },
     /// Not told to clients: what hung off it has events of its own.
     SessionEnded {

@@ -13,7 +13,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
-use smol_str::SmolStr;
 
 use crate::command::Profile;
 
@@ -124,27 +123,57 @@ impl PackedProfile {
     }
 }
 
+/// What is packed, wherever it lies: the fields of a [`Profile`].
+pub struct Fields<'a, M> {
+    pub ip: &'a str,
+    pub port: u32,
+    pub hostname: &'a str,
+    pub version: &'a str,
+    pub zone: &'a str,
+    pub weight: u16,
+    /// In the order of the keys, each once.
+    pub metadata: M,
+    pub payload: &'a [u8],
+}
+
+impl<'a, M: Iterator<Item = (&'a str, &'a str)> + Clone> From<Fields<'a, M>> for PackedProfile {
+    fn from(fields: Fields<'a, M>) -> Self {
+        let Fields { ip, port, hostname, version, zone, weight, metadata, payload } = fields;
+        let (mut entries, mut keys, mut values) = (0, 0, 0);
+        for (key, value) in metadata.clone() {
+            (entries, keys, values) = (entries + 1, keys + key.len(), values + value.len());
+        }
+        // Lengths and numbers below 64 take one byte, most others two.
+        let mut shape =
+            Writer::with_capacity(version.len() + zone.len() + keys + 2 * (2 + entries));
+        shape.text(version);
+        shape.text(zone);
+        let mut own =
+            Writer::with_capacity(ip.len() + hostname.len() + values + 2 * (6 + entries));
+        own.number(port);
+        own.number(weight.into());
+        own.text(ip);
+        own.text(hostname);
+        for (key, value) in metadata {
+            shape.text(key);
+            own.text(value);
+        }
+        Self::of(shape.0, own.0, payload)
+    }
+}
+
 impl From<&Profile> for PackedProfile {
     fn from(profile: &Profile) -> Self {
-        let metadata = &profile.metadata;
-        let keys: usize = metadata.keys().map(SmolStr::len).sum();
-        let values: usize = metadata.values().map(SmolStr::len).sum();
-        // Lengths and numbers below 64 take one byte, most others two.
-        let mut shape = Writer::with_capacity(
-            profile.version.len() + profile.zone.len() + keys + 2 * (2 + metadata.len()),
-        );
-        shape.text(&profile.version);
-        shape.text(&profile.zone);
-        metadata.keys().for_each(|key| shape.text(key));
-        let mut own = Writer::with_capacity(
-            profile.ip.len() + profile.hostname.len() + values + 2 * (6 + metadata.len()),
-        );
-        own.number(profile.port);
-        own.number(profile.weight.into());
-        own.text(&profile.ip);
-        own.text(&profile.hostname);
-        metadata.values().for_each(|value| own.text(value));
-        Self::of(shape.0, own.0, profile.payload.as_slice())
+        Self::from(Fields {
+            ip: &profile.ip,
+            port: profile.port,
+            hostname: &profile.hostname,
+            version: &profile.version,
+            zone: &profile.zone,
+            weight: profile.weight,
+            metadata: profile.metadata.iter().map(|(k, v)| (k.as_str(), v.as_str())),
+            payload: &profile.payload,
+        })
     }
 }
 
@@ -296,6 +325,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
+    use smol_str::SmolStr;
 
     use super::*;
 
@@ -398,6 +428,7 @@ mod tests {
     fn what_there_is_a_million_of_stays_small() {
         use crate::catalog::{Instance, Session};
         assert!(size_of::<Instance>() <= 64, "{} bytes", size_of::<Instance>());
-        assert!(size_of::<Session>() <= 24, "{} bytes", size_of::<Session>());
+        // With the name of its instance: no index has that.
+        assert!(size_of::<Session>() <= 48, "{} bytes", size_of::<Session>());
     }
 }

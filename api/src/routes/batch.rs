@@ -13,7 +13,7 @@ use crate::error::{ApiError, decided};
 use crate::extract::{Content, Params};
 use crate::openapi::parameters::Idempotent;
 use crate::openapi::refusals::{BODY, ONCE, Refused, WRITE};
-use crate::wire::batch::{BatchBody, BatchView, ItemFailed, ItemView, item};
+use crate::wire::batch::{BatchBody, BatchView, ItemFailed, ItemView, items};
 use crate::{Api, Shared};
 
 /// Room in an entry for what is around the items: the command's own fields and the longest
@@ -40,13 +40,11 @@ const AROUND_BYTES: usize = 4 * 1024;
 pub(super) async fn batch(State(api): Shared, params: Params, content: Content) -> Answered {
     params.end()?;
     let request = content.once()?;
-    let body: BatchBody = content.json()?;
-    if body.items.len() > BATCH_ITEMS_MAX {
-        let detail = format!("{} items are over the limit of {BATCH_ITEMS_MAX}", body.items.len());
+    let read = items(&content)?;
+    if read.len() > BATCH_ITEMS_MAX {
+        let detail = format!("{} items are over the limit of {BATCH_ITEMS_MAX}", read.len());
         return Err(ApiError::too_large(detail));
     }
-    // An item in its place: read, or why it could not be.
-    let read: Vec<_> = body.items.iter().map(|raw| item(raw)).collect();
     let keys: Vec<_> = read.iter().map(|item| item.as_ref().ok().map(key_of).cloned()).collect();
     let mut failed = Vec::new();
     let mut good = VecDeque::new();

@@ -77,7 +77,7 @@ pub(super) async fn register(
 pub(super) async fn propose(
     api: &Api,
     key: InstanceKey,
-    body: InstanceBody,
+    body: InstanceBody<'_>,
     how: RegisterHow,
 ) -> Answered {
     let command = Command::Register(body.into_register(key.clone(), how)?);

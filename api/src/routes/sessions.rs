@@ -82,9 +82,10 @@ pub(super) async fn read(State(api): Shared, Session(id): Session, mut params: P
 fn show(version: &Version, id: SessionId, consistency: Consistency) -> Answered {
     let catalog = &version.catalog;
     let session = catalog.session(id).ok_or(Refusal::UnknownSession(id))?;
-    let held = catalog
-        .held_by(id)
-        .map(|key| (key, catalog.instance(key).map(|instance| instance.incarnation.0)));
+    let held = catalog.held_by(id).map(|key| {
+        let incarnation = catalog.instance(&key).map(|instance| instance.incarnation.0);
+        (key, incarnation)
+    });
     let answer = Answer::json(&SessionView::new(id, session, held, catalog.claims_of(id)))
         .at(version.revision());
     Ok(answer.read(consistency).etag(session.touched))

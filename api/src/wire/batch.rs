@@ -1,7 +1,5 @@
 //! `POST /v1/instances:batch`: many registrations and departures, each with an answer of its own.
 
-use std::collections::BTreeMap;
-
 use roster_storage::command::{BatchItem, Condition, Deregister, Reply};
 use roster_storage::names::{AppName, Incarnation, InstanceId, InstanceKey, Revision};
 use serde::{Deserialize, Serialize};
@@ -9,10 +7,11 @@ use serde_json::value::RawValue;
 use smol_str::SmolStr;
 use utoipa::ToSchema;
 
+use super::entries::Entries;
 use super::instance::{ChangedView, InstanceBody, RegisterHow, RegisteredView};
-use super::scalar::Millis;
+use super::scalar::{Millis, Object};
 use crate::error::{ApiError, Invalid};
-use crate::extract::item_from_json;
+use crate::extract::{Content, item_from_json};
 use crate::openapi::schemas::{
     MetadataText, Name, OutcomeWord, Payload, Port, SessionText, ShortText, Weight,
 };
@@ -24,10 +23,29 @@ use crate::openapi::schemas::{
     {"op": "register", "app": "pay", "id": "10.0.0.1:8719", "ip": "10.0.0.1", "port": 8719, "ttl": "30s"},
     {"op": "deregister", "app": "pay", "id": "10.0.0.2:8719"},
 ]})))]
-pub(crate) struct BatchBody {
+pub(crate) struct BatchBody<'a> {
     #[schema(value_type = Vec<ItemBody>)]
     // Text until each is read by itself.
-    pub items: Vec<Box<RawValue>>,
+    #[serde(borrow)]
+    items: Vec<&'a RawValue>,
+}
+
+/// The same where all items are well written, which is nearly always so: read in one go.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WellWritten<'a> {
+    #[serde(borrow)]
+    items: Vec<Object<ItemBody<'a>>>,
+}
+
+/// Reads the items of a batch, each in its place, or why it is none.
+pub(crate) fn items(content: &Content) -> Result<Vec<Result<BatchItem, ItemFailed>>, ApiError> {
+    if let Some(Object(WellWritten { items })) = content.json_if_well_written() {
+        let read = |Object(body)| into_item(body).map_err(ItemFailed::from);
+        return Ok(items.into_iter().map(read).collect());
+    }
+    let body: BatchBody<'_> = content.json()?;
+    Ok(body.items.iter().map(|raw| item(raw)).collect())
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
@@ -42,7 +60,7 @@ enum Op {
 // Written out, since serde cannot refuse unknown fields of a flattened record.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct ItemBody {
+struct ItemBody<'a> {
     op: Op,
     #[schema(value_type = Name)]
     app: AppName,
@@ -69,9 +87,9 @@ struct ItemBody {
     zone: SmolStr,
     #[schema(value_type = Option<Weight>)]
     weight: Option<u16>,
-    #[serde(default)]
+    #[serde(borrow, default)]
     #[schema(value_type = MetadataText)]
-    metadata: BTreeMap<SmolStr, SmolStr>,
+    metadata: Entries<'a>,
     #[serde(default)]
     #[schema(value_type = Payload)]
     payload: String,
@@ -80,9 +98,9 @@ struct ItemBody {
     session: Option<SmolStr>,
 }
 
-/// Reads one item.
-pub(crate) fn item(raw: &RawValue) -> Result<BatchItem, ItemFailed> {
-    let body: ItemBody = item_from_json(raw.get()).map_err(|(code, detail)| ItemFailed {
+/// Reads one item by itself.
+fn item(raw: &RawValue) -> Result<BatchItem, ItemFailed> {
+    let body: ItemBody<'_> = item_from_json(raw.get()).map_err(|(code, detail)| ItemFailed {
         code,
         detail,
         outcome: "none",
@@ -90,7 +108,7 @@ pub(crate) fn item(raw: &RawValue) -> Result<BatchItem, ItemFailed> {
     into_item(body).map_err(ItemFailed::from)
 }
 
-fn into_item(body: ItemBody) -> Result<BatchItem, Invalid> {
+fn into_item(body: ItemBody<'_>) -> Result<BatchItem, Invalid> {
     let key = InstanceKey::new(body.app, body.id);
     let condition = Condition::Any;
     match body.op {

@@ -1,23 +1,24 @@
 //! Instances, their registrations and the overrides on them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use roster_storage::catalog::{Catalog, Instance, Override, State};
 use roster_storage::command::{
-    Condition, MetadataPatch, Overridden, Patch, Profile, PutOverride, Register, Registered,
+    Condition, MetadataPatch, Overridden, Patch, PutOverride, Register, Registered,
 };
 use roster_storage::limits::{HEARTBEATS_PER_TTL, PAYLOAD_BYTES_MAX, REASON_BYTES_MAX, WEIGHT_MAX};
 use roster_storage::names::{AppName, Incarnation, InstanceId, InstanceKey, Revision, SessionId};
-use roster_storage::profile::Metadata;
+use roster_storage::profile::{Fields, Metadata, PackedProfile};
 use serde::{Deserialize, Deserializer, Serialize};
 use smol_str::SmolStr;
 use utoipa::ToSchema;
 
 use super::scalar::{
-    Base64, Millis, Moment, Text, from_base64, metadata_within, parse_millis, short_text, ttl,
+    Base64, Millis, Moment, Text, from_base64, metadata_within, parse_millis, ttl,
+    within_short_text,
 };
+use super::entries::Entries;
 use crate::error::Invalid;
 use crate::openapi::schemas::{
     Expires, InstanceState, MetadataText, Payload, Port, ReasonText, SessionText, ShortText, Weight,
@@ -30,7 +31,7 @@ use crate::openapi::schemas::{
     "ip": "10.0.0.1", "port": 8719, "hostname": "host-1", "version": "1.8.9", "zone": "a",
     "metadata": {"build": "47"}, "ttl": "30s",
 })))]
-pub(crate) struct InstanceBody {
+pub(crate) struct InstanceBody<'a> {
     #[serde(default)]
     #[schema(value_type = ShortText)]
     pub ip: SmolStr,
@@ -48,9 +49,9 @@ pub(crate) struct InstanceBody {
     pub zone: SmolStr,
     #[schema(value_type = Option<Weight>)]
     pub weight: Option<u16>,
-    #[serde(default)]
+    #[serde(borrow, default)]
     #[schema(value_type = MetadataText)]
-    pub metadata: BTreeMap<SmolStr, SmolStr>,
+    pub metadata: Entries<'a>,
     #[serde(default)]
     #[schema(value_type = Payload)]
     pub payload: String,
@@ -67,7 +68,7 @@ pub(crate) struct RegisterHow {
     pub condition: Condition,
 }
 
-impl InstanceBody {
+impl InstanceBody<'_> {
     pub fn into_register(self, key: InstanceKey, how: RegisterHow) -> Result<Register, Invalid> {
         let session = self.session.as_deref().map(session_id).transpose()?;
         if session.is_some() && self.ttl.is_some() {
@@ -77,25 +78,26 @@ impl InstanceBody {
             key,
             session,
             ttl_ms: ttl("ttl", self.ttl)?,
-            profile: self.into_profile()?.into(),
+            profile: self.packed()?,
             takeover: how.takeover,
             create_app: how.create_app.then_some(0),
             condition: how.condition,
         })
     }
 
-    fn into_profile(self) -> Result<Profile, Invalid> {
-        metadata_within(&self.metadata)?;
-        Ok(Profile {
-            ip: short_text("ip", self.ip)?,
+    /// The texts go from where the body was read into the packed ones.
+    fn packed(&self) -> Result<PackedProfile, Invalid> {
+        metadata_within(self.metadata.iter())?;
+        Ok(PackedProfile::from(Fields {
+            ip: within_short_text("ip", &self.ip)?,
             port: self.port.into(),
-            hostname: short_text("hostname", self.hostname)?,
-            version: short_text("version", self.version)?,
-            zone: short_text("zone", self.zone)?,
+            hostname: within_short_text("hostname", &self.hostname)?,
+            version: within_short_text("version", &self.version)?,
+            zone: within_short_text("zone", &self.zone)?,
             weight: weight(self.weight.unwrap_or(1))?,
-            metadata: Arc::new(self.metadata),
-            payload: payload(&self.payload)?,
-        })
+            metadata: self.metadata.iter(),
+            payload: &payload(&self.payload)?,
+        }))
     }
 }
 
@@ -155,9 +157,8 @@ impl PatchBody {
             Some(None) => MetadataPatch { clear: true, entries: BTreeMap::new() },
             Some(Some(entries)) => MetadataPatch { clear: false, entries },
         };
-        let set: BTreeMap<_, _> =
-            metadata.entries.iter().map(|(k, v)| (k.clone(), v.as_deref().unwrap_or(""))).collect();
-        metadata_within(&set)?;
+        let entries = metadata.entries.iter();
+        metadata_within(entries.map(|(k, v)| (k.as_str(), v.as_deref().unwrap_or_default())))?;
         Ok(Patch {
             key,
             incarnation,

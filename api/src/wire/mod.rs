@@ -5,6 +5,7 @@ pub(crate) mod batch;
 pub(crate) mod brake;
 pub(crate) mod cluster;
 pub(crate) mod document;
+pub(crate) mod entries;
 pub(crate) mod event;
 pub(crate) mod heartbeat;
 pub(crate) mod instance;

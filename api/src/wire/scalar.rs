@@ -1,12 +1,14 @@
 //! Small things that JSON writes as text: durations, moments, bytes, ids that are numbers.
 
-use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use roster_storage::limits::{METADATA_BYTES_MAX, TEXT_BYTES_MAX, TTL_MS_MAX, TTL_MS_MIN};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smol_str::SmolStr;
 
@@ -38,7 +40,7 @@ impl Serialize for Millis {
 impl<'de> Deserialize<'de> for Millis {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Text;
-        impl serde::de::Visitor<'_> for Text {
+        impl Visitor<'_> for Text {
             type Value = Millis;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,6 +113,29 @@ impl<T: fmt::Display> Serialize for Text<T> {
     }
 }
 
+/// A value that must be a JSON object: serde would take an array for one, field by field.
+pub(crate) struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_map(Fields(PhantomData)).map(Object)
+    }
+}
+
 /// A hash as 16 hexadecimal digits.
 pub(crate) struct Hex(pub u64);
 
@@ -122,6 +147,15 @@ impl Serialize for Hex {
 
 /// One of the short texts by which instances and sessions describe themselves.
 pub(crate) fn short_text(field: &'static str, text: SmolStr) -> Result<SmolStr, Invalid> {
+    within_short_text(field, &text)?;
+    Ok(text)
+}
+
+/// As [`short_text`], of one that stays where it is.
+pub(crate) fn within_short_text<'a>(
+    field: &'static str,
+    text: &'a str,
+) -> Result<&'a str, Invalid> {
     if text.len() > TEXT_BYTES_MAX {
         let why = format!("is {} bytes long; the limit is {TEXT_BYTES_MAX}", text.len());
         return Err(Invalid::new(field, why));
@@ -132,10 +166,10 @@ pub(crate) fn short_text(field: &'static str, text: SmolStr) -> Result<SmolStr, 
     Ok(text)
 }
 
-pub(crate) fn metadata_within<V: AsRef<str>>(
-    metadata: &BTreeMap<SmolStr, V>,
+pub(crate) fn metadata_within<'a>(
+    metadata: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Result<(), Invalid> {
-    let bytes: usize = metadata.iter().map(|(k, v)| k.len() + v.as_ref().len()).sum();
+    let bytes: usize = metadata.map(|(k, v)| k.len() + v.len()).sum();
     if bytes > METADATA_BYTES_MAX {
         let why = format!("is {bytes} bytes; the limit is {METADATA_BYTES_MAX}");
         return Err(Invalid::new("metadata", why));

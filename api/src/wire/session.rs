@@ -6,7 +6,7 @@ use std::sync::Arc;
 use roster_storage::catalog::Session;
 use roster_storage::command::OpenSession;
 use roster_storage::latch::Claim;
-use roster_storage::names::{AppName, InstanceKey, LatchKey, LatchKind, SessionId};
+use roster_storage::names::{AppName, InstanceId, InstanceKey, LatchKey, LatchKind, SessionId};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use utoipa::ToSchema;
@@ -69,15 +69,17 @@ pub(crate) struct SessionView<'a> {
     ttl: Millis,
     #[schema(value_type = BTreeMap<String, u64>)]
     adopted: BTreeMap<&'a str, u64>,
-    instances: Vec<Held<'a>>,
+    instances: Vec<Held>,
     locks: Vec<HeldLockView<'a>>,
     elections: Vec<CandidacyView<'a>>,
 }
 
 #[derive(Serialize, ToSchema)]
-struct Held<'a> {
-    app: &'a str,
-    id: &'a str,
+struct Held {
+    #[schema(value_type = String)]
+    app: AppName,
+    #[schema(value_type = String)]
+    id: InstanceId,
     #[schema(required)]
     incarnation: Option<u64>,
 }
@@ -86,7 +88,7 @@ impl<'a> SessionView<'a> {
     pub fn new(
         id: SessionId,
         session: &'a Session,
-        held: impl Iterator<Item = (&'a InstanceKey, Option<u64>)>,
+        held: impl Iterator<Item = (InstanceKey, Option<u64>)>,
         claims: impl Iterator<Item = (&'a LatchKey, &'a Arc<Claim>)>,
     ) -> Self {
         let (mut locks, mut elections) = (Vec::new(), Vec::new());
@@ -102,14 +104,11 @@ impl<'a> SessionView<'a> {
                 }
             }
         }
-        let instances = held.map(|(key, incarnation)| Held {
-            app: key.app.as_str(),
-            id: key.id.as_str(),
-            incarnation,
-        });
+        let instances =
+            held.map(|(InstanceKey { app, id }, incarnation)| Held { app, id, incarnation });
         Self {
             session: Text(id),
-            name: session.name.as_str(),
+            name: session.name(),
             ttl: Millis(session.ttl_ms()),
             adopted: BTreeMap::new(),
             instances: instances.collect(),

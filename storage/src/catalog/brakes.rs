@@ -44,7 +44,7 @@ impl Catalog {
         events: &mut Vec<Event>,
     ) {
         let ttl_ms = self.session(session).map_or(0, |session| session.ttl_ms());
-        let keys: Vec<_> = self.held_by(session).cloned().collect();
+        let keys: Vec<_> = self.held_by(session).collect();
         for key in keys {
             if self.overrides.contains_key(&key) {
                 continue;

@@ -39,14 +39,16 @@ pub struct CatalogBuilder {
     catalog: Catalog,
     /// Over the records that came.
     hash: StateHash,
-    /// Those that came, until something else comes.
+    /// Those that came, in order.
     sessions: Vec<(SessionId, Session)>,
+    /// Something else came.
+    has_all_sessions: bool,
     /// The app that came last.
-    app: Option<AppName>,
+    app: Option<Arc<AppName>>,
     /// Its instances, until something else comes.
     instances: Vec<(InstanceId, Arc<Instance>)>,
     /// What hangs off each session, in the order in which it came.
-    held: Vec<((SessionId, InstanceKey), ())>,
+    held: Vec<(SessionId, Arc<AppName>, InstanceId)>,
 }
 
 impl CatalogBuilder {
@@ -79,10 +81,10 @@ impl CatalogBuilder {
     /// Sessions come one after the other.
     fn place_session(&mut self, id: SessionId, value: Session) -> Result<(), Inconsistent> {
         let follows = self.sessions.last().is_none_or(|(last, _)| *last < id);
-        if !follows || !self.catalog.sessions.is_empty() {
+        if !follows || self.has_all_sessions {
             return Err(out_of_order(&Record::Session { id, value }));
         }
-        self.sessions.push((id, value));
+        self.sessions.push((id, value.as_written()));
         Ok(())
     }
 
@@ -92,28 +94,28 @@ impl CatalogBuilder {
         key: InstanceKey,
         value: Arc<Instance>,
     ) -> Result<(), Inconsistent> {
-        let app = self.catalog.apps.get(&key.app).filter(|_| self.app.as_ref() == Some(&key.app));
+        let app = self.catalog.apps.get(&key.app);
+        let app = app.filter(|_| self.app.as_deref() == Some(&key.app));
         let Some(app) = app else { return Err(missing(&Record::Instance { key, value })) };
         let follows = self.instances.last().is_none_or(|(last, _)| *last < key.id);
         if !follows || !app.instances.is_empty() {
             return Err(out_of_order(&Record::Instance { key, value }));
         }
-        let session = value.session;
-        self.instances.push((key.id.clone(), value));
-        self.held.push(((session, key), ()));
+        self.held.push((value.session, app.name.clone(), key.id.clone()));
+        self.instances.push((key.id, value));
         Ok(())
     }
 
     /// Puts what was collected in its place.
     fn settle(&mut self) {
         let catalog = &mut self.catalog;
-        if !self.sessions.is_empty() {
+        if !self.has_all_sessions && !self.sessions.is_empty() {
+            self.has_all_sessions = true;
             let suspects = self.sessions.iter().filter(|(_, session)| session.suspect);
             catalog.suspects = suspects.map(|(id, _)| *id).collect();
-            catalog.sessions = CompactMap::from_sorted(std::mem::take(&mut self.sessions));
         }
         let mut instances = std::mem::take(&mut self.instances);
-        let app = self.app.as_ref().and_then(|name| catalog.apps.get_mut(name));
+        let app = self.app.as_ref().and_then(|name| catalog.apps.get_mut(&**name));
         if let Some(app) = app.filter(|_| !instances.is_empty()) {
             let app = Arc::make_mut(app);
             instances.iter_mut().for_each(|(_, instance)| share(app, instance));
@@ -133,8 +135,8 @@ impl CatalogBuilder {
                 catalog.insert_pace(clock.pace);
             }
             Record::App { app, value } => {
-                self.app = Some(app.clone());
-                catalog.insert_app(app, value);
+                catalog.insert_app(app.clone(), value);
+                self.app = catalog.apps.get(&app).map(|app| app.name.clone());
             }
             Record::Document { app, name, value } => {
                 catalog.insert_document(&app, name, value);
@@ -191,7 +193,7 @@ impl CatalogBuilder {
                 let claimed = catalog.claims.contains_key(&(value.by.clone(), latch.clone()));
                 (
                     claimed || known.is_some_and(|known| known.claim(value.since).is_some()),
-                    known.is_some() && catalog.sessions.contains_key(&value.by.session),
+                    known.is_some() && self.has_session(value.by.session),
                 )
             }
             Record::Kept { key, part, .. } => {
@@ -218,8 +220,26 @@ impl CatalogBuilder {
     pub fn finish(mut self) -> Catalog {
         self.settle();
         self.held.sort_unstable();
-        let held = CompactMap::from_sorted(self.held);
-        Catalog { held, hash: self.hash, ..self.catalog }
+        let mut sessions = self.sessions.iter_mut().peekable();
+        let mut held = Vec::new();
+        for (id, app, instance) in self.held {
+            while sessions.next_if(|(known, _)| *known < id).is_some() {}
+            let session = sessions.peek_mut().filter(|(known, _)| *known == id);
+            let known = session.is_some_and(|(_, its)| its.set_instance(&app, &instance));
+            if !known {
+                held.push(((id, InstanceKey::new(AppName::clone(&app), instance)), ()));
+            }
+        }
+        Catalog {
+            sessions: CompactMap::from_sorted(self.sessions),
+            held: CompactMap::from_sorted(held),
+            hash: self.hash,
+            ..self.catalog
+        }
+    }
+
+    fn has_session(&self, session: SessionId) -> bool {
+        self.sessions.binary_search_by_key(&session, |(id, _)| *id).is_ok()
     }
 }
 

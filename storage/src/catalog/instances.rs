@@ -7,6 +7,7 @@ use std::sync::Arc;
 use smol_str::SmolStr;
 
 use super::apps::check;
+use super::store::Inserted;
 use super::{Applied, At, Catalog, Instance, Session, State};
 use crate::command::{
     AppPolicy, BatchItem, Deregister, MetadataPatch, Patch, Refusal, Register, Registered, Reply,
@@ -61,18 +62,20 @@ impl Catalog {
         Ok(registered)
     }
 
-    /// A new incarnation, on the named session or on a private one.
+    /// A new incarnation, on the named session or on a private one. Its app must be there. That the
+    /// session was touched follows from [`Event::InstancePut`].
     fn begin(&mut self, at: At, c: &Register, ttl_ms: u64, events: &mut Vec<Event>) -> Registered {
         let incarnation = Incarnation::from(at.revision);
         let named = c.session.and_then(|id| Some((id, self.sessions.get(&id)?.clone())));
-        let (session, mut value) = match named {
-            Some(named) => named,
-            None => (self.next_session(), Session { private: true, ..Session::of_ttl(ttl_ms) }),
-        };
+        let (session, mut value) = named.unwrap_or_else(|| {
+            let known = self.apps.get(&c.key.app).map(|app| app.name.clone());
+            let app = known.unwrap_or_else(|| Arc::new(c.key.app.clone()));
+            (self.next_session(), Session::of_instance(ttl_ms, app, c.key.id.clone()))
+        });
         value.touched = at.revision;
         value.things += 1;
         let ttl_ms = value.ttl_ms();
-        self.touch(at, session, value, events);
+        self.revive(at, session, value, events);
         let instance = Instance {
             profile: c.profile.clone(),
             session,
@@ -98,7 +101,7 @@ impl Catalog {
         let session = live.session;
         let mut ttl_ms = TTL_MS_DEFAULT;
         if let Some(mut value) = self.sessions.get(&session).cloned() {
-            if let (true, Some(named)) = (value.private, c.ttl_ms) {
+            if let (true, Some(named)) = (value.is_private(), c.ttl_ms) {
                 value.set_ttl_ms(named);
             }
             value.touched = at.revision;
@@ -166,8 +169,8 @@ impl Catalog {
         items: &[BatchItem],
         events: &mut Vec<Event>,
     ) -> Vec<Applied> {
-        // A registration has three; they stay in memory for a while, not in twice the room.
-        events.reserve_exact(3 * items.len());
+        // A registration has two; they stay in memory for a while, not in twice the room.
+        events.reserve_exact(2 * items.len());
         items
             .iter()
             .map(|item| match item {
@@ -207,7 +210,7 @@ impl Catalog {
         events.push(Event::ShardDeleted { key, incarnation, reason: reason.clone(), held });
         if let Some(mut session) = self.sessions.get(&gone.session).cloned() {
             session.things -= 1;
-            if session.private {
+            if session.is_private() {
                 self.remove_session(gone.session);
                 events.push(Event::SessionEnded { session: gone.session, reason });
             } else {
@@ -226,12 +229,14 @@ impl Catalog {
         before: Option<Arc<Instance>>,
         events: &mut Vec<Event>,
     ) {
-        let Some(instance) = self.insert_instance(key, instance) else { return };
-        self.change_app(&key.app, |record| {
-            record.members_changed = at.revision;
-            record.empty_since_ms = None;
+        let inserted = self.insert_instance(key, instance, |app| {
+            app.members_changed = at.revision;
+            app.empty_since_ms = None;
         });
-        self.member_on_ring(key);
+        let Some(Inserted { instance, has_ring }) = inserted else { return };
+        if has_ring {
+            self.member_on_ring(key);
+        }
         if before.is_some() {
             self.changes_in_shard_sets(key);
         }
@@ -242,8 +247,21 @@ impl Catalog {
         events.push(Event::InstancePut { key: key.clone(), now, ttl_ms, before, said });
     }
 
-    /// Something was made or changed that hangs off the session: a sign of life.
+    /// Something was changed that hangs off the session, or a claim made: a sign of life.
     pub(super) fn touch(
+        &mut self,
+        at: At,
+        session: SessionId,
+        value: Session,
+        events: &mut Vec<Event>,
+    ) {
+        let (ttl_ms, touched) = (value.ttl_ms(), value.touched);
+        events.push(Event::SessionPut { session, ttl_ms, touched });
+        self.revive(at, session, value, events);
+    }
+
+    /// Puts a session in its place that shows a sign of life.
+    fn revive(
         &mut self,
         at: At,
         session: SessionId,
@@ -251,8 +269,7 @@ impl Catalog {
         events: &mut Vec<Event>,
     ) {
         let was_suspect = std::mem::take(&mut value.suspect);
-        self.insert_session(session, value.clone());
-        events.push(Event::SessionPut { session, value });
+        self.insert_session(session, value);
         if was_suspect {
             self.tell_suspicion(at, session, State::Suspect, events);
         }
@@ -284,7 +301,7 @@ impl Catalog {
     ) -> Result<(), Refusal> {
         let Some(id) = session else { return Ok(()) };
         // A private session belongs to its one instance; nobody else can hang anything off it.
-        let Some(named) = self.sessions.get(&id).filter(|s| !s.private) else {
+        let Some(named) = self.sessions.get(&id).filter(|s| !s.is_private()) else {
             return Err(Refusal::UnknownSession(id));
         };
         let limit = SESSION_THINGS_MAX as u64;

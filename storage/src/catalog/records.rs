@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
 use smol_str::SmolStr;
 use twox_hash::XxHash64;
 
@@ -25,6 +26,8 @@ use crate::shards::{Group, Shard};
 /// An app with its live instances and its documents.
 #[derive(Clone, Debug)]
 pub struct App {
+    /// Derived: its name, for the private sessions of its instances.
+    pub(super) name: Arc<AppName>,
     pub record: AppRecord,
     pub instances: CompactMap<InstanceId, Arc<Instance>>,
     pub documents: OrdMap<DocumentName, Arc<Document>>,
@@ -76,23 +79,36 @@ pub struct Instance {
 /// What heartbeats. When its last heartbeat was is the leader's knowledge and is not here.
 //
 // There is one per instance, so its numbers are no larger than they can be.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(from = "StoredSession")]
 pub struct Session {
-    pub(super) ttl_ms: u32,
-    /// For people; empty if it is private.
-    pub name: SessionName,
-    /// Made by a registration that named no session; ends with its one instance.
-    pub private: bool,
-    /// The last registration or update on it; an expiry that saw an older one is dropped.
-    pub touched: Revision,
+    ttl_ms: u32,
     /// Things that hang off it, at most `SESSION_THINGS_MAX`.
     pub things: u16,
     /// The leader does not hear it, and the brake keeps it from being ended.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspect: bool,
+    /// The last registration or update on it; an expiry that saw an older one is dropped.
+    pub touched: Revision,
+    owner: Owner,
 }
 
 const _: () = assert!(TTL_MS_MAX <= u32::MAX as u64 && SESSION_THINGS_MAX <= u16::MAX as usize);
+
+/// Whose session it is.
+#[derive(Clone, Debug)]
+enum Owner {
+    /// Opened by somebody for several things to hang off, with a name for people.
+    Named(SessionName),
+    /// Made by a registration that named no session; ends with its one instance. Derived: which one that
+    /// is; `None` before that one is put in its place.
+    Instance(Option<(Arc<AppName>, InstanceId)>),
+}
+
+impl Default for Owner {
+    fn default() -> Self {
+        Self::Named(SessionName::default())
+    }
+}
 
 impl Session {
     /// With this TTL, at most `TTL_MS_MAX`, and nothing else.
@@ -102,6 +118,16 @@ impl Session {
         session
     }
 
+    /// The private one of an instance, which its registration makes.
+    pub(super) fn of_instance(ttl_ms: u64, app: Arc<AppName>, id: InstanceId) -> Self {
+        Self { owner: Owner::Instance(Some((app, id))), ..Self::of_ttl(ttl_ms) }
+    }
+
+    /// With a name for people.
+    pub fn named(self, name: SmolStr) -> Self {
+        Self { owner: Owner::Named(name.into()), ..self }
+    }
+
     pub fn ttl_ms(&self) -> u64 {
         self.ttl_ms.into()
     }
@@ -109,15 +135,97 @@ impl Session {
     pub fn set_ttl_ms(&mut self, ttl_ms: u64) {
         self.ttl_ms = u32::try_from(ttl_ms).unwrap_or(u32::MAX);
     }
+
+    /// For people; empty if it has none.
+    pub fn name(&self) -> &str {
+        match &self.owner {
+            Owner::Named(name) => name.as_str(),
+            Owner::Instance(_) => "",
+        }
+    }
+
+    /// Whether it was made by a registration that named no session, and ends with that one instance.
+    pub fn is_private(&self) -> bool {
+        matches!(self.owner, Owner::Instance(_))
+    }
+
+    /// The one instance of a private session.
+    pub(super) fn instance(&self) -> Option<(&AppName, &InstanceId)> {
+        match &self.owner {
+            Owner::Instance(Some((app, id))) => Some((app, id)),
+            Owner::Instance(None) | Owner::Named(_) => None,
+        }
+    }
+
+    /// Without what is derived.
+    pub(super) fn as_written(mut self) -> Self {
+        if let Owner::Instance(instance) = &mut self.owner {
+            *instance = None;
+        }
+        self
+    }
+
+    /// Notes the one instance of a private session. `false` if it is none, or has one already.
+    pub(super) fn set_instance(&mut self, app: &Arc<AppName>, id: &InstanceId) -> bool {
+        let is_free = matches!(self.owner, Owner::Instance(None));
+        if is_free {
+            self.owner = Owner::Instance(Some((app.clone(), id.clone())));
+        }
+        is_free
+    }
 }
 
-/// Behind a pointer, and none if it is empty: most sessions are private and have no name.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(from = "SmolStr", into = "SmolStr")]
-pub struct SessionName(Option<Arc<SmolStr>>);
+/// As it is written: without what is derived.
+impl PartialEq for Session {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { ttl_ms, things, suspect, touched, owner: _ } = other;
+        (self.ttl_ms, self.things, self.suspect, self.touched)
+            == (*ttl_ms, *things, *suspect, *touched)
+            && (self.is_private(), self.name()) == (other.is_private(), other.name())
+    }
+}
+
+impl Serialize for Session {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("Session", 5 + usize::from(self.suspect))?;
+        fields.serialize_field("ttl_ms", &self.ttl_ms)?;
+        fields.serialize_field("name", self.name())?;
+        fields.serialize_field("private", &self.is_private())?;
+        fields.serialize_field("touched", &self.touched)?;
+        fields.serialize_field("things", &self.things)?;
+        if self.suspect {
+            fields.serialize_field("suspect", &true)?;
+        }
+        fields.end()
+    }
+}
+
+/// A session as it is read: what [`Session`] writes.
+#[derive(Deserialize)]
+struct StoredSession {
+    ttl_ms: u32,
+    name: SmolStr,
+    private: bool,
+    touched: Revision,
+    things: u16,
+    #[serde(default)]
+    suspect: bool,
+}
+
+impl From<StoredSession> for Session {
+    fn from(stored: StoredSession) -> Self {
+        let StoredSession { ttl_ms, name, private, touched, things, suspect } = stored;
+        let owner = if private { Owner::Instance(None) } else { Owner::Named(name.into()) };
+        Self { ttl_ms, things, suspect, touched, owner }
+    }
+}
+
+/// Behind a pointer, and none if it is empty.
+#[derive(Clone, Debug, Default)]
+struct SessionName(Option<Arc<SmolStr>>);
 
 impl SessionName {
-    pub fn as_str(&self) -> &str {
+    fn as_str(&self) -> &str {
         self.0.as_ref().map_or("", |name| name.as_str())
     }
 }
@@ -125,12 +233,6 @@ impl SessionName {
 impl From<SmolStr> for SessionName {
     fn from(name: SmolStr) -> Self {
         Self((!name.is_empty()).then(|| Arc::new(name)))
-    }
-}
-
-impl From<SessionName> for SmolStr {
-    fn from(SessionName(name): SessionName) -> Self {
-        name.map_or_else(Self::default, Arc::unwrap_or_clone)
     }
 }
 

@@ -16,10 +16,10 @@ impl Catalog {
     ) -> Reply {
         let session = self.next_session();
         let ttl_ms = c.ttl_ms.unwrap_or(TTL_MS_DEFAULT);
-        let name = c.name.clone().into();
-        let value = Session { name, touched: at.revision, ..Session::of_ttl(ttl_ms) };
-        self.insert_session(session, value.clone());
-        events.push(Event::SessionPut { session, value });
+        let mut value = Session::of_ttl(ttl_ms).named(c.name.clone());
+        value.touched = at.revision;
+        self.insert_session(session, value);
+        events.push(Event::SessionPut { session, ttl_ms, touched: at.revision });
         Reply::SessionOpened { session, ttl_ms }
     }
 
@@ -61,7 +61,7 @@ impl Catalog {
         reason: &Reason,
         events: &mut Vec<Event>,
     ) -> u64 {
-        let keys: Vec<_> = self.held_by(session).cloned().collect();
+        let keys: Vec<_> = self.held_by(session).collect();
         for key in &keys {
             self.depart(at, key, reason, events);
         }

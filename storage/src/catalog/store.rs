@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
 use super::records::kind;
 use super::{
@@ -33,6 +33,7 @@ impl Catalog {
         self.hash.add(kind::APP, &name, &record);
         let (instances, documents) = (CompactMap::default(), OrdMap::new());
         let app = App {
+            name: Arc::new(name.clone()),
             record,
             instances,
             documents,
@@ -61,26 +62,18 @@ impl Catalog {
     }
 
     pub(super) fn change_app(&mut self, name: &AppName, change: impl FnOnce(&mut AppRecord)) {
-        self.within_app(name, |app, hash| {
-            let before = app.record.clone();
-            change(&mut app.record);
-            // All but the first item of a batch find their app as they would leave it.
-            if app.record != before {
-                hash.subtract(kind::APP, name, &before);
-                hash.add(kind::APP, name, &app.record);
-            }
-        });
+        self.within_app(name, |app, hash, _| change_record(app, hash, change));
     }
 
     /// Changes what decides when an app goes by itself. `None` if the app is not there.
     fn within_app<T>(
         &mut self,
         name: &AppName,
-        change: impl FnOnce(&mut App, &mut StateHash) -> T,
+        change: impl FnOnce(&mut App, &mut StateHash, &OrdSet<SessionId>) -> T,
     ) -> Option<T> {
         let app = Arc::make_mut(self.apps.get_mut(name)?);
         let due_before = empty_app_due(app);
-        let changed = change(app, &mut self.hash);
+        let changed = change(app, &mut self.hash, &self.suspects);
         let due_after = empty_app_due(app);
         if due_before != due_after {
             let entry = |when| (when, Due::EmptyApp(name.clone()));
@@ -90,28 +83,37 @@ impl Catalog {
         Some(changed)
     }
 
-    /// Puts an instance into its app, which must be there, and returns it as it is kept. `None` if
-    /// the app is not.
+    /// Puts an instance into its app, which must be there, and changes what is kept of that with it. A
+    /// private session knows its instance already.
     pub(super) fn insert_instance(
         &mut self,
         key: &InstanceKey,
         mut instance: Instance,
-    ) -> Option<Arc<Instance>> {
-        let app = Arc::make_mut(self.apps.get_mut(&key.app)?);
-        app.shapes.share(&mut instance.profile);
-        let instance = Arc::new(instance);
-        self.hash.add(kind::INSTANCE, key, &*instance);
-        self.instances += 1;
+        change: impl FnOnce(&mut AppRecord),
+    ) -> Option<Inserted> {
         let session = instance.session;
-        app.suspects += u64::from(self.suspects.contains(&session));
-        if let Some(old) = app.instances.insert(key.id.clone(), instance.clone()) {
-            app.suspects -= u64::from(self.suspects.contains(&old.session));
-            self.hash.subtract(kind::INSTANCE, key, &*old);
-            self.instances -= 1;
-            self.held.remove(&(old.session, key.clone()));
+        let (old, inserted) = self.within_app(&key.app, |app, hash, suspects| {
+            app.shapes.share(&mut instance.profile);
+            let instance = Arc::new(instance);
+            hash.add(kind::INSTANCE, key, &*instance);
+            app.suspects += u64::from(suspects.contains(&session));
+            let old = app.instances.insert(key.id.clone(), instance.clone());
+            if let Some(old) = &old {
+                app.suspects -= u64::from(suspects.contains(&old.session));
+                hash.subtract(kind::INSTANCE, key, &**old);
+            }
+            change_record(app, hash, change);
+            (old, Inserted { instance, has_ring: app.ring.is_some() })
+        })?;
+        match &old {
+            Some(old) if old.session == session => return Some(inserted),
+            Some(old) => drop(self.held.remove(&(old.session, key.clone()))),
+            None => self.instances += 1,
         }
-        self.held.insert((session, key.clone()), ());
-        Some(instance)
+        if self.sessions.get(&session).is_none_or(|session| session.instance().is_none()) {
+            self.held.insert((session, key.clone()), ());
+        }
+        Some(inserted)
     }
 
     pub(super) fn remove_instance(&mut self, key: &InstanceKey) -> Option<Arc<Instance>> {
@@ -131,7 +133,7 @@ impl Catalog {
         name: DocumentName,
         document: Arc<Document>,
     ) -> Option<()> {
-        self.within_app(app, |known, hash| {
+        self.within_app(app, |known, hash, _| {
             forget_document(known, hash, app, &name);
             hash.add(kind::DOCUMENT, &(app, &name), &*document);
             known.document_bytes += document.counted();
@@ -140,13 +142,13 @@ impl Catalog {
     }
 
     pub(super) fn remove_document(&mut self, app: &AppName, name: &DocumentName) {
-        self.within_app(app, |known, hash| forget_document(known, hash, app, name));
+        self.within_app(app, |known, hash, _| forget_document(known, hash, app, name));
     }
 
     /// Puts a ring in its app's place; `None` takes it away. The app must be there.
     pub(super) fn set_ring(&mut self, app: &AppName, ring: Option<Arc<Ring>>) {
         let counted = self.touched.rings.remove(app);
-        self.within_app(app, |known, hash| {
+        self.within_app(app, |known, hash, _| {
             if let Some(old) = &known.ring {
                 hash.subtract(kind::RING, app, &counted.unwrap_or_else(|| hashed(old)));
             }
@@ -278,7 +280,7 @@ impl Catalog {
     }
 
     fn count_work(&mut self, workers: &AppName, by: i32) {
-        self.within_app(workers, |app, _| {
+        self.within_app(workers, |app, _, _| {
             app.works_for = app.works_for.saturating_add_signed(by);
         });
     }
@@ -300,7 +302,7 @@ impl Catalog {
             true => self.suspects.insert(id),
             false => self.suspects.remove(&id),
         };
-        let apps: Vec<_> = self.held_by(id).map(|key| key.app.clone()).collect();
+        let apps: Vec<_> = self.held_by(id).map(|key| key.app).collect();
         for app in apps {
             if let Some(app) = self.apps.get_mut(&app) {
                 let by = if suspect { 1 } else { -1 };
@@ -497,6 +499,22 @@ impl Catalog {
             .chain(words)
             .chain(kept)
             .chain(marks)
+    }
+}
+
+/// An instance as it is kept.
+pub(super) struct Inserted {
+    pub instance: Arc<Instance>,
+    pub has_ring: bool,
+}
+
+fn change_record(app: &mut App, hash: &mut StateHash, change: impl FnOnce(&mut AppRecord)) {
+    let before = app.record.clone();
+    change(&mut app.record);
+    // All but the first item of a batch find their app as they would leave it.
+    if app.record != before {
+        hash.subtract(kind::APP, &*app.name, &before);
+        hash.add(kind::APP, &*app.name, &app.record);
     }
 }
 

@@ -40,7 +40,8 @@ impl Catalog {
         let mut held = self.held.keys().map(|(session, _)| *session).peekable();
         let mut claims = self.claims.keys().map(|(by, _)| by.session).peekable();
         for (id, session) in self.sessions() {
-            let held = std::iter::from_fn(|| held.next_if_eq(&id)).count();
+            let held = std::iter::from_fn(|| held.next_if_eq(&id)).count()
+                + usize::from(session.instance().is_some());
             let claims = std::iter::from_fn(|| claims.next_if_eq(&id)).count();
             self.verify_session(id, session, (held + claims) as u64)?;
         }
@@ -54,7 +55,7 @@ impl Catalog {
         session: &Session,
         held: u64,
     ) -> Result<(), Inconsistent> {
-        let whole = u64::from(session.things) == held && (!session.private || held == 1);
+        let whole = u64::from(session.things) == held && (!session.is_private() || held == 1);
         check(whole, || format!("session {id} holds {held} things: {session:?}"))?;
         check(id.0 <= self.clock.last_session, || format!("session {id} was never counted"))
     }
@@ -78,8 +79,8 @@ impl Catalog {
         // Sessions hold as many things as they count, so equal sums leave no stray entry.
         let things: u64 = self.sessions.values().map(|session| u64::from(session.things)).sum();
         let held = things.saturating_sub(self.claims.len() as u64);
-        let counts = [self.instances, self.held.len() as u64, held];
-        check(counts == [live as u64; 3], || format!("{live} instances counted as {counts:?}"))?;
+        let counts = [self.instances, held];
+        check(counts == [live as u64; 2], || format!("{live} instances counted as {counts:?}"))?;
         let stray = self.overrides.keys().find(|key| !self.apps.contains_key(&key.app));
         check(stray.is_none(), || format!("an override without its app: {stray:?}"))
     }
@@ -88,7 +89,8 @@ impl Catalog {
         for (name, app) in &self.apps {
             for (id, instance) in &app.instances {
                 let key = InstanceKey::new(name.clone(), id.clone());
-                check(self.held.contains_key(&(instance.session, key)), || {
+                let private = self.instance_of(instance.session).is_some_and(|only| only == key);
+                check(private || self.held.contains_key(&(instance.session, key)), || {
                     format!("{name}/{id} does not hang off its session {}", instance.session)
                 })?;
             }

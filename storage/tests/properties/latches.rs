@@ -61,7 +61,7 @@ impl Model {
     /// `None` if it is not about latches.
     fn decide(&mut self, at: At, command: &Command, before: &Catalog) -> Option<Answer> {
         let there = |session: SessionId| before.session(session).is_some();
-        let shared = |session| before.session(session).is_some_and(|s| !s.private);
+        let shared = |session| before.session(session).is_some_and(|s| !s.is_private());
         match command {
             Command::ClaimLatch(c) if !shared(c.by.session) => Some(Err(No::UnknownSession)),
             Command::WithdrawClaim(c) if !there(c.by.session) => Some(Err(No::UnknownSession)),

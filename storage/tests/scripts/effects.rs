@@ -120,8 +120,8 @@ fn happened(event: &Event) -> String {
             let held: String = held.iter().map(who_held).collect();
             format!("shard {key} deleted incarnation={incarnation}: {}{held}", reason.word())
         }
-        Event::SessionPut { session, value } => {
-            format!("session {session} put ttl={}ms touched={}", value.ttl_ms(), value.touched)
+        Event::SessionPut { session, ttl_ms, touched } => {
+            format!("session {session} put ttl={ttl_ms}ms touched={touched}")
         }
         Event::SessionEnded { session, reason } => {
             format!("session {session} ended: {}", why(reason))
@@ -225,7 +225,7 @@ fn said(profile: &PackedProfile) -> String {
 pub fn shown(catalog: &Catalog) -> String {
     let mut text = String::new();
     for (id, session) in catalog.sessions() {
-        let kind = if session.private { "private" } else { "shared" };
+        let kind = if session.is_private() { "private" } else { "shared" };
         let (ttl, touched) = (session.ttl_ms(), session.touched);
         let things = session.things;
         let suspect = if session.suspect { " suspect" } else { "" };
