@@ -1,7 +1,7 @@
 //! The catalogue: who is here. Persistent maps, so that a clone is a version that readers, cursors
 //! and checkpoints hold without holding anybody up.
 //!
-//! [`Catalog::apply`] is the only door to change. It is a pure function of the state, the entry's
+//! [`Catalog::carry_out`] is the only door to change. It is a pure function of the state, the entry's
 //! place and the command: no clock, no randomness, no map whose order differs between processes.
 
 mod apps;
@@ -31,7 +31,7 @@ pub use records::{
 pub use store::Inconsistent;
 
 use crate::brake::{Brake, BrakeOverride, Pace, Scope};
-use crate::command::{Command, Outcome, Overridden, Refusal, Reply, Stamp};
+use crate::command::{Command, Outcome, Overridden, Refusal, ReleasedBy, Reply, Stamp};
 use crate::compact_map::CompactMap;
 use crate::events::Event;
 use crate::latch::{Claimant, Latch};
@@ -115,54 +115,60 @@ enum Due {
 type Applied = Result<Reply, Refusal>;
 
 impl Catalog {
-    /// Carries out one entry. Calls must come in log order, each index once.
+    /// As [`Catalog::carry_out`], for whoever keeps the command.
     pub fn apply(&mut self, at: At, command: &Command) -> (Outcome, Vec<Event>) {
+        self.carry_out(at, command.clone())
+    }
+
+    /// Carries out one entry. Calls must come in log order, each index once.
+    pub fn carry_out(&mut self, at: At, command: Command) -> (Outcome, Vec<Event>) {
         let mut events = Vec::new();
         self.advance(at, &mut events);
-        let mut outcome = self.at_most_once(at, command.request(), |catalog| {
-            catalog.decide(at, command, &mut events)
-        });
+        let by_operator = matches!(&command, Command::Release(c) if c.by == ReleasedBy::Operator);
+        let request = command.request().cloned();
+        let mut outcome = self
+            .at_most_once(at, request.as_ref(), |catalog| catalog.decide(at, command, &mut events));
         // By the pace of now, also where it is the answer of an earlier time: what was told then may be
         // held no more.
         outcome.lengthen_ttls(self.clock.pace);
         self.settle_latches(at, &mut events);
         self.settle_rings(at, &mut events);
-        self.settle_shard_sets(at, command, &mut events);
+        self.settle_shard_sets(at, by_operator, &mut events);
         (outcome, events)
     }
 
-    fn decide(&mut self, at: At, command: &Command, events: &mut Vec<Event>) -> Applied {
+    fn decide(&mut self, at: At, command: Command, events: &mut Vec<Event>) -> Applied {
         match command {
-            Command::PutApp(c) => self.put_app(at, c, events),
-            Command::DeleteApp(c) => self.delete_app(at, c, events),
+            Command::PutApp(c) => self.put_app(at, &c, events),
+            Command::DeleteApp(c) => self.delete_app(at, &c, events),
             Command::Register(c) => self.register(at, c, events).map(Reply::Registered),
-            Command::Patch(c) => self.patch(at, c, events),
-            Command::Deregister(c) => self.deregister(at, c, events),
-            Command::PutOverride(c) => self.put_override(at, c, events),
-            Command::ClearOverride(c) => self.clear_override(at, c, events),
-            Command::PutDocument(c) => self.put_document(at, c, events),
-            Command::DeleteDocument(c) => self.delete_document(at, c, events),
-            Command::PutRing(c) => self.put_ring(at, c),
-            Command::DeleteRing(c) => self.delete_ring(c, events),
-            Command::CompactRing(c) => self.compact_ring(at, c),
-            Command::PutShardSet(c) => self.put_shard_set(at, c),
-            Command::DeleteShardSet(c) => self.delete_shard_set(c, events),
-            Command::Release(c) => self.release(at, c),
-            Command::Rebalance(c) => Ok(self.rebalance(at, c)),
-            Command::OpenSession(c) => Ok(self.open_session(at, c, events)),
-            Command::CloseSession(c) => self.close_session(at, c, events),
-            Command::ClaimLatch(c) => self.claim_latch(at, c, events),
-            Command::WithdrawClaim(c) => self.withdraw_claim(at, c, events),
-            Command::ReleaseLatch(c) => self.release_latch(at, c, events),
-            Command::BreakLatch(c) => self.break_latch(at, c, events),
-            Command::Batch(c) => Ok(Reply::Batch(self.batch(at, &c.items, events))),
-            Command::Expire(c) => Ok(self.expire(at, c, events)),
+            Command::Patch(c) => self.patch(at, &c, events),
+            Command::Deregister(c) => self.deregister(at, &c, events),
+            Command::PutOverride(c) => self.put_override(at, &c, events),
+            Command::ClearOverride(c) => self.clear_override(at, &c, events),
+            Command::PutDocument(c) => self.put_document(at, &c, events),
+            Command::DeleteDocument(c) => self.delete_document(at, &c, events),
+            Command::PutRing(c) => self.put_ring(at, &c),
+            Command::DeleteRing(c) => self.delete_ring(&c, events),
+            Command::CompactRing(c) => self.compact_ring(at, &c),
+            Command::PutShardSet(c) => self.put_shard_set(at, &c),
+            Command::DeleteShardSet(c) => self.delete_shard_set(&c, events),
+            Command::Release(c) => self.release(at, &c),
+            Command::Rebalance(c) => Ok(self.rebalance(at, &c)),
+            Command::OpenSession(c) => Ok(self.open_session(at, &c, events)),
+            Command::CloseSession(c) => self.close_session(at, &c, events),
+            Command::ClaimLatch(c) => self.claim_latch(at, &c, events),
+            Command::WithdrawClaim(c) => self.withdraw_claim(at, &c, events),
+            Command::ReleaseLatch(c) => self.release_latch(at, &c, events),
+            Command::BreakLatch(c) => self.break_latch(at, &c, events),
+            Command::Batch(c) => Ok(Reply::Batch(self.batch(at, c.items, events))),
+            Command::Expire(c) => Ok(self.expire(at, &c, events)),
             Command::Tick => Ok(Reply::Done),
-            Command::Suspect(c) => Ok(self.suspect(at, c, events)),
-            Command::Brake(c) => Ok(self.set_brake(at, c, events)),
-            Command::OverrideBrake(c) => self.override_brake(at, c),
+            Command::Suspect(c) => Ok(self.suspect(at, &c, events)),
+            Command::Brake(c) => Ok(self.set_brake(at, &c, events)),
+            Command::OverrideBrake(c) => self.override_brake(at, &c),
             Command::ClearBrakeOverride(c) => Ok(self.clear_brake_override(&c.scope)),
-            Command::Pace(c) => Ok(self.set_pace(at, *c)),
+            Command::Pace(c) => Ok(self.set_pace(at, c)),
         }
     }
 

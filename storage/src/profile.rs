@@ -102,14 +102,10 @@ impl PackedProfile {
         self.shape.0.len() + self.own.len() + self.payload().len()
     }
 
-    fn of(
-        shape: impl Into<Box<str>>,
-        own: impl Into<Box<str>>,
-        payload: impl Into<Box<[u8]>>,
-    ) -> Self {
+    fn of(shape: Arc<Shape>, own: impl Into<Box<str>>, payload: impl Into<Box<[u8]>>) -> Self {
         let payload = payload.into();
         Self {
-            shape: Arc::new(Shape(shape.into())),
+            shape,
             own: own.into(),
             payload: (!payload.is_empty()).then(|| Box::new(Payload(payload))),
         }
@@ -148,8 +144,7 @@ impl<'a, M: Iterator<Item = (&'a str, &'a str)> + Clone> From<Fields<'a, M>> for
             Writer::with_capacity(version.len() + zone.len() + keys + 2 * (2 + entries));
         shape.text(version);
         shape.text(zone);
-        let mut own =
-            Writer::with_capacity(ip.len() + hostname.len() + values + 2 * (6 + entries));
+        let mut own = Writer::with_capacity(ip.len() + hostname.len() + values + 2 * (6 + entries));
         own.number(port);
         own.number(weight.into());
         own.text(ip);
@@ -158,7 +153,7 @@ impl<'a, M: Iterator<Item = (&'a str, &'a str)> + Clone> From<Fields<'a, M>> for
             shape.text(key);
             own.text(value);
         }
-        Self::of(shape.0, own.0, payload)
+        Self::of(Arc::new(Shape(shape.0.into())), own.0, payload)
     }
 }
 

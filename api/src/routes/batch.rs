@@ -45,20 +45,21 @@ pub(super) async fn batch(State(api): Shared, params: Params, content: Content) 
         let detail = format!("{} items are over the limit of {BATCH_ITEMS_MAX}", read.len());
         return Err(ApiError::too_large(detail));
     }
-    let keys: Vec<_> = read.iter().map(|item| item.as_ref().ok().map(key_of).cloned()).collect();
-    let mut failed = Vec::new();
-    let mut good = VecDeque::new();
+    let mut good = VecDeque::with_capacity(read.len());
+    let mut keys = Vec::with_capacity(read.len());
     for item in read {
-        failed.push(item.as_ref().err().cloned());
-        good.extend(item.ok());
+        keys.push(item.map(|item| {
+            let key = key_of(&item).clone();
+            good.push_back(item);
+            key
+        }));
     }
     let mut decided = decide(&api, good, request).await?;
     let revision = decided.revision.unwrap_or(api.registry.glance().applied);
     let newest = api.registry.newest();
-    let results = keys.iter().zip(failed).map(|(key, failed)| match (key, failed) {
-        (_, Some(failed)) => ItemView::Failed(failed),
-        (Some(key), None) => decided.next(key, &newest.catalog),
-        (None, None) => ItemView::Failed(ItemFailed::missing()),
+    let results = keys.iter().map(|key| match key {
+        Ok(key) => decided.next(key, &newest.catalog),
+        Err(failed) => ItemView::Failed(failed.clone()),
     });
     let view = BatchView { results: results.collect(), revision: revision.0 };
     Ok(Answer::json(&view).at(revision))

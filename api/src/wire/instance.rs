@@ -14,11 +14,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 use smol_str::SmolStr;
 use utoipa::ToSchema;
 
+use super::entries::Entries;
 use super::scalar::{
     Base64, Millis, Moment, Text, from_base64, metadata_within, parse_millis, ttl,
     within_short_text,
 };
-use super::entries::Entries;
 use crate::error::Invalid;
 use crate::openapi::schemas::{
     Expires, InstanceState, MetadataText, Payload, Port, ReasonText, SessionText, ShortText, Weight,

@@ -160,7 +160,9 @@ pub(crate) fn within_short_text<'a>(
         let why = format!("is {} bytes long; the limit is {TEXT_BYTES_MAX}", text.len());
         return Err(Invalid::new(field, why));
     }
-    if text.chars().any(char::is_control) {
+    // Most are plain, and seen so at once.
+    let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if !is_plain && text.chars().any(char::is_control) {
         return Err(Invalid::new(field, "has a control character"));
     }
     Ok(text)

@@ -22,7 +22,7 @@ impl Catalog {
     pub(super) fn register(
         &mut self,
         at: At,
-        c: &Register,
+        c: Register,
         events: &mut Vec<Event>,
     ) -> Result<Registered, Refusal> {
         let known = self.apps.get(&c.key.app);
@@ -64,7 +64,7 @@ impl Catalog {
 
     /// A new incarnation, on the named session or on a private one. Its app must be there. That the
     /// session was touched follows from [`Event::InstancePut`].
-    fn begin(&mut self, at: At, c: &Register, ttl_ms: u64, events: &mut Vec<Event>) -> Registered {
+    fn begin(&mut self, at: At, c: Register, ttl_ms: u64, events: &mut Vec<Event>) -> Registered {
         let incarnation = Incarnation::from(at.revision);
         let named = c.session.and_then(|id| Some((id, self.sessions.get(&id)?.clone())));
         let (session, mut value) = named.unwrap_or_else(|| {
@@ -77,7 +77,7 @@ impl Catalog {
         let ttl_ms = value.ttl_ms();
         self.revive(at, session, value, events);
         let instance = Instance {
-            profile: c.profile.clone(),
+            profile: c.profile,
             session,
             incarnation,
             revision: at.revision,
@@ -94,7 +94,7 @@ impl Catalog {
     fn renew(
         &mut self,
         at: At,
-        c: &Register,
+        c: Register,
         live: &Arc<Instance>,
         events: &mut Vec<Event>,
     ) -> Registered {
@@ -108,7 +108,7 @@ impl Catalog {
             ttl_ms = value.ttl_ms();
             self.touch(at, session, value, events);
         }
-        let profile = c.profile.clone();
+        let profile = c.profile;
         let moves = (live.profile.ip(), live.profile.port()) != (profile.ip(), profile.port());
         let instance = Instance { profile, revision: at.revision, ..Instance::clone(live) };
         let shard = moves.then(|| shard_put(&c.key, &instance));
@@ -166,16 +166,16 @@ impl Catalog {
     pub(super) fn batch(
         &mut self,
         at: At,
-        items: &[BatchItem],
+        items: Vec<BatchItem>,
         events: &mut Vec<Event>,
     ) -> Vec<Applied> {
         // A registration has two; they stay in memory for a while, not in twice the room.
         events.reserve_exact(2 * items.len());
         items
-            .iter()
+            .into_iter()
             .map(|item| match item {
                 BatchItem::Register(c) => self.register(at, c, events).map(Reply::Registered),
-                BatchItem::Deregister(c) => self.deregister(at, c, events),
+                BatchItem::Deregister(c) => self.deregister(at, &c, events),
             })
             .collect()
     }
@@ -261,13 +261,7 @@ impl Catalog {
     }
 
     /// Puts a session in its place that shows a sign of life.
-    fn revive(
-        &mut self,
-        at: At,
-        session: SessionId,
-        mut value: Session,
-        events: &mut Vec<Event>,
-    ) {
+    fn revive(&mut self, at: At, session: SessionId, mut value: Session, events: &mut Vec<Event>) {
         let was_suspect = std::mem::take(&mut value.suspect);
         self.insert_session(session, value);
         if was_suspect {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::apps::check;
 use super::{Applied, At, Catalog, Instance, Rules, ShardSet, ShardSetRecord, State};
 use crate::command::{
-    Command, Covered, DeleteShardSet, PutShardSet, Rebalance, Refusal, Release, ReleasedBy, Reply,
+    Covered, DeleteShardSet, PutShardSet, Rebalance, Refusal, Release, ReleasedBy, Reply,
     ShardSetConfig,
 };
 use crate::events::{Event, Held, Reason};
@@ -158,7 +158,7 @@ impl Catalog {
 
     /// At the end of an entry: what it changed of shard sets gets its epoch and is told, each record
     /// once, as it was before and as it is now.
-    pub(super) fn settle_shard_sets(&mut self, at: At, command: &Command, events: &mut Vec<Event>) {
+    pub(super) fn settle_shard_sets(&mut self, at: At, by_operator: bool, events: &mut Vec<Event>) {
         let ended = std::mem::take(&mut self.touched.ended);
         let dismissed = std::mem::take(&mut self.touched.dismissed);
         for name in std::mem::take(&mut self.touched.shard_sets) {
@@ -170,8 +170,7 @@ impl Catalog {
             for Changed { shard, before, now } in &changes {
                 self.shard_changed(&name, shard, before.as_ref(), now.as_ref());
             }
-            let by_operator = dismissed.contains_key(&name)
-                || matches!(command, Command::Release(c) if c.by == ReleasedBy::Operator);
+            let by_operator = by_operator || dismissed.contains_key(&name);
             let why = |worker: &InstanceId| {
                 if ended.contains(&(name.clone(), worker.clone())) {
                     Reason::WorkerGone

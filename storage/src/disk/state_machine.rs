@@ -1,4 +1,4 @@
-//! openraft's state machine: hands entries to [`Catalog::apply`], publishes versions, writes and
+//! openraft's state machine: hands entries to [`Catalog::carry_out`], publishes versions, writes and
 //! installs checkpoints.
 //!
 //! The state is in memory. Entries are applied in batches; each batch makes one new [`Version`],
@@ -191,7 +191,7 @@ fn apply_command(
         term: id.committed_leader_id().term,
         stamp: proposal.stamp,
     };
-    let (outcome, events) = version.catalog.apply(at, &command);
+    let (outcome, events) = version.catalog.carry_out(at, command);
     changes.push(Arc::new(Change::new(at, events)));
     Ok(outcome)
 }

@@ -216,11 +216,16 @@ struct Bounded<'a> {
 
 impl Write for Bounded<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes).map(|()| bytes.len())
+    }
+
+    /// Without the loop of the provided one: a change is thousands of small pieces.
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.out.len() + bytes.len() > self.end {
             return Err(io::ErrorKind::WriteZero.into());
         }
         self.out.extend_from_slice(bytes);
-        Ok(bytes.len())
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {

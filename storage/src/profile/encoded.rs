@@ -2,13 +2,15 @@
 //! Reading checks that they are what a [`super::Writer`] writes, and passes over what a later version
 //! adds behind them.
 
+use std::cell::RefCell;
 use std::fmt;
+use std::sync::Arc;
 
-use serde::de::{Error, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Error, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_bytes::{ByteBuf, Bytes};
 
-use super::{PackedProfile, Reader};
+use super::{PackedProfile, Reader, Shape};
 
 /// How many parts are written.
 const PARTS: usize = 3;
@@ -36,12 +38,43 @@ impl<'de> Visitor<'de> for Parts {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<PackedProfile, A::Error> {
         let missing = |part| A::Error::invalid_length(part, &Self);
-        let shape: Box<str> = parts.next_element()?.ok_or_else(|| missing(0))?;
+        let shape = parts.next_element_seed(Recent)?.ok_or_else(|| missing(0))?;
         let own: Box<str> = parts.next_element()?.ok_or_else(|| missing(1))?;
         let payload: ByteBuf = parts.next_element()?.ok_or_else(|| missing(2))?;
         while parts.next_element::<IgnoredAny>()?.is_some() {}
-        check(&shape, &own).ok_or_else(|| A::Error::custom("it is no packed profile"))?;
+        check(&shape.0, &own).ok_or_else(|| A::Error::custom("it is no packed profile"))?;
         Ok(PackedProfile::of(shape, own, payload.into_vec()))
+    }
+}
+
+/// Reads a shape. Of many profiles in a row most have the one of the profile before, and no memory of
+/// their own for it: each thread remembers the last one that it read.
+struct Recent;
+
+thread_local! {
+    static LAST: RefCell<Option<Arc<Shape>>> = const { RefCell::new(None) };
+}
+
+impl<'de> DeserializeSeed<'de> for Recent {
+    type Value = Arc<Shape>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Arc<Shape>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Recent {
+    type Value = Arc<Shape>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the shape of a packed profile")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Arc<Shape>, E> {
+        LAST.with_borrow_mut(|last| match last {
+            Some(last) if *last.0 == *text => Ok(last.clone()),
+            Some(_) | None => Ok(last.insert(Arc::new(Shape(text.into()))).clone()),
+        })
     }
 }
 
