@@ -210,14 +210,13 @@ fn say_what_changed(running: &Running) {
 
 /// Returns when Raft cannot go on, with the reason.
 async fn raft_ends(running: &Running) -> String {
-    let mut metrics = running.raft.metrics();
-    loop {
-        if let Err(fatal) = &metrics.borrow_and_update().running_state {
-            return fatal.to_string();
-        }
-        if metrics.changed().await.is_err() {
-            return "its core ended".into();
-        }
+    // They close when the core ends, and change seldom: those that tell the reason are sent with all
+    // that the core does, hundreds of times a second.
+    let mut until_closed = running.raft.server_metrics();
+    while until_closed.changed().await.is_ok() {}
+    match &running.raft.metrics().borrow_watched().running_state {
+        Err(fatal) => fatal.to_string(),
+        Ok(()) => "its core ended".into(),
     }
 }
 
