@@ -160,7 +160,8 @@ async fn checkpoint_if_due(running: &Running, growth: &mut Growth) -> Result<(),
     Ok(())
 }
 
-/// A node that takes no writes: one checkpoint if there is room for it, and no log behind it.
+/// A node that takes no writes: one checkpoint if there is room for it, and neither log nor spare room
+/// behind it.
 async fn make_room(
     running: &Running,
     growth: &mut Growth,
@@ -171,7 +172,8 @@ async fn make_room(
         let newest = running.checkpoints.newest().map_or(0, |checkpoint| checkpoint.bytes);
         // The state is the last checkpoint and what the log added to it, or less.
         let needed = newest.saturating_add(growth.bytes).saturating_add(VOTES_ROOM);
-        if running.disk.free_bytes().is_ok_and(|free| free >= needed) {
+        let spare = running.checkpoints.spare_bytes();
+        if running.disk.free_bytes().is_ok_and(|free| free.saturating_add(spare) >= needed) {
             growth.bytes = 0;
             running.raft.trigger().snapshot().await?;
         } else {
@@ -180,6 +182,10 @@ async fn make_room(
                 "there is no room for a checkpoint, so the log cannot be made shorter"
             );
         }
+    }
+    // The last checkpoint needed the room of the one before it; the next one is far off.
+    if !was_writable && let Err(e) = running.checkpoints.give_up_spare() {
+        tracing::warn!("the room of an old checkpoint cannot be given back: {e}");
     }
     purge(running, &progress).await
 }

@@ -9,8 +9,8 @@
 //! - **The committed pointer** rides along with the next sync. Losing it costs nothing: openraft
 //!   learns it again from the leader.
 //! - **Checkpoints** ([`Checkpoint`]): written aside under a `.tmp` name, fsynced, renamed, the folder
-//!   fsynced; only then are older checkpoints removed, and only later does openraft purge the log
-//!   up to them.
+//!   fsynced; only then does the older checkpoint give up its name, and only later does openraft purge
+//!   the log up to the new one. The older file stays as the spare that the next one is written into.
 //! - **The state itself** is memory: a checkpoint and the entries after it make it again.
 //!
 //! # What a crash leaves behind
@@ -21,7 +21,7 @@
 //! | after a sync, before the answer | the entry; whoever asked does not know, and asks again |
 //! | between a new chunk's name and its first record | an empty last chunk: set aside |
 //! | while a checkpoint is written | a `.tmp` file, removed; the old checkpoint is whole |
-//! | between the rename and the removal of the older ones | two checkpoints; the newer one counts |
+//! | between its rename and that of the older one | two checkpoints; the newer one counts |
 //! | before the log was purged up to the checkpoint | more log than needed |
 //! | between the purge and the unlinking of its chunks | chunks that the next sync unlinks |
 //!

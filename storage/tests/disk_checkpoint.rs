@@ -1,6 +1,7 @@
 //! Checkpoints and the state machine: what was written comes back whole, or is refused.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -191,13 +192,13 @@ async fn rings_and_shard_sets_are_the_same_on_every_node_and_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_newer_checkpoint_removes_the_older_which_an_open_handle_still_reads() {
+async fn a_newer_checkpoint_takes_the_place_of_the_older_which_an_open_handle_still_reads() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut machine = filled(folder.path(), 10).await;
     let older = checkpoint(&mut machine).await;
     apply(&mut machine, vec![register(11)]).await;
     let newer = checkpoint(&mut machine).await;
-    assert_eq!(files(folder.path()), ["checkpoint-00000000000000000011.roster"]);
+    assert_eq!(files(folder.path()), ["checkpoint-00000000000000000011.roster", SPARE]);
     assert_eq!(older.read().expect("it is whole").revision().0, 10);
     assert_eq!(newer.read().expect("it is whole").revision().0, 11);
 }
@@ -331,7 +332,7 @@ async fn a_crash_before_the_rename_leaves_the_old_checkpoint_and_no_rubbish() {
 }
 
 #[tokio::test]
-async fn a_crash_before_the_removal_of_the_old_checkpoint_leaves_the_new_one() {
+async fn a_crash_before_the_old_checkpoint_gives_up_its_name_leaves_the_new_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut machine = filled(folder.path(), 5).await;
     let old = checkpoint(&mut machine).await;
@@ -341,7 +342,70 @@ async fn a_crash_before_the_removal_of_the_old_checkpoint_leaves_the_new_one() {
     fs::write(&old.path, old_bytes).expect("it is back");
     let machine = StateMachine::open(folder.path(), Arc::new(())).expect("it opens");
     assert_eq!(machine.published().load().revision().0, 6);
-    assert_eq!(files(folder.path()), ["checkpoint-00000000000000000006.roster"]);
+    assert_eq!(files(folder.path()), ["checkpoint-00000000000000000006.roster", SPARE]);
+}
+
+/// The file of the checkpoint before the newest.
+const SPARE: &str = "checkpoint.spare";
+
+fn inode(path: &Path) -> u64 {
+    fs::metadata(path).expect("a file").ino()
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_written_into_the_room_of_the_one_before_the_last() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut machine = filled(folder.path(), 40).await;
+    let first = checkpoint(&mut machine).await;
+    let (room, bytes) = (inode(&first.path), first.bytes);
+    drop(first);
+    apply(&mut machine, vec![register(41)]).await;
+    let second = checkpoint(&mut machine).await;
+    let second_room = inode(&second.path);
+    assert_eq!(inode(&folder.path().join(SPARE)), room);
+    drop(second);
+    // Smaller than what the room held.
+    let leaving = (4..40).map(|id| leave(40 + id, id)).collect();
+    apply(&mut machine, leaving).await;
+    let third = checkpoint(&mut machine).await;
+    assert_eq!(inode(&third.path), room);
+    assert!(third.bytes < bytes, "{} bytes", third.bytes);
+    assert_eq!(fs::metadata(&third.path).expect("a file").len(), third.bytes);
+    drop(third);
+    // Also after a restart.
+    drop(machine);
+    let mut machine = StateMachine::open(folder.path(), Arc::new(())).expect("it opens");
+    apply(&mut machine, vec![register(90)]).await;
+    assert_eq!(inode(&checkpoint(&mut machine).await.path), second_room);
+    let machine = StateMachine::open(folder.path(), Arc::new(())).expect("it opens");
+    assert_eq!(machine.published().load().revision().0, 90);
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_is_still_being_sent_is_not_written_over() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut machine = filled(folder.path(), 20).await;
+    let sent = checkpoint(&mut machine).await;
+    for index in 21..25 {
+        apply(&mut machine, vec![register(index)]).await;
+        checkpoint(&mut machine).await;
+    }
+    assert_eq!(sent.read().expect("it is whole").revision().0, 20);
+}
+
+fn leave(index: u64, id: u64) -> Entry {
+    let app = AppName::new("pay").expect("a name");
+    let id = InstanceId::new(format!("i{id}")).expect("an id");
+    proposed(
+        index,
+        &Command::Deregister(Deregister {
+            key: InstanceKey::new(app, id),
+            incarnation: None,
+            by_operator: false,
+            reason: Default::default(),
+            condition: Condition::Any,
+        }),
+    )
 }
 
 #[tokio::test]
@@ -377,7 +441,7 @@ async fn a_received_checkpoint_is_installed_published_and_there_after_a_restart(
     assert!(received.path.extension().is_some_and(|e| e == "tmp"), "not before it is installed");
     receiver.install_snapshot(&sent.meta, received).await.expect("it is installed");
     assert_same(&sender.published().load(), &receiver.published().load());
-    assert_eq!(files(there.path()), ["checkpoint-00000000000000000050.roster"]);
+    assert_eq!(files(there.path()), ["checkpoint-00000000000000000050.roster", SPARE]);
     let current = receiver.get_current_snapshot().await.expect("it can tell").expect("one");
     assert_eq!(current.snapshot.read().expect("it is whole").revision().0, 50);
     let again = StateMachine::open(there.path(), Arc::new(())).expect("it opens");

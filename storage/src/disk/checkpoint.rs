@@ -1,11 +1,14 @@
 //! Checkpoints: the whole state in one file, written aside and renamed, sent and received as it is.
 //!
-//! A file appears under its name only when it is whole and synced. An open handle keeps it readable
-//! after a newer one has removed it, so that sending one never races with writing the next.
+//! A file appears under its name only when it is whole and synced. The one before it stays as a spare,
+//! whose room the next one is written into: to free and to find room for hundreds of megabytes holds up
+//! the syncs of the log on the same disk for a quarter of a second. A spare that is still being sent is
+//! removed instead, and its open handle keeps it readable, so that sending one never races with writing
+//! the next.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +21,9 @@ use crate::version::{Loaded, Version};
 const PREFIX: &str = "checkpoint-";
 const SUFFIX: &str = ".roster";
 const UNFINISHED: &str = ".tmp";
+
+/// The name of the spare.
+const SPARE: &str = "checkpoint.spare";
 
 /// Bytes that are copied at once from one file to another.
 const COPY_BYTES: usize = 1024 * 1024;
@@ -46,11 +52,24 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Writes a version to the folder and removes the older checkpoints there.
+    /// Writes a version to the folder. The older checkpoint there becomes the spare.
     pub fn write(folder: &Path, version: &Version) -> Result<Self, DiskError> {
-        let aside = Unfinished::create(folder)?;
+        Self::write_into(folder, version, None)
+    }
+
+    /// As [`Self::write`], into the room of a spare.
+    pub(super) fn write_into(
+        folder: &Path,
+        version: &Version,
+        spare: Option<Spare>,
+    ) -> Result<Self, DiskError> {
+        let aside = match spare {
+            Some(spare) => Unfinished::reuse(folder, spare)?,
+            None => Unfinished::create(folder)?,
+        };
         let sum = format::write(SyncedPieces::new(aside.file.clone()), version)
             .map_err(aside.failed("write"))?;
+        aside.file.set_len(sum.bytes).map_err(aside.failed("cut"))?;
         aside.file.sync_all().map_err(aside.failed("sync"))?;
         let header = Header {
             applied: version.applied,
@@ -61,7 +80,7 @@ impl Checkpoint {
     }
 
     /// The newest checkpoint of the folder with its state, all of it checked. Removes what a crash
-    /// left unfinished, and older ones.
+    /// left unfinished.
     /// `tell` hears how far reading came.
     pub fn open_newest(
         folder: &Path,
@@ -79,7 +98,7 @@ impl Checkpoint {
         if index_of(name) != Some(version.revision().0) {
             return Err(DiskError::damaged(&path, 0, "it is of another index than its name says"));
         }
-        remove_older(folder, name)?;
+        set_older_aside(folder, name)?;
         let checkpoint = Self {
             meta: meta(header),
             path,
@@ -114,7 +133,7 @@ impl Checkpoint {
         self.meta.last_log_id.map_or(0, |id| id.index)
     }
 
-    /// Gives a received file its name in the folder and removes the older checkpoints there. One of
+    /// Gives a received file its name in the folder; an older checkpoint there becomes the spare. One of
     /// another folder is copied.
     pub(super) fn install(self, folder: &Path) -> Result<Self, DiskError> {
         let name = file_name(self.index());
@@ -126,7 +145,7 @@ impl Checkpoint {
         let source = if here { self } else { self.copy_to(folder)? };
         std::fs::rename(&source.path, &path).map_err(DiskError::io("rename", &source.path))?;
         fsync_dir(folder)?;
-        remove_older(folder, &name)?;
+        set_older_aside(folder, &name)?;
         Ok(Self { path, unfinished: None, ..source })
     }
 
@@ -230,11 +249,23 @@ struct Unfinished {
 
 impl Unfinished {
     fn create(folder: &Path) -> Result<Self, DiskError> {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let path = folder.join(format!("{PREFIX}{number}{UNFINISHED}"));
+        let path = Self::name_in(folder);
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
         Ok(Self { file: Arc::new(file.map_err(DiskError::io("make", &path))?), path })
+    }
+
+    /// What the spare holds is overwritten; whoever writes cuts off what is left of it.
+    fn reuse(folder: &Path, spare: Spare) -> Result<Self, DiskError> {
+        let path = Self::name_in(folder);
+        let from = folder.join(SPARE);
+        std::fs::rename(&from, &path).map_err(DiskError::io("rename", &from))?;
+        Ok(Self { file: Arc::new(spare.0), path })
+    }
+
+    fn name_in(folder: &Path) -> PathBuf {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        folder.join(format!("{PREFIX}{number}{UNFINISHED}"))
     }
 
     fn failed(&self, doing: &'static str) -> impl FnOnce(io::Error) -> DiskError + use<> {
@@ -263,13 +294,53 @@ fn index_of(name: &str) -> Option<u64> {
     name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok()
 }
 
-/// Removes the checkpoints whose index is lower. What stays by a crash is removed by the next one.
-fn remove_older(folder: &Path, newest: &str) -> Result<(), DiskError> {
+/// The file of an older checkpoint that nobody reads any more, open for writing.
+pub(super) struct Spare(File);
+
+impl Spare {
+    /// The spare of the folder, if it is the file that was `retired` and nobody else has that open; else
+    /// there is none afterwards.
+    pub fn take(folder: &Path, retired: Option<Arc<File>>) -> Result<Option<Self>, DiskError> {
+        let path = folder.join(SPARE);
+        let spare = match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(spare) => spare,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(DiskError::io("open", &path)(e)),
+        };
+        let inode = |file: &File| file.metadata().map(|known| (known.dev(), known.ino()));
+        let own = retired.and_then(|file| Arc::try_unwrap(file).ok());
+        let is_free = own.is_some_and(|own| inode(&own).ok() == inode(&spare).ok());
+        if is_free {
+            return Ok(Some(Self(spare)));
+        }
+        remove(&path).map(|()| None)
+    }
+
+    /// What an earlier process left: nobody has that open.
+    pub fn left_behind(folder: &Path) -> Option<Arc<File>> {
+        File::open(folder.join(SPARE)).ok().map(Arc::new)
+    }
+
+    pub fn remove(folder: &Path) -> Result<(), DiskError> {
+        remove(&folder.join(SPARE))
+    }
+
+    /// How much room there is in the spare of the folder.
+    pub fn bytes(folder: &Path) -> u64 {
+        std::fs::metadata(folder.join(SPARE)).map_or(0, |known| known.len())
+    }
+}
+
+/// Makes the checkpoint with a lower index the spare, in the place of an earlier one. What stays by a
+/// crash goes with the next one.
+fn set_older_aside(folder: &Path, newest: &str) -> Result<(), DiskError> {
     let names = list(folder)?;
-    names
-        .iter()
-        .filter(|name| index_of(name).is_some() && name.as_str() < newest)
-        .try_for_each(|name| remove(&folder.join(name)))
+    let older = names.iter().filter(|name| index_of(name).is_some() && name.as_str() < newest);
+    for name in older {
+        let path = folder.join(name);
+        std::fs::rename(&path, folder.join(SPARE)).map_err(DiskError::io("rename", &path))?;
+    }
+    Ok(())
 }
 
 fn remove(path: &Path) -> Result<(), DiskError> {

@@ -6,6 +6,7 @@
 //! answered. So who was answered reads what it wrote, and a reader never sees a state apart from
 //! its index (invariant S8).
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use openraft::storage::{
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, Spare};
 use super::measures::{ApplyMeasures, CheckpointMeasures, Stopwatch};
 use super::{DiskError, ensure_dir};
 use crate::catalog::At;
@@ -49,6 +50,8 @@ type CheckpointSnapshot = alias::SnapshotOf<TypeConfig, Checkpoint>;
 pub struct Checkpoints {
     folder: Arc<Path>,
     newest: Arc<Mutex<Option<Checkpoint>>>,
+    /// The file of the one before, which became the spare.
+    retired: Arc<Mutex<Option<Arc<File>>>>,
     measures: Arc<CheckpointMeasures>,
 }
 
@@ -70,11 +73,23 @@ impl Checkpoints {
             Some(newest) if newest.meta.last_log_id >= version.applied => Ok(newest),
             Some(_) | None => {
                 let since = Stopwatch::start();
-                let written = Checkpoint::write(&self.folder, version)?;
+                let spare = Spare::take(&self.folder, self.retired.lock().take())?;
+                let written = Checkpoint::write_into(&self.folder, version, spare)?;
                 self.measures.wrote(written.bytes, since);
                 Ok(self.keep_newer(written))
             }
         }
+    }
+
+    /// Room that the next one takes without any more of the disk.
+    pub fn spare_bytes(&self) -> u64 {
+        Spare::bytes(&self.folder)
+    }
+
+    /// Gives the spare's room back to the disk.
+    pub fn give_up_spare(&self) -> Result<(), DiskError> {
+        self.retired.lock().take();
+        Spare::remove(&self.folder)
     }
 
     fn install(&self, received: Checkpoint) -> Result<(), DiskError> {
@@ -88,7 +103,8 @@ impl Checkpoints {
     fn keep_newer(&self, checkpoint: Checkpoint) -> Checkpoint {
         let mut newest = self.newest.lock();
         if newest.as_ref().is_none_or(|n| n.meta.last_log_id <= checkpoint.meta.last_log_id) {
-            *newest = Some(checkpoint.clone());
+            let before = newest.replace(checkpoint.clone());
+            *self.retired.lock() = before.map(|before| before.file);
         }
         checkpoint
     }
@@ -116,6 +132,7 @@ impl StateMachine {
         let checkpoints = Checkpoints {
             folder: folder.into(),
             newest: Arc::new(Mutex::new(newest)),
+            retired: Arc::new(Mutex::new(Spare::left_behind(folder))),
             measures: Arc::default(),
         };
         Ok(Self { published, observer, checkpoints, applying: Arc::default() })
