@@ -231,6 +231,10 @@ pub struct Shapes(Arc<Vec<Arc<Shape>>>);
 impl Shapes {
     /// Lets the profile share a shape that is known, or remembers its own for those who come.
     pub fn share(&mut self, profile: &mut PackedProfile) {
+        // Those that came in a row were read with one shape.
+        if self.0.iter().any(|known| Arc::ptr_eq(known, &profile.shape)) {
+            return;
+        }
         if let Some(known) = self.0.iter().find(|known| **known == profile.shape) {
             profile.shape = known.clone();
             return;

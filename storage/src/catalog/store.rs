@@ -83,8 +83,8 @@ impl Catalog {
         Some(changed)
     }
 
-    /// Puts an instance into its app, which must be there, and changes what is kept of that with it. A
-    /// private session knows its instance already.
+    /// Puts an instance into its app, and changes what is kept of that with it; `None` if the app is not
+    /// there. A private session knows its instance already.
     pub(super) fn insert_instance(
         &mut self,
         key: &InstanceKey,

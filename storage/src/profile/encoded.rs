@@ -3,6 +3,7 @@
 //! adds behind them.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -47,12 +48,15 @@ impl<'de> Visitor<'de> for Parts {
     }
 }
 
-/// Reads a shape. Of many profiles in a row most have the one of the profile before, and no memory of
-/// their own for it: each thread remembers the last one that it read.
+/// Reads a shape. Of many profiles in a row most have the one of a profile shortly before, and no memory
+/// of their own for it: each thread remembers the last ones that it read.
 struct Recent;
 
+/// Shapes that a thread remembers.
+const REMEMBERED: usize = 8;
+
 thread_local! {
-    static LAST: RefCell<Option<Arc<Shape>>> = const { RefCell::new(None) };
+    static SHAPES: RefCell<VecDeque<Arc<Shape>>> = const { RefCell::new(VecDeque::new()) };
 }
 
 impl<'de> DeserializeSeed<'de> for Recent {
@@ -71,9 +75,14 @@ impl Visitor<'_> for Recent {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Arc<Shape>, E> {
-        LAST.with_borrow_mut(|last| match last {
-            Some(last) if *last.0 == *text => Ok(last.clone()),
-            Some(_) | None => Ok(last.insert(Arc::new(Shape(text.into()))).clone()),
+        SHAPES.with_borrow_mut(|shapes| {
+            if let Some(known) = shapes.iter().find(|known| *known.0 == *text) {
+                return Ok(known.clone());
+            }
+            let shape = Arc::new(Shape(text.into()));
+            shapes.truncate(REMEMBERED - 1);
+            shapes.push_front(shape.clone());
+            Ok(shape)
         })
     }
 }
