@@ -121,6 +121,19 @@ mod tests {
     const OWN: &str = "\x50\x01\x01\x01i\0\x013\x014";
 
     #[test]
+    fn profiles_in_a_row_are_read_with_one_shape() {
+        // More shapes than are remembered, and each of them several times.
+        for round in 0..REMEMBERED + 4 {
+            let shape = format!("\x01{}\0\x01a\x01b", char::from(b'A' + round as u8));
+            let [one, other] = [0; 2].map(|_| read((&shape, OWN, Bytes::new(b""))));
+            let (one, other) = (one.expect("decodes"), other.expect("decodes"));
+            assert!(Arc::ptr_eq(&one.shape, &other.shape));
+            assert_eq!(*one.shape.0, *shape);
+        }
+        assert_eq!(SHAPES.with_borrow(VecDeque::len), REMEMBERED);
+    }
+
+    #[test]
     fn what_a_later_version_adds_is_passed_over() {
         let read = read((SHAPE, OWN, Bytes::new(b"p"), "more", [1, 2])).expect("decodes");
         assert_eq!((read.port(), read.weight(), read.ip(), read.version()), (80, 1, "i", "2"));
