@@ -84,7 +84,7 @@ impl CatalogBuilder {
         if !follows || self.has_all_sessions {
             return Err(out_of_order(&Record::Session { id, value }));
         }
-        self.sessions.push((id, value.as_written()));
+        self.sessions.push((id, value.without_what_is_derived()));
         Ok(())
     }
 

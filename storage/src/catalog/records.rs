@@ -158,7 +158,7 @@ impl Session {
     }
 
     /// Without what is derived.
-    pub(super) fn as_written(mut self) -> Self {
+    pub(super) fn without_what_is_derived(mut self) -> Self {
         if let Owner::Instance(instance) = &mut self.owner {
             *instance = None;
         }
