@@ -64,7 +64,7 @@ impl Checkpoint {
         spare: Option<Spare>,
     ) -> Result<Self, DiskError> {
         let aside = match spare {
-            Some(spare) => Unfinished::reuse(folder, spare)?,
+            Some(Spare(room)) => room,
             None => Unfinished::create(folder)?,
         };
         let sum = format::write(SyncedPieces::new(aside.file.clone()), version)
@@ -254,14 +254,6 @@ impl Unfinished {
         Ok(Self { file: Arc::new(file.map_err(DiskError::io("make", &path))?), path })
     }
 
-    /// What the spare holds is overwritten; whoever writes cuts off what is left of it.
-    fn reuse(folder: &Path, spare: Spare) -> Result<Self, DiskError> {
-        let path = Self::name_in(folder);
-        let from = folder.join(SPARE);
-        std::fs::rename(&from, &path).map_err(DiskError::io("rename", &from))?;
-        Ok(Self { file: Arc::new(spare.0), path })
-    }
-
     fn name_in(folder: &Path) -> PathBuf {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -294,26 +286,34 @@ fn index_of(name: &str) -> Option<u64> {
     name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok()
 }
 
-/// The file of an older checkpoint that nobody reads any more, open for writing.
-pub(super) struct Spare(File);
+/// The file of an older checkpoint that nobody reads any more, under a passing name. What it holds is
+/// overwritten; whoever writes cuts off what is left of it.
+pub(super) struct Spare(Unfinished);
 
 impl Spare {
-    /// The spare of the folder, if it is the file that was `retired` and nobody else has that open; else
-    /// there is none afterwards.
+    /// Takes the spare of the folder away, and gives it if it is the file that was `retired` and nobody
+    /// else has that open. The renaming comes first: an installed checkpoint may leave another spare at any
+    /// time, and a full disk's keeper may remove one.
     pub fn take(folder: &Path, retired: Option<Arc<File>>) -> Result<Option<Self>, DiskError> {
-        let path = folder.join(SPARE);
-        let spare = match OpenOptions::new().read(true).write(true).open(&path) {
-            Ok(spare) => spare,
+        let path = Unfinished::name_in(folder);
+        match std::fs::rename(folder.join(SPARE), &path) {
+            Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(DiskError::io("open", &path)(e)),
-        };
-        let inode = |file: &File| file.metadata().map(|known| (known.dev(), known.ino()));
-        let own = retired.and_then(|file| Arc::try_unwrap(file).ok());
-        let is_free = own.is_some_and(|own| inode(&own).ok() == inode(&spare).ok());
-        if is_free {
-            return Ok(Some(Self(spare)));
+            Err(e) => return Err(DiskError::io("rename", &folder.join(SPARE))(e)),
         }
-        remove(&path).map(|()| None)
+        let opened = OpenOptions::new().read(true).write(true).open(&path);
+        let file = Arc::new(opened.map_err(DiskError::io("open", &path))?);
+        let room = Unfinished { path, file };
+        let inode = |file: &File| {
+            let known = file.metadata().map_err(DiskError::io("look at", &room.path))?;
+            Ok((known.dev(), known.ino()))
+        };
+        let is_free = match retired.and_then(|file| Arc::try_unwrap(file).ok()) {
+            Some(own) => inode(&own)? == inode(&room.file)?,
+            None => false,
+        };
+        // Else it is removed as it is dropped.
+        Ok(is_free.then_some(Self(room)))
     }
 
     /// What an earlier process left: nobody has that open.
@@ -338,7 +338,13 @@ fn set_older_aside(folder: &Path, newest: &str) -> Result<(), DiskError> {
     let older = names.iter().filter(|name| index_of(name).is_some() && name.as_str() < newest);
     for name in older {
         let path = folder.join(name);
-        std::fs::rename(&path, folder.join(SPARE)).map_err(DiskError::io("rename", &path))?;
+        match std::fs::rename(&path, folder.join(SPARE)) {
+            // Two may be set aside at once: one that was written, and one for one that was received.
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(DiskError::io("rename", &path)(e));
+            }
+            Ok(()) | Err(_) => {}
+        }
     }
     Ok(())
 }
