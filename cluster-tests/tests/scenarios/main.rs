@@ -29,7 +29,7 @@ mod takeovers;
 mod watches;
 mod wrong_disks;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cluster_tests::client::Client;
 use cluster_tests::cluster::{Plan, READY_WITHIN};
@@ -68,11 +68,16 @@ fn has_checkpoint(folder: &Path) -> bool {
 
 /// The index of the newest whole checkpoint.
 fn newest_checkpoint(folder: &Path) -> Option<u64> {
+    index_of_whole(&newest_checkpoint_file(folder)?)
+}
+
+/// The newest whole checkpoint. The spare beside it, and what is still being written, are none.
+fn newest_checkpoint_file(folder: &Path) -> Option<PathBuf> {
     let files = if folder.exists() { files_in(folder) } else { Vec::new() };
-    files.iter().filter_map(|file| index_of_whole(file)).max()
+    files.into_iter().rfind(|file| index_of_whole(file).is_some())
 }
 
 fn index_of_whole(file: &Path) -> Option<u64> {
-    let digits = file.file_name()?.to_str()?.trim_matches(|c: char| !c.is_ascii_digit());
-    digits.parse().ok().filter(|_| file.extension().is_none_or(|extension| extension != "tmp"))
+    let name = file.file_name()?.to_str()?;
+    name.strip_prefix("checkpoint-")?.strip_suffix(".roster")?.parse().ok()
 }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use cluster_tests::ports;
 use cluster_tests::wait::until;
 use tempfile::TempDir;
 
-use crate::{has_checkpoint, three_nodes};
+use crate::{newest_checkpoint, newest_checkpoint_file, three_nodes};
 
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -192,16 +192,13 @@ async fn with_data() -> Cluster {
         client.at(1).register("pay", &format!("i{i}"), "10m").await.expect("registered");
     }
     let checkpoints = cluster.data_dir(1).join("checkpoints");
-    until("there is a checkpoint", ENDS_WITHIN, async || {
-        if has_checkpoint(&checkpoints) { Ok(()) } else { Err("there is none") }
+    let first = until("there is a checkpoint", ENDS_WITHIN, async || {
+        newest_checkpoint(&checkpoints).ok_or("there is none")
     })
     .await;
-    let newest = || files_in(&checkpoints).pop();
-    let first = newest();
     until("there is a newer one", ENDS_WITHIN, async || {
         client.at(1).register("pay", "i0", "10m").await.expect("updated");
-        let whole = newest().filter(|file| file.extension().is_none_or(|e| e != "tmp"));
-        if whole.is_some() && whole != first { Ok(()) } else { Err("there is none") }
+        if newest_checkpoint(&checkpoints) > Some(first) { Ok(()) } else { Err("there is none") }
     })
     .await;
     cluster.stop(1).await;
@@ -223,9 +220,7 @@ async fn does_not_start(cluster: &mut Cluster, file: &Path, problem: &str) {
 async fn a_damaged_checkpoint_is_named_and_refused() {
     let mut cluster = with_data().await;
     let checkpoints = cluster.data_dir(1).join("checkpoints");
-    // Beside it is the spare, which is only room.
-    let is_one = |file: &PathBuf| file.extension().is_some_and(|end| end == "roster");
-    let newest = files_in(&checkpoints).into_iter().rfind(is_one).expect("a checkpoint");
+    let newest = newest_checkpoint_file(&checkpoints).expect("a checkpoint");
     let size = fs::metadata(&newest).expect("its size").len() as usize;
     for offset in [0, size / 3, size / 2, size - 1] {
         flip_a_bit(&newest, offset);

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use cluster_tests::cluster::{Cluster, READY_WITHIN};
-use cluster_tests::faults::files_in;
 use cluster_tests::wait::until;
 use cluster_tests::watch::{Chronicle, Form, Interest, Listener, Stream};
 
 use super::{ask_every_revision, listen_up_to, reference, register, watch_from_snapshot};
-use crate::three_nodes;
+use crate::{newest_checkpoint, three_nodes};
 
 /// Of the leader, while the node sleeps for the first time; twice as many each further time.
 const CHECKPOINTS_MISSED: usize = 5;
@@ -86,15 +85,14 @@ async fn sleeps_until_it_needs_a_checkpoint(cluster: &Cluster, asleep: u64, writ
 async fn write_until_there_is_another_checkpoint(cluster: &Cluster, writer: u64) -> u64 {
     let client = cluster.client();
     let checkpoints = cluster.data_dir(writer).join("checkpoints");
-    let newest = || files_in(&checkpoints).into_iter().next_back();
-    let before = newest();
+    let before = newest_checkpoint(&checkpoints);
     until("there is another checkpoint", READY_WITHIN, async || {
         let mut last = 0;
         for i in 0..WRITES_AT_ONCE {
             let app = ["pay", "orders"][i % 2];
             last = register(&client, writer, app, &format!("i{i}")).await;
         }
-        if newest() == before { Err("there is none") } else { Ok(last) }
+        if newest_checkpoint(&checkpoints) > before { Ok(last) } else { Err("there is none") }
     })
     .await
 }
