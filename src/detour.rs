@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use roster_api::registry::Unavailable;
 use roster_storage::names::{NodeId, Revision};
 use roster_storage::raft_types::PeerNode;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
 use crate::config::Config;
@@ -48,7 +49,7 @@ impl Detour {
                 member: true,
             },
             cluster: identity.cluster.map(|cluster| cluster.id),
-            peers: Peers::new(Arc::new(badge)),
+            peers: Peers::new(Arc::new(badge), Handle::current()),
             known: Mutex::default(),
         });
         Self {
@@ -189,7 +190,7 @@ mod tests {
                 member: true,
             },
             cluster: Some("c".into()),
-            peers: Peers::new(Arc::new(badge)),
+            peers: Peers::new(Arc::new(badge), Handle::current()),
             known: Mutex::default(),
         }
     }

@@ -15,6 +15,7 @@ use roster_storage::command::{EncodedCommand, Outcome};
 use roster_storage::names::{NodeId, Revision, SessionId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::gather::{Gatherer, NotGathered, Rounds};
@@ -107,26 +108,34 @@ struct Way {
 }
 
 impl Forward {
+    /// Heartbeats are gathered and taken along on the threads of the `clients`, all else on those on
+    /// which this is called.
     pub fn new(
         id: NodeId,
         raft: Raft,
         leading: Arc<Leading>,
         peers: Arc<Peers>,
         timeout: Duration,
+        clients: &Handle,
     ) -> Self {
         let way =
             Arc::new(Way { id, raft, leading, peers, timeout, forwarded: Forwarded::default() });
         let (for_writes, for_beats, for_reads) = (way.clone(), way.clone(), way.clone());
+        // They neither cross to other threads nor make those wait.
+        let heartbeats = {
+            let _there = clients.enter();
+            Gatherer::start(HEARTBEATS, move |asked: Vec<_>, deadline| {
+                let way = for_beats.clone();
+                async move { each_of(asked.len(), way.renew(&asked, deadline).await) }
+            })
+        };
         Self {
             way,
             writes: Gatherer::start(WRITES, move |commands, deadline| {
                 let way = for_writes.clone();
                 async move { way.write(commands, deadline).await }
             }),
-            heartbeats: Gatherer::start(HEARTBEATS, move |asked, deadline| {
-                let way = for_beats.clone();
-                async move { each_of(asked.len(), way.renew(&asked, deadline).await) }
-            }),
+            heartbeats,
             read_indexes: Gatherer::start(READS, move |asked: Vec<()>, deadline| {
                 let way = for_reads.clone();
                 async move { vec![way.read_index(deadline).await; asked.len()] }
@@ -149,6 +158,11 @@ impl Forward {
     pub async fn beats(&self, asked: BeatsAsked) -> Beaten {
         let bytes = weight(&asked);
         let taken = self.heartbeat_calls.take(form(&asked));
+        if let BeatsAsked::One(beat) = &asked
+            && let Some(told) = self.way.leading.beat_at_once(beat, self.way.id)
+        {
+            return Ok(told);
+        }
         let deadline = taken.since() + self.way.timeout.min(HEARTBEAT_TIMEOUT_MAX);
         let told =
             self.heartbeats.ask(asked, bytes, deadline).await.map_err(not_gathered).flatten();

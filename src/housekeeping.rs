@@ -128,9 +128,7 @@ pub async fn hand_over(running: &Running) -> bool {
         if running.ask_status(target).await.is_some_and(|answer| answer.can_lead) {
             let (term, applied) = (running.term(), running.applied());
             tracing::info!(to = target, term, applied, "handing the leadership on");
-            if let Err(fatal) = running.raft.trigger().transfer_leader(target).await {
-                tracing::error!("Raft stopped: {fatal}");
-            }
+            running.leading.hand_to(target).await;
             return true;
         }
     }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt;
@@ -11,6 +12,7 @@ use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, ForwardReason, LinearizableReadError, RaftError};
 use openraft::impls::ProgressResponder;
+use openraft::metrics::{RaftDataMetrics, RaftServerMetrics};
 use openraft::raft::ReadPolicy;
 use openraft::raft::linearizable_read::{Linearizer, LinearizerOption};
 use parking_lot::Mutex;
@@ -28,6 +30,7 @@ use crate::gather::{Gatherer, Rounds};
 use crate::leases::bodies::{Digest, Found};
 use crate::leases::{LeaseTable, Leases, NotRenewed, Place};
 use crate::raft::Raft;
+use crate::raft::network::CommitsTold;
 use crate::raft::rpc::{
     BeatsAnswer, BeatsAsked, BeatsTold, HeartbeatsAnswer, LastHeardAnswer, NotAppended, Proposed,
     ReadIndex,
@@ -57,8 +60,14 @@ pub struct Leading {
     disk: Arc<DiskGuard>,
     cluster_clock: ClusterClock,
     read_rounds: Gatherer<(), Result<LogId, String>>,
-    /// The age up to which a majority's acknowledgement confirms a batch of heartbeats.
+    /// The age up to which a majority's acknowledgement confirms heartbeats.
     confirm_within: Duration,
+    /// What Raft last said of this node, and of who acknowledged it.
+    server: alias::WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>,
+    data: alias::WatchReceiverOf<TypeConfig, RaftDataMetrics<TypeConfig>>,
+    commits_told: CommitsTold,
+    /// The last term whose leadership this node began to hand to another one.
+    handed_on: AtomicU64,
     lease: Duration,
 }
 
@@ -68,6 +77,7 @@ impl Leading {
         published: Published,
         leases: Arc<Leases>,
         disk: Arc<DiskGuard>,
+        commits_told: CommitsTold,
         lease: Duration,
         lease_reads: bool,
     ) -> Self {
@@ -84,6 +94,10 @@ impl Leading {
             }
         });
         Self {
+            server: raft.server_metrics(),
+            data: raft.data_metrics(),
+            commits_told,
+            handed_on: AtomicU64::new(0),
             raft,
             published,
             leases,
@@ -234,6 +248,14 @@ impl Leading {
         BeatsAnswer::Confirmed(revision, told)
     }
 
+    /// As [`Leading::beats`] for a single one, if the leadership is confirmed already; else it is to be
+    /// asked for.
+    pub fn beat_at_once(&self, beat: &Beat, via: NodeId) -> Option<(Revision, BeatsTold)> {
+        let (revision, round) = self.round_at_once(via)?;
+        self.leases.count_heartbeats(1);
+        Some((revision, BeatsTold::One(round.renew(beat))))
+    }
+
     /// As nodes of earlier versions ask.
     pub async fn heartbeats(&self, beats: &[Beat], via: NodeId) -> HeartbeatsAnswer {
         match self.confirmed_round(via).await {
@@ -248,6 +270,9 @@ impl Leading {
     /// Confirms that this node leads and may renew what was received before; `Err` says why it may
     /// not. The revision is that of [`BeatAnswers`].
     async fn confirmed_round(&self, via: NodeId) -> Result<(Revision, Round<'_>), String> {
+        if let Some(round) = self.round_at_once(via) {
+            return Ok(round);
+        }
         let confirmed = self.confirm().await?;
         let table = self.leases.table().filter(|table| table.term() == confirmed.term);
         let table = table.ok_or("the new leader is not ready yet")?;
@@ -256,6 +281,38 @@ impl Leading {
         let revision = confirmed.revision.max(version.revision());
         let now = self.leases.clock.now();
         Ok((revision, Round { leases: &self.leases, table, version, via, now }))
+    }
+
+    /// As [`Self::confirmed_round`], where what Raft said last is enough. The revision is as high as any
+    /// that was answered before: this node answers what it applied, and others what this one told them
+    /// to be committed.
+    fn round_at_once(&self, via: NodeId) -> Option<(Revision, Round<'_>)> {
+        let term = self.standing().confirmed_within(self.confirm_within)?;
+        let table = self.leases.table().filter(|table| table.term() == term)?;
+        let version = self.published.load();
+        let revision = self.commits_told.highest().max(version.revision());
+        let now = self.leases.clock.now();
+        Some((revision, Round { leases: &self.leases, table, version, via, now }))
+    }
+
+    fn standing(&self) -> Standing {
+        let acked = self.data.borrow_watched().last_quorum_acked;
+        let server = self.server.borrow_watched();
+        Standing {
+            leads: server.state.is_leader().then_some(server.vote.leader_id.term),
+            handed_on: self.handed_on.load(Ordering::Acquire),
+            acked_ago: acked.map(|acked| acked.elapsed()),
+        }
+    }
+
+    /// Hands the leadership to another node. From then on the lease that others gave this one confirms
+    /// nothing: the other one need not wait for its end.
+    pub async fn hand_to(&self, target: NodeId) {
+        let Some(term) = self.term() else { return };
+        self.handed_on.store(term, Ordering::Release);
+        if let Err(fatal) = self.raft.trigger().transfer_leader(target).await {
+            tracing::error!("Raft stopped: {fatal}");
+        }
     }
 
     /// What this leader knows of the sessions' last heartbeats; for display, so not confirmed.
@@ -273,6 +330,27 @@ impl Leading {
             })
         };
         LastHeardAnswer::Known(sessions.iter().map(heard).collect())
+    }
+}
+
+/// What Raft said last of this node. That may be of a moment ago.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    /// The term.
+    leads: Option<u64>,
+    /// The last term whose leadership this node began to hand on.
+    handed_on: u64,
+    /// Since when a majority follows it, at least.
+    acked_ago: Option<Duration>,
+}
+
+impl Standing {
+    /// The term in which this node leads now, if that is certain without a turn of Raft's core. It may
+    /// lead no more, but no other node leads as long as the lease lasts that a majority gave it, unless it
+    /// handed the leadership on: the other one does not wait for that lease to end.
+    fn confirmed_within(self, limit: Duration) -> Option<u64> {
+        let term = self.leads.filter(|term| *term != self.handed_on)?;
+        self.acked_ago.is_some_and(|ago| ago < limit).then_some(term)
     }
 }
 
@@ -611,6 +689,25 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn a_leader_confirms_at_once_while_the_lease_is_young_that_it_has_not_given_away() {
+        let limit = Duration::from_millis(100);
+        let ms = |ms| Some(Duration::from_millis(ms));
+        let standing = |leads, handed_on, acked_ago| Standing { leads, handed_on, acked_ago };
+        for (standing, confirmed) in [
+            (standing(Some(7), 0, ms(99)), Some(7)),
+            (standing(Some(7), 6, ms(0)), Some(7)),
+            (standing(Some(7), 0, ms(100)), None),
+            (standing(Some(7), 0, None), None),
+            (standing(None, 0, ms(0)), None),
+            (standing(Some(7), 7, ms(0)), None),
+        ] {
+            assert_eq!(standing.confirmed_within(limit), confirmed, "{standing:?}");
+        }
+        // Where no lease is trusted.
+        assert_eq!(standing(Some(7), 0, ms(0)).confirmed_within(Duration::ZERO), None);
+    }
 
     /// In a body that is worth remembering.
     const BEATS: usize = 32;

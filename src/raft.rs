@@ -1,8 +1,9 @@
-//! Raft between nodes: how calls go out ([`link`], [`network`]) and where to ([`lookups`]), how they
+//! Raft between nodes: how calls go out ([`link`], [`connection`], [`network`]) and where to ([`lookups`]), how they
 //! come in ([`routes`]), why some are refused ([`refusals`]), and how a cluster begins
 //! ([`bootstrap`]).
 
 pub mod bootstrap;
+pub mod connection;
 pub mod link;
 pub mod lookups;
 pub mod network;

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::ConfigError;
-use crate::raft::link::{KEEP_ALIVE_EVERY, KEEP_ALIVE_TIMEOUT};
+use crate::raft::connection::{KEEP_ALIVE_EVERY, KEEP_ALIVE_TIMEOUT};
 
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);

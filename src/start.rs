@@ -32,7 +32,7 @@ use crate::node::{Node, Running};
 use crate::nudge::watch_leader;
 use crate::peers::{Peers, Purpose};
 use crate::raft::bootstrap::{BootstrapError, find_cluster, gather_members};
-use crate::raft::network::Network;
+use crate::raft::network::{CommitsTold, Network};
 use crate::raft::rpc::{Hello, HelloAnswer, path};
 use crate::raft::{Raft, leader_becomes, routes};
 use crate::rebalance;
@@ -161,7 +161,7 @@ async fn take_part(
     find_cluster(node).await?;
     node.begin_detour();
     let opened = open_disk(node, places, stop).await?;
-    let running = start_raft(node, opened).await?;
+    let running = start_raft(node, places, opened).await?;
     // Outlives the other tasks, which end with the node.
     places.clients.spawn(say_goodbye(running.watches.clone()));
     node.set_running(running.clone());
@@ -310,7 +310,11 @@ fn is_empty(dir: &std::path::Path) -> bool {
     std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none())
 }
 
-async fn start_raft(node: &Arc<Node>, opened: Opened) -> Result<Arc<Running>, StartError> {
+async fn start_raft(
+    node: &Arc<Node>,
+    places: &Places,
+    opened: Opened,
+) -> Result<Arc<Running>, StartError> {
     let config = node.config().clone();
     let Opened { disk, leases, watches } = opened;
     let published = disk.state_machine.published();
@@ -318,7 +322,8 @@ async fn start_raft(node: &Arc<Node>, opened: Opened) -> Result<Arc<Running>, St
     let applying = disk.state_machine.applying();
     let badge = Arc::new(node.badge());
     let raft_config = raft_config(&config)?;
-    let network = Network::new(badge.clone());
+    let commits_told = CommitsTold::default();
+    let network = Network::new(badge.clone(), commits_told.clone());
     let stopped = |e: &dyn std::fmt::Display| StartError::Raft(e.to_string());
     let raft = Raft::new(config.node_id, raft_config, network, disk.log, disk.state_machine)
         .await
@@ -327,12 +332,13 @@ async fn start_raft(node: &Arc<Node>, opened: Opened) -> Result<Arc<Running>, St
     raft.is_initialized().await.map_err(|e| stopped(&e))?;
     let lease = config.timings.election_max;
     let guard = Arc::new(DiskGuard::new(config.data_dir.clone(), config.disk_reserve_bytes));
-    let peers = Arc::new(Peers::new(badge));
+    let peers = Arc::new(Peers::new(badge, places.clients.clone()));
     let leading = Arc::new(Leading::new(
         raft.clone(),
         published.clone(),
         leases.clone(),
         guard.clone(),
+        commits_told,
         lease,
         config.lease_reads,
     ));
@@ -342,6 +348,7 @@ async fn start_raft(node: &Arc<Node>, opened: Opened) -> Result<Arc<Running>, St
         leading.clone(),
         peers.clone(),
         config.request_timeout,
+        &places.clients,
     );
     Ok(Arc::new(Running {
         config,

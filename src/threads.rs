@@ -1,10 +1,11 @@
 //! The threads of a node, in three groups, so that nothing that a client asks for can keep a leader
 //! from leading.
 //!
-//! - The **core** runs Raft, the peers' port, the lease keeper and the way to the leader. Whatever
-//!   comes in there was bounded and gathered before.
+//! - The **core** runs Raft, the peers' port, the lease keeper and the way to the leader of all but
+//!   heartbeats. Whatever comes in there was bounded and gathered before.
 //! - The **client threads** serve the API: they parse requests, answer light ones and write to
-//!   sockets. Heartbeats pass through them, so nothing that takes long runs there.
+//!   sockets. Heartbeats are gathered there and taken to the leader, so nothing that takes long runs
+//!   there.
 //! - The **background threads** do what takes long: searches, long lists, snapshots for watches,
 //!   reads of the history. The kernel gives them what the others leave.
 

@@ -21,7 +21,7 @@ use roster_storage::names::NodeId;
 use roster_storage::raft_types::PeerNode;
 use tokio::time::sleep;
 
-use super::link::Link;
+use super::link::{Carries, Link};
 use super::rpc::{Form, Hello, HelloAnswer, Replace, path};
 use crate::config::ClusterList;
 use crate::identity::{ClusterIdentity, random_id};
@@ -121,7 +121,7 @@ fn ensure_lists_agree(node: &Arc<Node>) -> Result<(), BootstrapError> {
 
 fn link_to(node: &Arc<Node>, id: NodeId, address: &str) -> Link {
     let member = PeerNode { peer: address.into(), ..PeerNode::default() };
-    Link::new(id, member, Arc::new(node.badge()))
+    Link::new(id, member, Arc::new(node.badge()), Carries::Many)
 }
 
 fn check_answer(
@@ -268,7 +268,7 @@ async fn ask_to_be_replaced(node: &Arc<Node>, cluster_id: &str, known: bool, ans
         return node.wait_because("the cluster has no leader that could take this node in".into());
     };
     tracing::info!(leader = leader.0, known, "asking to be taken in with this disk");
-    let link = Link::new(leader.0, leader.1, Arc::new(node.badge()));
+    let link = Link::new(leader.0, leader.1, Arc::new(node.badge()), Carries::Many);
     let question = Replace {
         cluster_id: cluster_id.into(),
         node: node.config().node_id,

@@ -1,5 +1,5 @@
-//! One HTTP/2 connection to one peer for one purpose, opened when needed and dropped at the first
-//! error: a pooled connection that outlives its peer is a known cause of endless elections.
+//! One connection to one peer for one purpose, opened when needed and dropped at the first error: a
+//! pooled connection that outlives its peer is a known cause of endless elections.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -7,35 +7,27 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http_body_util::combinators::BoxBody;
+use http::header::HOST;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::TrySendError;
-use hyper::client::conn::http2::SendRequest;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use roster_storage::names::NodeId;
 use roster_storage::raft_types::PeerNode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::connection::Connection;
+pub use super::connection::{Body, Carries};
 use super::lookups::Lookups;
 use super::refusals::Refusals;
 use super::rpc::header;
 use crate::identity::Identity;
 
-pub type Body = BoxBody<Bytes, std::io::Error>;
-
 /// How long a connection to a peer may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// Each side asks the other so often whether it is still there, and ends the connection if it does
-/// not say so in time: a machine that lost its power or its network closes nothing.
-pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
-pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Largest answer of a peer: a batch of outcomes is far below.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -92,20 +84,22 @@ pub struct Link {
     pub target: NodeId,
     node: PeerNode,
     badge: Arc<Badge>,
+    carries: Carries,
     /// Where it is served, whoever opens it: the threads on which this was made.
     threads: Handle,
-    connection: Mutex<Option<SendRequest<Body>>>,
+    connection: Mutex<Option<Connection>>,
     /// Counts the connections that ended, for who wants to know at once.
     ended: watch::Sender<u64>,
 }
 
 impl Link {
     /// Its connections are served by the threads on which this is called.
-    pub fn new(target: NodeId, node: PeerNode, badge: Arc<Badge>) -> Self {
+    pub fn new(target: NodeId, node: PeerNode, badge: Arc<Badge>, carries: Carries) -> Self {
         Self {
             target,
             node,
             badge,
+            carries,
             threads: Handle::current(),
             connection: Mutex::default(),
             ended: watch::Sender::new(0),
@@ -123,7 +117,9 @@ impl Link {
 
     /// Opens the connection if there is none.
     pub async fn connect(&self) -> Result<(), CallError> {
-        self.sender().await.map(drop)
+        let connection = self.take().await?;
+        self.put_back(connection).await;
+        Ok(())
     }
 
     /// One question, one answer, both msgpack.
@@ -154,19 +150,16 @@ impl Link {
 
     /// Sends a body and returns the answer's bytes.
     pub async fn send(&self, path: &str, body: Body, limit: Duration) -> Result<Bytes, CallError> {
-        let mut sender = timeout(limit.min(CONNECT_TIMEOUT), self.sender())
-            .await
-            .map_err(|_| CallError::NotSent(self.to_string()))??;
         let request = self
             .badge
-            .sign(
-                http::Request::post(format!("http://{}{path}", self.node.peer)),
-                &self.node.disk_id,
-            )
+            .sign(self.post(path), &self.node.disk_id)
             .body(body)
             .map_err(|e| CallError::NotSent(format!("{self}: {e}")))?;
+        let mut connection = timeout(limit.min(CONNECT_TIMEOUT), self.take())
+            .await
+            .map_err(|_| CallError::NotSent(self.to_string()))??;
         let answer = timeout(limit, async {
-            let response = sender.try_send_request(request).await;
+            let response = connection.send(request).await;
             let response = response.map_err(|e| self.not_answered(&e))?;
             let status = response.status();
             let body = http_body_util::Limited::new(response.into_body(), ANSWER_BYTES_MAX);
@@ -175,13 +168,21 @@ impl Link {
         })
         .await;
         let late = || CallError::Unanswered(format!("{self} within {} ms", limit.as_millis()));
-        match answer.unwrap_or_else(|_| Err(late())) {
-            Ok((status, bytes)) if status.is_success() => Ok(bytes),
-            Ok((status, bytes)) => Err(self.no_success(status, &bytes)),
+        let (status, bytes) = match answer.unwrap_or_else(|_| Err(late())) {
+            Ok(answer) => answer,
             Err(e) => {
                 self.disconnect().await;
-                Err(e)
+                return Err(e);
             }
+        };
+        self.put_back(connection).await;
+        if status.is_success() { Ok(bytes) } else { Err(self.no_success(status, &bytes)) }
+    }
+
+    fn post(&self, path: &str) -> http::request::Builder {
+        match self.carries {
+            Carries::Many => http::Request::post(format!("http://{}{path}", self.node.peer)),
+            Carries::One => http::Request::post(path).header(HOST, &self.node.peer),
         }
     }
 
@@ -218,54 +219,35 @@ impl Link {
         self.connection.lock().await.take();
     }
 
-    async fn sender(&self) -> Result<SendRequest<Body>, CallError> {
-        let mut connection = self.connection.lock().await;
-        if let Some(sender) = connection.as_ref().filter(|s| !s.is_closed()) {
-            return Ok(sender.clone());
+    /// The connection, for one call. One that carries no more than that is nobody else's until it is put
+    /// back; dropped under way, it ends.
+    async fn take(&self) -> Result<Connection, CallError> {
+        let mut kept = self.connection.lock().await;
+        if let Some(connection) = Connection::take(&mut kept).await {
+            return Ok(connection);
         }
-        let sender = timeout(CONNECT_TIMEOUT, self.open()).await.map_err(|_| {
+        let mut opened = Some(timeout(CONNECT_TIMEOUT, self.open()).await.map_err(|_| {
             CallError::NotSent(format!("{self} within {} ms", CONNECT_TIMEOUT.as_millis()))
-        })??;
-        *connection = Some(sender.clone());
-        Ok(sender)
+        })??);
+        let taken = Connection::take(&mut opened).await;
+        *kept = opened;
+        taken.ok_or_else(|| CallError::NotSent(format!("{self}, which ended it at once")))
     }
 
-    async fn open(&self) -> Result<SendRequest<Body>, CallError> {
+    async fn put_back(&self, connection: Connection) {
+        if self.carries == Carries::One {
+            *self.connection.lock().await = Some(connection);
+        }
+    }
+
+    async fn open(&self) -> Result<Connection, CallError> {
         let (peer, lookups) = (self.node.peer.clone(), self.badge.lookups.clone());
-        let opening = open(peer, lookups, self.ended.clone());
+        let opening = Connection::open(self.carries, peer, lookups, self.ended.clone());
         // Given up with the one who waits for it.
         let opened = AbortOnDropHandle::new(self.threads.spawn(opening)).await;
         let opened = opened.map_err(|e| e.to_string()).flatten();
         opened.map_err(|e| CallError::NotSent(format!("{self}: {e}")))
     }
-}
-
-/// Opens a connection and serves it until it ends, which is counted.
-async fn open(
-    peer: String,
-    lookups: Arc<Lookups>,
-    ended: watch::Sender<u64>,
-) -> Result<SendRequest<Body>, String> {
-    let addresses = lookups.addresses(&peer).await?;
-    let stream = TcpStream::connect(addresses.as_slice()).await.map_err(|e| e.to_string())?;
-    stream.set_nodelay(true).map_err(|e| e.to_string())?;
-    let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .keep_alive_interval(KEEP_ALIVE_EVERY)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(8 << 20)
-        .max_frame_size(256 << 10)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|e| e.to_string())?;
-    tokio::spawn(async move {
-        // How it ended is told by the calls that were under way.
-        drop(connection.await);
-        ended.send_modify(|count| *count += 1);
-    });
-    Ok(sender)
 }
 
 /// Whether the peer said that it did not come to the call: with the end of the connection, which names
@@ -297,17 +279,25 @@ mod tests {
     use axum::Router;
     use axum::routing::post;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
     use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::identity::DataDir;
+    use crate::raft::connection::IDLE_MAX;
     use crate::serve::{bind, serve};
 
     const LIMIT: Duration = Duration::from_secs(5);
 
+    fn link_to(peer: String, refusals: Arc<Refusals>, carries: Carries) -> Link {
+        let folder = tempfile::tempdir().expect("a folder");
+        let identity = DataDir::open(folder.path()).expect("opens").identity(1).expect("is made");
+        let badge = Badge::new(watch::Sender::new(identity).subscribe(), refusals, Arc::default());
+        Link::new(2, PeerNode { peer, ..PeerNode::default() }, Arc::new(badge), carries)
+    }
+
     /// How a call fails that the peer answers with `status`.
-    async fn failure(status: StatusCode, refusals: Arc<Refusals>) -> CallError {
+    async fn failure(status: StatusCode, refusals: Arc<Refusals>, carries: Carries) -> CallError {
         let (any_port, here) = (([127, 0, 0, 1], 0).into(), Handle::current());
         let listener = bind("--peer-listen", any_port, &here).await.expect("a port");
         let peer = listener.local_addr().expect("its address").to_string();
@@ -315,24 +305,23 @@ mod tests {
         let stop = CancellationToken::new();
         let _stopped = stop.clone().drop_guard();
         tokio::spawn(serve(listener, router, None, stop));
-        let folder = tempfile::tempdir().expect("a folder");
-        let identity = DataDir::open(folder.path()).expect("opens").identity(1).expect("is made");
-        let badge = Badge::new(watch::Sender::new(identity).subscribe(), refusals, Arc::default());
-        let link = Link::new(2, PeerNode { peer, ..PeerNode::default() }, Arc::new(badge));
+        let link = link_to(peer, refusals, carries);
         link.call::<_, ()>("/call", &(), LIMIT).await.expect_err("it is no success")
     }
 
     #[tokio::test]
     async fn only_a_refusal_promises_that_nothing_was_done() {
-        for status in [400, 403, 409, 503, 507] {
-            let status = StatusCode::from_u16(status).expect("a status");
-            let failed = failure(status, Arc::default()).await;
-            assert!(matches!(failed, CallError::Refused(_)), "{status}: {failed:?}");
-        }
-        for status in [500, 502, 504] {
-            let status = StatusCode::from_u16(status).expect("a status");
-            let failed = failure(status, Arc::default()).await;
-            assert!(matches!(failed, CallError::Unanswered(_)), "{status}: {failed:?}");
+        for carries in [Carries::Many, Carries::One] {
+            for status in [400, 403, 409, 503, 507] {
+                let status = StatusCode::from_u16(status).expect("a status");
+                let failed = failure(status, Arc::default(), carries).await;
+                assert!(matches!(failed, CallError::Refused(_)), "{status}: {failed:?}");
+            }
+            for status in [500, 502, 504] {
+                let status = StatusCode::from_u16(status).expect("a status");
+                let failed = failure(status, Arc::default(), carries).await;
+                assert!(matches!(failed, CallError::Unanswered(_)), "{status}: {failed:?}");
+            }
         }
     }
 
@@ -349,11 +338,7 @@ mod tests {
             }
             stream.write_all(frame).await.expect("it is sent");
         });
-        let folder = tempfile::tempdir().expect("a folder");
-        let identity = DataDir::open(folder.path()).expect("opens").identity(1).expect("is made");
-        let badge =
-            Badge::new(watch::Sender::new(identity).subscribe(), Arc::default(), Arc::default());
-        let link = Link::new(2, PeerNode { peer, ..PeerNode::default() }, Arc::new(badge));
+        let link = link_to(peer, Arc::default(), Carries::Many);
         link.call::<_, ()>("/call", &(), LIMIT).await.expect_err("it is no success")
     }
 
@@ -396,10 +381,102 @@ mod tests {
     #[tokio::test]
     async fn a_refused_caller_can_say_why() {
         let refusals = Arc::new(Refusals::default());
-        failure(StatusCode::SERVICE_UNAVAILABLE, refusals.clone()).await;
+        failure(StatusCode::SERVICE_UNAVAILABLE, refusals.clone(), Carries::Many).await;
         assert_eq!(refusals.lately(), None);
-        failure(StatusCode::FORBIDDEN, refusals.clone()).await;
+        failure(StatusCode::FORBIDDEN, refusals.clone(), Carries::Many).await;
         let why = refusals.lately().expect("it was refused");
         assert!(why.starts_with("node 2 at ") && why.ends_with("refuses this node: because"));
+    }
+
+    /// A peer that speaks HTTP/1.1, and the link to it.
+    struct OneByOne {
+        peer: TcpListener,
+        link: Link,
+    }
+
+    const EMPTY_ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n\xc0";
+
+    impl OneByOne {
+        async fn start() -> Self {
+            let peer = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = peer.local_addr().expect("its address").to_string();
+            Self { peer, link: link_to(address, Arc::default(), Carries::One) }
+        }
+
+        /// The connection that is opened.
+        async fn accept(&self) -> TcpStream {
+            let accepted = timeout(LIMIT, self.peer.accept()).await;
+            accepted.expect("a connection is opened").expect("a caller").0
+        }
+
+        async fn call(&self) -> Result<(), CallError> {
+            self.link.call("/call", &(), LIMIT).await
+        }
+    }
+
+    /// Reads a call, whose body is one byte.
+    async fn read_call(stream: &mut TcpStream) {
+        let mut read = Vec::new();
+        while !read.ends_with(b"\r\n\r\n\xc0") {
+            assert!(stream.read_buf(&mut read).await.expect("it sends") > 0, "it sends a call");
+        }
+    }
+
+    async fn answer_one(stream: &mut TcpStream) {
+        read_call(stream).await;
+        stream.write_all(EMPTY_ANSWER).await.expect("it is taken");
+    }
+
+    #[tokio::test]
+    async fn calls_one_after_the_other_share_a_connection_until_it_ends_or_is_old() {
+        let two = OneByOne::start().await;
+        let first = async {
+            let mut stream = two.accept().await;
+            answer_one(&mut stream).await;
+            stream
+        };
+        let (called, mut first) = tokio::join!(two.call(), first);
+        called.expect("answered");
+        let (called, ()) = tokio::join!(two.call(), answer_one(&mut first));
+        called.expect("answered over the same one");
+
+        let mut endings = two.link.endings();
+        endings.mark_unchanged();
+        drop(first);
+        endings.changed().await.expect("the link stays");
+        let second = async {
+            let mut stream = two.accept().await;
+            answer_one(&mut stream).await;
+            stream
+        };
+        let (called, second) = tokio::join!(two.call(), second);
+        called.expect("answered over another one");
+
+        match two.link.connection.lock().await.as_mut() {
+            Some(Connection::Http1 { used, .. }) => *used -= IDLE_MAX,
+            kept => panic!("{kept:?} is kept"),
+        }
+        let third = async { answer_one(&mut two.accept().await).await };
+        let (called, ()) = tokio::join!(two.call(), third);
+        called.expect("answered over a third one");
+        drop(second);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_given_up_ends_its_connection_so_no_other_gets_its_answer() {
+        let two = OneByOne::start().await;
+        let taken_up = async {
+            let mut stream = two.accept().await;
+            read_call(&mut stream).await;
+            stream
+        };
+        let mut stream = tokio::select! {
+            called = two.call() => panic!("it was answered: {called:?}"),
+            stream = taken_up => stream,
+        };
+        assert_eq!(stream.read(&mut [0]).await.expect("it is closed"), 0);
+        let other = async { answer_one(&mut two.accept().await).await };
+        let (called, ()) = tokio::join!(two.call(), other);
+        called.expect("answered");
     }
 }

@@ -2,6 +2,7 @@
 //! own, so that a checkpoint or a backlog of entries never delays a heartbeat.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -18,14 +19,14 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use roster_storage::disk::Checkpoint;
-use roster_storage::names::NodeId;
-use roster_storage::raft_types::{PeerNode, TypeConfig, Vote, alias};
+use roster_storage::names::{NodeId, Revision};
+use roster_storage::raft_types::{LogId, PeerNode, TypeConfig, Vote, alias};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
 
-use super::link::{Badge, CallError, Link};
+use super::link::{Badge, CallError, Carries, Link};
 use super::rpc::{SnapshotHead, path};
 
 /// How long a peer may take to write a batch of entries down. openraft offers its heartbeat
@@ -41,22 +42,44 @@ const SNAPSHOT_CHUNKS_AHEAD: usize = 4;
 /// How long a peer may take to take the next piece.
 const SNAPSHOT_STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How far this node, as leader, told others that the log is committed. Nobody else knows of more.
+/// Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct CommitsTold(Arc<AtomicU64>);
+
+impl CommitsTold {
+    /// Before it is sent: whoever hears of it later finds it here.
+    fn tell(&self, committed: Option<LogId>) {
+        let index = committed.map_or(0, |id| id.index);
+        // Most say nothing new, and reading leaves it where it is for the other threads.
+        if index > self.0.load(Ordering::Acquire) {
+            self.0.fetch_max(index, Ordering::AcqRel);
+        }
+    }
+
+    pub fn highest(&self) -> Revision {
+        Revision(self.0.load(Ordering::Acquire))
+    }
+}
+
 /// Makes the clients that openraft asks for.
 #[derive(Clone, Debug)]
 pub struct Network {
     badge: Arc<Badge>,
+    told: CommitsTold,
     /// One checkpoint is sent at a time.
     sending: Arc<Semaphore>,
 }
 
 impl Network {
-    pub fn new(badge: Arc<Badge>) -> Self {
-        Self { badge, sending: Arc::new(Semaphore::new(1)) }
+    pub fn new(badge: Arc<Badge>, told: CommitsTold) -> Self {
+        Self { badge, told, sending: Arc::new(Semaphore::new(1)) }
     }
 
     fn client(&self, target: NodeId, node: &PeerNode, lane: Lane) -> Client {
         Client {
-            link: Link::new(target, node.clone(), self.badge.clone()),
+            link: Link::new(target, node.clone(), self.badge.clone(), lane.carries()),
+            told: self.told.clone(),
             sending: self.sending.clone(),
             lane,
         }
@@ -69,6 +92,16 @@ enum Lane {
     Log,
     Heartbeat,
     Snapshot,
+}
+
+impl Lane {
+    /// openraft sends entries and heartbeats one after the other, and again where no answer comes.
+    fn carries(self) -> Carries {
+        match self {
+            Self::Log | Self::Heartbeat => Carries::One,
+            Self::Snapshot => Carries::Many,
+        }
+    }
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -91,6 +124,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 #[derive(Debug)]
 pub struct Client {
     link: Link,
+    told: CommitsTold,
     sending: Arc<Semaphore>,
     lane: Lane,
 }
@@ -128,6 +162,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
             Lane::Log => APPEND_TIMEOUT.max(option.soft_ttl()),
             Lane::Heartbeat | Lane::Snapshot => option.soft_ttl(),
         };
+        self.told.tell(rpc.leader_commit);
         self.call(RPCTypes::AppendEntries, path::APPEND, &rpc, limit).await
     }
 
@@ -262,7 +297,16 @@ fn checkpoint_body(
 
 #[cfg(test)]
 mod tests {
+    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::routing::post;
+    use parking_lot::Mutex;
+    use tokio::runtime::Handle;
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::identity::DataDir;
+    use crate::serve::{bind, serve};
 
     const LIMIT: Duration = Duration::from_millis(200);
 
@@ -292,5 +336,45 @@ mod tests {
         let (installs, next) = tokio::join!(installs, timeout(LIMIT, sending.acquire()));
         assert!(installs.is_err(), "it was given up while it installs");
         drop(next.expect("in time").expect("it is open"));
+    }
+
+    /// What any node answers of a revision, a heartbeat that comes in later must answer too (invariant
+    /// S2).
+    #[tokio::test]
+    async fn nobody_hears_that_an_entry_is_committed_before_this_node_says_so_itself() {
+        let any_port = ([127, 0, 0, 1], 0).into();
+        let listener = bind("--peer-listen", any_port, &Handle::current()).await.expect("a port");
+        let peer = listener.local_addr().expect("its address").to_string();
+        let told = CommitsTold::default();
+        let (heard, known) = (Arc::new(Mutex::new(Vec::new())), told.clone());
+        let hears = heard.clone();
+        let append = post(async move |body: Bytes| {
+            let rpc: AppendEntriesRequest<TypeConfig> = rmp_serde::from_slice(&body).expect("one");
+            hears.lock().push((rpc.leader_commit.map_or(0, |id| id.index), known.highest().0));
+            StatusCode::SERVICE_UNAVAILABLE
+        });
+        let stop = CancellationToken::new();
+        let _stopped = stop.clone().drop_guard();
+        tokio::spawn(serve(listener, Router::new().route(path::APPEND, append), None, stop));
+        let folder = tempfile::tempdir().expect("a folder");
+        let identity = DataDir::open(folder.path()).expect("opens").identity(1).expect("is made");
+        let badge =
+            Badge::new(watch::Sender::new(identity).subscribe(), Arc::default(), Arc::default());
+        let node = PeerNode { peer, ..PeerNode::default() };
+        let mut network = Network::new(Arc::new(badge), told.clone());
+        let mut client = network.new_client(2, &node).await;
+        let leader = alias::CommittedLeaderIdOf::<TypeConfig>::new(1);
+        for committed in [7, 9, 8] {
+            let rpc = AppendEntriesRequest {
+                vote: Vote::new_committed(1, 1),
+                prev_log_id: None,
+                entries: Vec::new(),
+                leader_commit: Some(LogId::new(leader, committed)),
+            };
+            let option = RPCOption::new(Duration::from_secs(5));
+            client.append_entries(rpc, option).await.expect_err("it was refused");
+        }
+        assert_eq!(*heard.lock(), [(7, 7), (9, 9), (8, 9)]);
+        assert_eq!(told.highest(), Revision(9));
     }
 }
