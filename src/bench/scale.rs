@@ -30,7 +30,7 @@ use super::load::{Job, Load, Measured as Loaded, Request, run_load};
 use super::{LISTED, MANY, register_job};
 use crate::shutdown;
 use figures::{Figure, Line, Measured, Peer, Report, grouped};
-use fill::{Beating, Filling, fill, send_each, settled_memory};
+use fill::{Beating, Filling, come_to_rest, fill, send_each, settled_memory};
 use machine::Machine;
 use roster::{HEARTBEATS_AT_ONCE, REGISTERED_AT_ONCE, Roster};
 use servers::Servers;
@@ -388,6 +388,7 @@ async fn load<S: System>(
     round: usize,
 ) -> Result<Loading, String> {
     servers.ensure_up().await?;
+    come_to_rest(servers).await;
     let load = Load { name: String::new(), connections, per_call, round, job };
     let before = servers.cpu_seconds();
     let loaded = run_load(&servers.addresses(), &load, plan.duration).await?;
@@ -549,10 +550,12 @@ async fn removals<S: System>(plan: &Plan, servers: &mut Servers<S>, sink: &Sink,
     if !plan.wants(&figures) {
         return;
     }
-    let removed = match servers.ensure_up().await {
-        Ok(()) => lateness::removals(servers, plan.tries).await,
-        Err(e) => Err(e),
-    };
+    let removed = async {
+        servers.ensure_up().await?;
+        come_to_rest(servers).await;
+        lateness::removals(servers, plan.tries).await
+    }
+    .await;
     sink.put(name, &figures, removed, |late, measured| {
         measured.set(Figure::RemovalMedian, percentile(&late, 0.50) * 1e3);
         measured.set(Figure::RemovalWorst, percentile(&late, 0.99) * 1e3);

@@ -20,6 +20,12 @@ const BEATERS: usize = 6;
 /// What memory is looked at after so much quiet: allocators give back what was used in between.
 const SETTLE: Duration = Duration::from_secs(3);
 
+/// Servers are at rest when all of them together took less than so much of a core over so long: three
+/// idle nodes take some hundredths. They are waited for so long at most.
+const CORES_AT_REST: f64 = 0.15;
+const REST_LOOK: Duration = Duration::from_millis(400);
+const REST_WITHIN: Duration = Duration::from_secs(60);
+
 /// How the members of a fleet are registered.
 pub struct Filling {
     /// Members of one piece of work.
@@ -92,6 +98,20 @@ async fn succeed(connection: &mut Connection, request: Request) -> Result<(), St
 pub async fn settled_memory<S: System>(servers: &Servers<S>) -> Vec<u64> {
     sleep(SETTLE).await;
     servers.memory()
+}
+
+/// Waits until the servers are done with what came before, such as the checkpoint of what was registered:
+/// that is none of the next load's work. Those that never rest are measured as they are.
+pub async fn come_to_rest<S: System>(servers: &Servers<S>) {
+    let begun = Instant::now();
+    while begun.elapsed() < REST_WITHIN {
+        let (busy, since) = (servers.cpu_seconds(), Instant::now());
+        sleep(REST_LOOK).await;
+        let cores = (servers.cpu_seconds() - busy) / since.elapsed().as_secs_f64();
+        if cores < CORES_AT_REST {
+            return;
+        }
+    }
 }
 
 /// Heartbeats of the whole fleet at a steady rate, until this is dropped.

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
 use super::checkpoint_format::{self as format, Header, Sum, Summed};
 use super::{DiskError, fsync_dir};
 use crate::raft_types::SnapshotMeta;
@@ -31,6 +33,10 @@ const COPY_BYTES: usize = 1024 * 1024;
 /// Bytes of a checkpoint that are written before they are synced: a disk takes them in a few
 /// milliseconds.
 const PIECE_BYTES: usize = 2 * 1024 * 1024;
+
+/// What is written past the system's cache lies in memory and in the file at multiples of this. Disks have
+/// blocks of 512 bytes or of 4 KiB.
+const BLOCK_BYTES: usize = 4096;
 
 /// The file name of the checkpoint at an index. Names sort like indexes.
 pub(super) fn file_name(index: u64) -> String {
@@ -195,7 +201,8 @@ impl Incoming {
 
     /// Checks that all came as it was sent, and syncs it. It keeps its passing name until openraft
     /// installs it; dropped before, it is removed.
-    pub fn finish(self, bytes: u64, checksum: u64) -> Result<Checkpoint, DiskError> {
+    pub fn finish(mut self, bytes: u64, checksum: u64) -> Result<Checkpoint, DiskError> {
+        self.out.flush().map_err(self.aside.failed("write"))?;
         let sum = self.out.sum();
         if sum != (Sum { bytes, checksum }) {
             let what = format!(
@@ -210,33 +217,73 @@ impl Incoming {
     }
 }
 
-/// A shared file as a writer that syncs as it goes: hundreds of megabytes that wait for one sync
-/// would hold up the log's syncs on the same disk.
+/// A shared file as a writer that syncs as it goes: hundreds of megabytes that wait for one sync would
+/// hold up the log's syncs on the same disk. Where that can be it writes past the system's cache, since
+/// nobody reads soon what is copied there. What is left of the last piece goes out with
+/// [`Write::flush`].
 struct SyncedPieces {
     file: Arc<File>,
-    unsynced: usize,
+    past_cache: bool,
+    /// Bytes of the file that are written.
+    written: u64,
+    /// A piece lies in it from `begin` on, which is aligned.
+    room: Vec<u8>,
+    begin: usize,
+    filled: usize,
 }
 
 impl SyncedPieces {
     fn new(file: Arc<File>) -> Self {
-        Self { file, unsynced: 0 }
+        let room = vec![0; PIECE_BYTES + BLOCK_BYTES];
+        let begin = room.as_ptr().align_offset(BLOCK_BYTES);
+        Self { file, past_cache: begin < BLOCK_BYTES, written: 0, room, begin, filled: 0 }
+    }
+
+    fn write_piece(&mut self) -> io::Result<()> {
+        let piece = &self.room[self.begin..self.begin + self.filled];
+        // The end of the file is no whole block.
+        if self.past_cache && piece.len().is_multiple_of(BLOCK_BYTES) {
+            match write_past_cache(&self.file, piece, self.written) {
+                // Not every file system does, nor every disk with blocks of this size.
+                Err(e) if e.kind() == io::ErrorKind::InvalidInput => self.past_cache = false,
+                done => return done.and_then(|()| self.wrote()),
+            }
+        }
+        self.file.write_all_at(piece, self.written)?;
+        self.wrote()
+    }
+
+    fn wrote(&mut self) -> io::Result<()> {
+        self.written += self.filled as u64;
+        self.filled = 0;
+        self.file.sync_data()
     }
 }
 
 impl Write for SyncedPieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.unsynced >= PIECE_BYTES {
-            self.file.sync_data()?;
-            self.unsynced = 0;
+        if self.filled == PIECE_BYTES {
+            self.write_piece()?;
         }
-        let written = (&*self.file).write(bytes)?;
-        self.unsynced += written;
-        Ok(written)
+        let taken = bytes.len().min(PIECE_BYTES - self.filled);
+        let at = self.begin + self.filled;
+        self.room[at..at + taken].copy_from_slice(&bytes[..taken]);
+        self.filled += taken;
+        Ok(taken)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        (&*self.file).flush()
+        if self.filled > 0 { self.write_piece() } else { Ok(()) }
     }
+}
+
+/// Leaves the file as it was: to read it that way, others would need aligned room too.
+fn write_past_cache(file: &File, piece: &[u8], at: u64) -> io::Result<()> {
+    let flags = fcntl_getfl(file)?;
+    fcntl_setfl(file, flags | OFlags::DIRECT)?;
+    let written = file.write_all_at(piece, at);
+    fcntl_setfl(file, flags)?;
+    written
 }
 
 /// A file under a passing name, removed when nobody holds it. After a rename there is nothing left
@@ -353,5 +400,28 @@ fn remove(path: &Path) -> Result<(), DiskError> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(DiskError::io("remove", path)(e)),
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_piece_by_piece_is_in_the_file_past_the_cache_or_through_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for past_cache in [true, false] {
+            for length in [0, 1, BLOCK_BYTES, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES + 777] {
+                let bytes: Vec<u8> = (0..length).map(|at| ((at * 31) >> 3) as u8).collect();
+                let aside = Unfinished::create(folder.path()).expect("a file");
+                let mut out = SyncedPieces::new(aside.file.clone());
+                out.past_cache &= past_cache;
+                bytes.chunks(60_001).for_each(|some| out.write_all(some).expect("written"));
+                out.flush().expect("written");
+                assert!(std::fs::read(&aside.path).expect("read") == bytes, "{length} bytes");
+                let flags = fcntl_getfl(&*aside.file).expect("its flags");
+                assert!(!flags.contains(OFlags::DIRECT));
+            }
+        }
     }
 }
