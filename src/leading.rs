@@ -66,8 +66,10 @@ pub struct Leading {
     server: alias::WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>,
     data: alias::WatchReceiverOf<TypeConfig, RaftDataMetrics<TypeConfig>>,
     commits_told: CommitsTold,
-    /// The last term whose leadership this node began to hand to another one.
-    handed_on: AtomicU64,
+    /// How often this node began to hand its leadership to another one.
+    handovers: AtomicU64,
+    /// How many of them were over when its last leadership began.
+    handovers_over: AtomicU64,
     lease: Duration,
 }
 
@@ -97,7 +99,8 @@ impl Leading {
             server: raft.server_metrics(),
             data: raft.data_metrics(),
             commits_told,
-            handed_on: AtomicU64::new(0),
+            handovers: AtomicU64::new(0),
+            handovers_over: AtomicU64::new(0),
             raft,
             published,
             leases,
@@ -204,8 +207,12 @@ impl Leading {
 
     /// A read index of a new leadership, to be applied before its lease table opens.
     pub async fn first_read_index(&self) -> Result<Linearizer<TypeConfig>, String> {
+        let handovers = self.handovers.load(Ordering::Acquire);
         let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
-        linearizer.map_err(|e| not_confirmed(&self.raft, e, self.lease))
+        let linearizer = linearizer.map_err(|e| not_confirmed(&self.raft, e, self.lease))?;
+        // Raft takes things up in their order, and answers none while it hands a leadership on.
+        self.handovers_over.store(handovers, Ordering::Release);
+        Ok(linearizer)
     }
 
     /// How this node is heard as a leader.
@@ -274,6 +281,8 @@ impl Leading {
             return Ok(round);
         }
         let confirmed = self.confirm().await?;
+        // Its client knows of it from now on, which none that is confirmed at once may fall behind.
+        self.commits_told.tell(confirmed.revision);
         let table = self.leases.table().filter(|table| table.term() == confirmed.term);
         let table = table.ok_or("the new leader is not ready yet")?;
         let version = self.published.load();
@@ -284,8 +293,8 @@ impl Leading {
     }
 
     /// As [`Self::confirmed_round`], where what Raft said last is enough. The revision is as high as any
-    /// that was answered before: this node answers what it applied, and others what this one told them
-    /// to be committed.
+    /// that was answered before: others answer what this node told them to be committed, this one what it
+    /// applied or what its other heartbeats were told.
     fn round_at_once(&self, via: NodeId) -> Option<(Revision, Round<'_>)> {
         let term = self.standing().confirmed_within(self.confirm_within)?;
         let table = self.leases.table().filter(|table| table.term() == term)?;
@@ -300,7 +309,8 @@ impl Leading {
         let server = self.server.borrow_watched();
         Standing {
             leads: server.state.is_leader().then_some(server.vote.leader_id.term),
-            handed_on: self.handed_on.load(Ordering::Acquire),
+            has_its_lease: self.handovers.load(Ordering::Acquire)
+                == self.handovers_over.load(Ordering::Acquire),
             acked_ago: acked.map(|acked| acked.elapsed()),
         }
     }
@@ -308,8 +318,7 @@ impl Leading {
     /// Hands the leadership to another node. From then on the lease that others gave this one confirms
     /// nothing: the other one need not wait for its end.
     pub async fn hand_to(&self, target: NodeId) {
-        let Some(term) = self.term() else { return };
-        self.handed_on.store(term, Ordering::Release);
+        self.handovers.fetch_add(1, Ordering::AcqRel);
         if let Err(fatal) = self.raft.trigger().transfer_leader(target).await {
             tracing::error!("Raft stopped: {fatal}");
         }
@@ -338,8 +347,8 @@ impl Leading {
 struct Standing {
     /// The term.
     leads: Option<u64>,
-    /// The last term whose leadership this node began to hand on.
-    handed_on: u64,
+    /// Whether it kept the leadership to itself since that began.
+    has_its_lease: bool,
     /// Since when a majority follows it, at least.
     acked_ago: Option<Duration>,
 }
@@ -349,7 +358,7 @@ impl Standing {
     /// lead no more, but no other node leads as long as the lease lasts that a majority gave it, unless it
     /// handed the leadership on: the other one does not wait for that lease to end.
     fn confirmed_within(self, limit: Duration) -> Option<u64> {
-        let term = self.leads.filter(|term| *term != self.handed_on)?;
+        let term = self.leads.filter(|_| self.has_its_lease)?;
         self.acked_ago.is_some_and(|ago| ago < limit).then_some(term)
     }
 }
@@ -694,19 +703,20 @@ mod tests {
     fn a_leader_confirms_at_once_while_the_lease_is_young_that_it_has_not_given_away() {
         let limit = Duration::from_millis(100);
         let ms = |ms| Some(Duration::from_millis(ms));
-        let standing = |leads, handed_on, acked_ago| Standing { leads, handed_on, acked_ago };
+        let standing =
+            |leads, has_its_lease, acked_ago| Standing { leads, has_its_lease, acked_ago };
         for (standing, confirmed) in [
-            (standing(Some(7), 0, ms(99)), Some(7)),
-            (standing(Some(7), 6, ms(0)), Some(7)),
-            (standing(Some(7), 0, ms(100)), None),
-            (standing(Some(7), 0, None), None),
-            (standing(None, 0, ms(0)), None),
-            (standing(Some(7), 7, ms(0)), None),
+            (standing(Some(7), true, ms(0)), Some(7)),
+            (standing(Some(7), true, ms(99)), Some(7)),
+            (standing(Some(7), true, ms(100)), None),
+            (standing(Some(7), true, None), None),
+            (standing(None, true, ms(0)), None),
+            (standing(Some(7), false, ms(0)), None),
         ] {
             assert_eq!(standing.confirmed_within(limit), confirmed, "{standing:?}");
         }
         // Where no lease is trusted.
-        assert_eq!(standing(Some(7), 0, ms(0)).confirmed_within(Duration::ZERO), None);
+        assert_eq!(standing(Some(7), true, ms(0)).confirmed_within(Duration::ZERO), None);
     }
 
     /// In a body that is worth remembering.

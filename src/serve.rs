@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::ConfigError;
-use crate::raft::connection::{KEEP_ALIVE_EVERY, KEEP_ALIVE_TIMEOUT};
+use crate::raft::connection::{KEEP_ALIVE_EVERY, KEEP_ALIVE_TIMEOUT, keep_alive};
 
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -73,16 +73,28 @@ pub struct Limit {
     pub refusal: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
 }
 
+/// Who connects.
+#[derive(Clone)]
+pub enum Callers {
+    Clients(Limit),
+    /// Other nodes: their connections stay open for as long as they are there.
+    Nodes,
+}
+
 /// Serves until `stop`, then lets requests under way end. Each request says where it came from, as
 /// [`ClientAddress`]. Beyond a limit a client is told at once, so that it can try another node: one
 /// that was left waiting would not know why.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
-    limit: Option<Limit>,
+    callers: Callers,
     stop: CancellationToken,
 ) {
-    let connections = limit.as_ref().map_or_else(TaskTracker::new, |limit| limit.open.clone());
+    let (connections, limit) = match callers {
+        Callers::Clients(limit) => (limit.open.clone(), Some(limit)),
+        Callers::Nodes => (TaskTracker::new(), None),
+    };
+    let of_nodes = limit.is_none();
     let refused = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -98,7 +110,7 @@ pub async fn serve(
                     }
                 }
                 Some(_) | None => {
-                    let one = connection(stream, from.ip(), router.clone(), stop.clone());
+                    let one = connection(stream, from.ip(), of_nodes, router.clone(), stop.clone());
                     connections.spawn(one);
                 }
             },
@@ -150,8 +162,15 @@ async fn speaks_http2(stream: &TcpStream) -> std::io::Result<bool> {
     }
 }
 
-async fn connection(stream: TcpStream, from: IpAddr, router: Router, stop: CancellationToken) {
-    if let Err(e) = stream.set_nodelay(true) {
+async fn connection(
+    stream: TcpStream,
+    from: IpAddr,
+    of_node: bool,
+    router: Router,
+    stop: CancellationToken,
+) {
+    let kept = if of_node { keep_alive(&stream) } else { Ok(()) };
+    if let Err(e) = stream.set_nodelay(true).and(kept) {
         return tracing::debug!("a connection ended at once: {e}");
     }
     let http2 = tokio::select! {
@@ -171,7 +190,7 @@ async fn connection(stream: TcpStream, from: IpAddr, router: Router, stop: Cance
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout((!of_node).then_some(HEAD_TIMEOUT))
         .max_buf_size(CLIENT_BUFFER_BYTES);
     builder
         .http2()
@@ -231,7 +250,7 @@ mod tests {
         };
         let stop = CancellationToken::new();
         let _stopped = stop.clone().drop_guard();
-        tokio::spawn(serve(listener, router, Some(limit), stop));
+        tokio::spawn(serve(listener, router, Callers::Clients(limit), stop));
 
         let connect = async || TcpStream::connect(address).await.expect("it is open");
         let mut first = connect().await;

@@ -36,7 +36,7 @@ use crate::raft::network::{CommitsTold, Network};
 use crate::raft::rpc::{Hello, HelloAnswer, path};
 use crate::raft::{Raft, leader_becomes, routes};
 use crate::rebalance;
-use crate::serve::{Limit, bind, serve};
+use crate::serve::{Callers, Limit, bind, serve};
 use crate::threads::Places;
 use crate::watch::{Watches, dispatch, say_goodbye};
 
@@ -105,8 +105,8 @@ pub async fn run(
     let peers_stop = CancellationToken::new();
     let api_router = roster_api::router(node.clone(), api_options(&node));
     let limit = connection_limit(&node);
-    tasks.spawn_on(serve(api, api_router, Some(limit), stop.clone()), &places.clients);
-    tasks.spawn(serve(peer, routes::router(node.clone()), None, peers_stop.clone()));
+    tasks.spawn_on(serve(api, api_router, Callers::Clients(limit), stop.clone()), &places.clients);
+    tasks.spawn(serve(peer, routes::router(node.clone()), Callers::Nodes, peers_stop.clone()));
     let ended = tokio::select! {
         ended = take_part(&node, &places, &stop) => ended.map(drop),
         () = stop.cancelled() => Ok(()),

@@ -222,8 +222,8 @@ pub enum BeatTarget {
 /// What became of beats that came in together.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct BeatAnswers {
-    /// What the leader knew to be committed when it confirmed the beats: at least as high as any
-    /// revision that was answered before (invariant S2), wherever the beats came in, and whether
+    /// What the leader had applied, or told anybody to be committed, when it confirmed the beats: at least
+    /// as high as any revision that was answered before (invariant S2), wherever the beats came in, and whether
     /// they were refused or not.
     pub revision: Revision,
     /// In the order of the beats.

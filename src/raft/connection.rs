@@ -9,23 +9,34 @@ use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustix::net::sockopt::{
+    set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl,
+};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::lookups::Lookups;
 
 pub type Body = BoxBody<Bytes, std::io::Error>;
 
-/// Each side of an HTTP/2 connection asks the other so often whether it is still there, and ends the
-/// connection if it does not say so in time: a machine that lost its power or its network closes
-/// nothing.
+/// Each side of a connection asks the other so often whether it is still there, and ends the connection if
+/// it does not say so in time: a machine that lost its power or its network closes nothing. By HTTP/2
+/// itself, for HTTP/1.1 by TCP.
 pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
 pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// An HTTP/1.1 connection over which nothing went for so long is opened anew. A peer closes one after
-/// 30 s, and a call that crosses with that fails.
-pub(super) const IDLE_MAX: Duration = Duration::from_secs(15);
+/// Keeps a connection to another node, whoever opened it. One over which nothing goes stays open: a call
+/// waits for no name server then.
+pub fn keep_alive(stream: &TcpStream) -> std::io::Result<()> {
+    set_tcp_keepidle(stream, KEEP_ALIVE_EVERY)?;
+    set_tcp_keepintvl(stream, KEEP_ALIVE_EVERY)?;
+    set_tcp_keepcnt(
+        stream,
+        KEEP_ALIVE_TIMEOUT.as_secs().div_ceil(KEEP_ALIVE_EVERY.as_secs()) as u32,
+    )?;
+    set_socket_keepalive(stream, true)?;
+    Ok(())
+}
 
 /// What a connection carries at a time, and by which HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +54,7 @@ pub enum Carries {
 #[derive(Debug)]
 pub enum Connection {
     Http2(http2::SendRequest<Body>),
-    Http1 { sender: http1::SendRequest<Body>, used: Instant },
+    Http1(http1::SendRequest<Body>),
 }
 
 impl Connection {
@@ -57,6 +68,7 @@ impl Connection {
         let addresses = lookups.addresses(&peer).await?;
         let stream = TcpStream::connect(addresses.as_slice()).await.map_err(|e| e.to_string())?;
         stream.set_nodelay(true).map_err(|e| e.to_string())?;
+        keep_alive(&stream).map_err(|e| e.to_string())?;
         match carries {
             Carries::Many => Self::http2(stream, ended).await,
             Carries::One => Self::http1(stream, ended).await,
@@ -82,7 +94,7 @@ impl Connection {
     async fn http1(stream: TcpStream, ended: watch::Sender<u64>) -> hyper::Result<Self> {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         serve(connection, ended);
-        Ok(Self::Http1 { sender, used: Instant::now() })
+        Ok(Self::Http1(sender))
     }
 
     /// One that is kept, for a call, if it is still there. One that carries many stays where it is kept.
@@ -92,12 +104,12 @@ impl Connection {
                 *kept = Some(Self::Http2(sender.clone()));
                 Some(Self::Http2(sender))
             }
-            Self::Http1 { mut sender, used } if used.elapsed() < IDLE_MAX => {
+            Self::Http2(_) => None,
+            Self::Http1(mut sender) => {
                 // At once, but for the moment in which it notices that the last answer was read.
                 sender.ready().await.ok()?;
-                Some(Self::Http1 { sender, used })
+                Some(Self::Http1(sender))
             }
-            Self::Http2(_) | Self::Http1 { .. } => None,
         }
     }
 
@@ -108,10 +120,7 @@ impl Connection {
     ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
         match self {
             Self::Http2(sender) => sender.try_send_request(request).await,
-            Self::Http1 { sender, used } => {
-                *used = Instant::now();
-                sender.try_send_request(request).await
-            }
+            Self::Http1(sender) => sender.try_send_request(request).await,
         }
     }
 }

@@ -20,7 +20,7 @@ use openraft::raft::{
 };
 use roster_storage::disk::Checkpoint;
 use roster_storage::names::{NodeId, Revision};
-use roster_storage::raft_types::{LogId, PeerNode, TypeConfig, Vote, alias};
+use roster_storage::raft_types::{PeerNode, TypeConfig, Vote, alias};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
@@ -42,15 +42,14 @@ const SNAPSHOT_CHUNKS_AHEAD: usize = 4;
 /// How long a peer may take to take the next piece.
 const SNAPSHOT_STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How far this node, as leader, told others that the log is committed. Nobody else knows of more.
-/// Clones share it.
+/// How far this node, as leader, told anybody that the log is committed: other nodes, or clients by
+/// the answer to a heartbeat. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct CommitsTold(Arc<AtomicU64>);
 
 impl CommitsTold {
     /// Before it is sent: whoever hears of it later finds it here.
-    fn tell(&self, committed: Option<LogId>) {
-        let index = committed.map_or(0, |id| id.index);
+    pub fn tell(&self, Revision(index): Revision) {
         // Most say nothing new, and reading leaves it where it is for the other threads.
         if index > self.0.load(Ordering::Acquire) {
             self.0.fetch_max(index, Ordering::AcqRel);
@@ -95,7 +94,8 @@ enum Lane {
 }
 
 impl Lane {
-    /// openraft sends entries and heartbeats one after the other, and again where no answer comes.
+    /// openraft sends entries and heartbeats one after the other, and again where no answer comes; for each
+    /// vote, and each word to a new leader, it asks for a client of its own.
     fn carries(self) -> Carries {
         match self {
             Self::Log | Self::Heartbeat => Carries::One,
@@ -162,7 +162,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
             Lane::Log => APPEND_TIMEOUT.max(option.soft_ttl()),
             Lane::Heartbeat | Lane::Snapshot => option.soft_ttl(),
         };
-        self.told.tell(rpc.leader_commit);
+        self.told.tell(Revision(rpc.leader_commit.map_or(0, |id| id.index)));
         self.call(RPCTypes::AppendEntries, path::APPEND, &rpc, limit).await
     }
 
@@ -301,12 +301,13 @@ mod tests {
     use axum::http::StatusCode;
     use axum::routing::post;
     use parking_lot::Mutex;
+    use roster_storage::raft_types::LogId;
     use tokio::runtime::Handle;
     use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::identity::DataDir;
-    use crate::serve::{bind, serve};
+    use crate::serve::{Callers, bind, serve};
 
     const LIMIT: Duration = Duration::from_millis(200);
 
@@ -355,7 +356,12 @@ mod tests {
         });
         let stop = CancellationToken::new();
         let _stopped = stop.clone().drop_guard();
-        tokio::spawn(serve(listener, Router::new().route(path::APPEND, append), None, stop));
+        tokio::spawn(serve(
+            listener,
+            Router::new().route(path::APPEND, append),
+            Callers::Nodes,
+            stop,
+        ));
         let folder = tempfile::tempdir().expect("a folder");
         let identity = DataDir::open(folder.path()).expect("opens").identity(1).expect("is made");
         let badge =

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, BodyDataStream};
+use axum::body::{Body, BodyDataStream, to_bytes};
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
@@ -111,7 +111,11 @@ async fn members_only(State(peer): State<Peer>, request: Request, next: Next) ->
     });
     match checked {
         Ok(()) => next.run(request).await,
-        Err(refused) => refused.into_response(),
+        Err(refused) => {
+            // To close while it still sends would reset the connection, and it might not see why.
+            drop(to_bytes(request.into_body(), BODY_BYTES_MAX).await);
+            refused.into_response()
+        }
     }
 }
 

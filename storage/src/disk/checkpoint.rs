@@ -73,7 +73,7 @@ impl Checkpoint {
             Some(Spare(room)) => room,
             None => Unfinished::create(folder)?,
         };
-        let sum = format::write(SyncedPieces::new(aside.file.clone()), version)
+        let sum = format::write(SyncedPieces::past_cache(aside.file.clone()), version)
             .map_err(aside.failed("write"))?;
         aside.file.set_len(sum.bytes).map_err(aside.failed("cut"))?;
         aside.file.sync_all().map_err(aside.failed("sync"))?;
@@ -192,7 +192,7 @@ pub struct Incoming {
 impl Incoming {
     pub fn create(folder: &Path) -> Result<Self, DiskError> {
         let aside = Unfinished::create(folder)?;
-        Ok(Self { out: Summed::new(SyncedPieces::new(aside.file.clone())), aside })
+        Ok(Self { out: Summed::new(SyncedPieces::through_cache(aside.file.clone())), aside })
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
@@ -218,8 +218,8 @@ impl Incoming {
 }
 
 /// A shared file as a writer that syncs as it goes: hundreds of megabytes that wait for one sync would
-/// hold up the log's syncs on the same disk. Where that can be it writes past the system's cache, since
-/// nobody reads soon what is copied there. What is left of the last piece goes out with
+/// hold up the log's syncs on the same disk. It may write past the system's cache: to copy there what
+/// nobody reads soon takes longer than to encode it. What is left of the last piece goes out with
 /// [`Write::flush`].
 struct SyncedPieces {
     file: Arc<File>,
@@ -233,10 +233,21 @@ struct SyncedPieces {
 }
 
 impl SyncedPieces {
-    fn new(file: Arc<File>) -> Self {
+    /// For what is read again at once.
+    fn through_cache(file: Arc<File>) -> Self {
+        let room = vec![0; PIECE_BYTES];
+        Self { file, past_cache: false, written: 0, room, begin: 0, filled: 0 }
+    }
+
+    /// For what nobody reads soon, if the file system can do that.
+    fn past_cache(file: Arc<File>) -> Self {
         let room = vec![0; PIECE_BYTES + BLOCK_BYTES];
-        let begin = room.as_ptr().align_offset(BLOCK_BYTES);
-        Self { file, past_cache: begin < BLOCK_BYTES, written: 0, room, begin, filled: 0 }
+        match room.as_ptr().align_offset(BLOCK_BYTES) {
+            begin @ 0..BLOCK_BYTES => {
+                Self { file, past_cache: true, written: 0, room, begin, filled: 0 }
+            }
+            _ => Self::through_cache(file),
+        }
     }
 
     fn write_piece(&mut self) -> io::Result<()> {
@@ -245,7 +256,7 @@ impl SyncedPieces {
         if self.past_cache && piece.len().is_multiple_of(BLOCK_BYTES) {
             match write_past_cache(&self.file, piece, self.written) {
                 // Not every file system does, nor every disk with blocks of this size.
-                Err(e) if e.kind() == io::ErrorKind::InvalidInput => self.past_cache = false,
+                Err(e) if is_not_done(&e) => self.past_cache = false,
                 done => return done.and_then(|()| self.wrote()),
             }
         }
@@ -275,6 +286,10 @@ impl Write for SyncedPieces {
     fn flush(&mut self) -> io::Result<()> {
         if self.filled > 0 { self.write_piece() } else { Ok(()) }
     }
+}
+
+fn is_not_done(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
 }
 
 /// Leaves the file as it was: to read it that way, others would need aligned room too.
@@ -414,8 +429,11 @@ mod tests {
             for length in [0, 1, BLOCK_BYTES, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES + 777] {
                 let bytes: Vec<u8> = (0..length).map(|at| ((at * 31) >> 3) as u8).collect();
                 let aside = Unfinished::create(folder.path()).expect("a file");
-                let mut out = SyncedPieces::new(aside.file.clone());
-                out.past_cache &= past_cache;
+                let file = aside.file.clone();
+                let mut out = match past_cache {
+                    true => SyncedPieces::past_cache(file),
+                    false => SyncedPieces::through_cache(file),
+                };
                 bytes.chunks(60_001).for_each(|some| out.write_all(some).expect("written"));
                 out.flush().expect("written");
                 assert!(std::fs::read(&aside.path).expect("read") == bytes, "{length} bytes");
