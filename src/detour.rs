@@ -153,11 +153,8 @@ impl KnownLeader {
 mod tests {
     use std::collections::BTreeMap;
 
-    use tokio::sync::watch;
-
     use super::*;
     use crate::config::ClusterList;
-    use crate::identity::DataDir;
 
     fn member(disk: &str) -> PeerNode {
         PeerNode { disk_id: disk.into(), ..PeerNode::default() }
@@ -178,10 +175,7 @@ mod tests {
 
     /// Node 1 of cluster "c".
     fn asking() -> KnownLeader {
-        let folder = tempfile::tempdir().expect("a folder");
-        let identity = DataDir::open(folder.path()).expect("opens").identity(1).expect("is made");
-        let badge =
-            Badge::new(watch::Sender::new(identity).subscribe(), Arc::default(), Arc::default());
+        let badge = Badge::of_new_disk(Arc::default());
         KnownLeader {
             question: Hello {
                 node: 1,

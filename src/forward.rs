@@ -156,13 +156,13 @@ impl Forward {
 
     /// Takes heartbeats to the leader, together with others.
     pub async fn beats(&self, asked: BeatsAsked) -> Beaten {
-        let bytes = weight(&asked);
         let taken = self.heartbeat_calls.take(form(&asked));
         if let BeatsAsked::One(beat) = &asked
             && let Some(told) = self.way.leading.beat_at_once(beat, self.way.id)
         {
             return Ok(told);
         }
+        let bytes = weight(&asked);
         let deadline = taken.since() + self.way.timeout.min(HEARTBEAT_TIMEOUT_MAX);
         let told =
             self.heartbeats.ask(asked, bytes, deadline).await.map_err(not_gathered).flatten();

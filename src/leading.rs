@@ -306,9 +306,8 @@ impl Leading {
 
     fn standing(&self) -> Standing {
         let acked = self.data.borrow_watched().last_quorum_acked;
-        let server = self.server.borrow_watched();
         Standing {
-            leads: server.state.is_leader().then_some(server.vote.leader_id.term),
+            leads: term_led(&self.server.borrow_watched()),
             has_its_lease: self.handovers.load(Ordering::Acquire)
                 == self.handovers_over.load(Ordering::Acquire),
             acked_ago: acked.map(|acked| acked.elapsed()),
@@ -640,8 +639,10 @@ fn not_confirmed(
 /// The term that the node leads, if it does. From the server metrics, as all who wait for a change
 /// of it wait for those: Raft sends its other metrics later, and they may not tell of it yet.
 pub fn leading_term(raft: &Raft) -> Option<u64> {
-    let metrics = raft.server_metrics();
-    let metrics = metrics.borrow_watched();
+    term_led(&raft.server_metrics().borrow_watched())
+}
+
+fn term_led(metrics: &RaftServerMetrics<TypeConfig>) -> Option<u64> {
     metrics.state.is_leader().then_some(metrics.vote.leader_id.term)
 }
 

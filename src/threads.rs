@@ -4,8 +4,8 @@
 //! - The **core** runs Raft, the peers' port, the lease keeper and the way to the leader of all but
 //!   heartbeats. Whatever comes in there was bounded and gathered before.
 //! - The **client threads** serve the API: they parse requests, answer light ones and write to
-//!   sockets. Heartbeats are gathered there and taken to the leader, so nothing that takes long runs
-//!   there.
+//!   sockets. Heartbeats are gathered there and taken to the leader (while the node loads its
+//!   state, by the core), so nothing that takes long runs there.
 //! - The **background threads** do what takes long: searches, long lists, snapshots for watches,
 //!   reads of the history. The kernel gives them what the others leave.
 

@@ -66,6 +66,15 @@ impl Badge {
         Self { identity, refusals, lookups }
     }
 
+    /// Of a node with a new disk.
+    #[cfg(test)]
+    pub fn of_new_disk(refusals: Arc<Refusals>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = crate::identity::DataDir::open(folder.path()).expect("opens");
+        let identity = data.identity(1).expect("is made");
+        Self::new(watch::Sender::new(identity).subscribe(), refusals, Arc::default())
+    }
+
     fn sign(&self, request: http::request::Builder, to_disk: &str) -> http::request::Builder {
         let identity = self.identity.borrow();
         let request = request
@@ -286,15 +295,12 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::identity::DataDir;
     use crate::serve::{Callers, bind, serve};
 
     const LIMIT: Duration = Duration::from_secs(5);
 
     fn link_to(peer: String, refusals: Arc<Refusals>, carries: Carries) -> Link {
-        let folder = tempfile::tempdir().expect("a folder");
-        let identity = DataDir::open(folder.path()).expect("opens").identity(1).expect("is made");
-        let badge = Badge::new(watch::Sender::new(identity).subscribe(), refusals, Arc::default());
+        let badge = Badge::of_new_disk(refusals);
         Link::new(2, PeerNode { peer, ..PeerNode::default() }, Arc::new(badge), carries)
     }
 
@@ -411,6 +417,12 @@ mod tests {
             accepted.expect("a connection is opened").expect("a caller").0
         }
 
+        async fn accept_and_answer(&self) -> TcpStream {
+            let mut stream = self.accept().await;
+            answer_one(&mut stream).await;
+            stream
+        }
+
         async fn call(&self) -> Result<(), CallError> {
             self.link.call("/call", &(), LIMIT).await
         }
@@ -432,12 +444,7 @@ mod tests {
     #[tokio::test]
     async fn calls_one_after_the_other_share_a_connection_until_it_ends() {
         let two = OneByOne::start().await;
-        let first = async {
-            let mut stream = two.accept().await;
-            answer_one(&mut stream).await;
-            stream
-        };
-        let (called, mut first) = tokio::join!(two.call(), first);
+        let (called, mut first) = tokio::join!(two.call(), two.accept_and_answer());
         called.expect("answered");
         let (called, ()) = tokio::join!(two.call(), answer_one(&mut first));
         called.expect("answered over the same one");
@@ -446,12 +453,7 @@ mod tests {
         endings.mark_unchanged();
         drop(first);
         endings.changed().await.expect("the link stays");
-        let second = async {
-            let mut stream = two.accept().await;
-            answer_one(&mut stream).await;
-            stream
-        };
-        let (called, _second) = tokio::join!(two.call(), second);
+        let (called, _second) = tokio::join!(two.call(), two.accept_and_answer());
         called.expect("answered over another one");
     }
 
@@ -468,8 +470,7 @@ mod tests {
             stream = taken_up => stream,
         };
         assert_eq!(stream.read(&mut [0]).await.expect("it is closed"), 0);
-        let other = async { answer_one(&mut two.accept().await).await };
-        let (called, ()) = tokio::join!(two.call(), other);
+        let (called, _other) = tokio::join!(two.call(), two.accept_and_answer());
         called.expect("answered");
     }
 }

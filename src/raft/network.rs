@@ -306,7 +306,6 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::identity::DataDir;
     use crate::serve::{Callers, bind, serve};
 
     const LIMIT: Duration = Duration::from_millis(200);
@@ -362,10 +361,7 @@ mod tests {
             Callers::Nodes,
             stop,
         ));
-        let folder = tempfile::tempdir().expect("a folder");
-        let identity = DataDir::open(folder.path()).expect("opens").identity(1).expect("is made");
-        let badge =
-            Badge::new(watch::Sender::new(identity).subscribe(), Arc::default(), Arc::default());
+        let badge = Badge::of_new_disk(Arc::default());
         let node = PeerNode { peer, ..PeerNode::default() };
         let mut network = Network::new(Arc::new(badge), told.clone());
         let mut client = network.new_client(2, &node).await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, BodyDataStream, to_bytes};
+use axum::body::{Body, BodyDataStream};
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::{Buf, Bytes, BytesMut};
 use futures::StreamExt;
+use http_body_util::{BodyExt, Limited};
 use openraft::storage::Snapshot;
 use roster_storage::disk::{CHECKPOINTS_DIR, Incoming};
 use roster_storage::names::NodeId;
@@ -113,7 +114,8 @@ async fn members_only(State(peer): State<Peer>, request: Request, next: Next) ->
         Ok(()) => next.run(request).await,
         Err(refused) => {
             // To close while it still sends would reset the connection, and it might not see why.
-            drop(to_bytes(request.into_body(), BODY_BYTES_MAX).await);
+            let mut rest = Limited::new(request.into_body(), BODY_BYTES_MAX);
+            while let Some(Ok(_)) = rest.frame().await {}
             refused.into_response()
         }
     }
