@@ -689,16 +689,26 @@ impl ClusterClock {
 
 #[cfg(test)]
 mod tests {
-    use crate::leases::PARTS;
+    use std::collections::BTreeMap;
+    use std::path::Path;
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
     use roster_api::beats::Encoding;
     use roster_storage::catalog::{At, Catalog};
     use roster_storage::command::{Command, Condition, Deregister, OpenSession, Profile, Register};
+    use roster_storage::disk::{Disk, LogOptions};
     use roster_storage::events::Change;
     use roster_storage::names::InstanceKey;
+    use roster_storage::raft_types::PeerNode;
     use roster_storage::version::{Observer, Published};
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::leases::PARTS;
+    use crate::raft::leader_becomes;
+    use crate::raft::link::Badge;
+    use crate::raft::network::Network;
 
     #[test]
     fn a_leader_confirms_at_once_while_the_lease_is_young_that_it_has_not_given_away() {
@@ -899,6 +909,111 @@ mod tests {
         let (answer, _) = leader.beat(&body, 300);
         assert_eq!(answer["failed"][0]["id"], "i3", "{answer}");
         assert_eq!(answer["renewed"], BEATS - 1);
+    }
+
+    /// Feeds the leases; nothing more is applied while it is held.
+    #[derive(Clone)]
+    struct Held {
+        leases: Arc<Leases>,
+        held: Arc<AtomicBool>,
+    }
+
+    impl Observer for Held {
+        fn applied(&self, version: &Arc<Version>, changes: &[Arc<Change>]) {
+            Observer::applied(&*self.leases, version, changes);
+            while self.held.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+        }
+
+        fn replaced(&self, version: &Arc<Version>) {
+            Observer::replaced(&*self.leases, version);
+        }
+    }
+
+    impl Held {
+        fn hold(&self) -> Holding<'_> {
+            self.held.store(true, Ordering::Release);
+            Holding(self)
+        }
+    }
+
+    struct Holding<'a>(&'a Held);
+
+    impl Drop for Holding<'_> {
+        fn drop(&mut self) {
+            self.0.held.store(false, Ordering::Release);
+        }
+    }
+
+    /// A cluster of one node, which leads and has its lease table open.
+    async fn alone(held: &Held, folder: &Path) -> Leading {
+        let disk = Disk::open(folder, LogOptions::default(), Arc::new(held.clone()));
+        let disk = disk.expect("an empty folder");
+        let (published, told) = (disk.state_machine.published(), CommitsTold::default());
+        let network = Network::new(Arc::new(Badge::of_new_disk(Arc::default())), told.clone());
+        let (lease, heartbeat_interval) = (Duration::from_secs(60), 50);
+        let config = Arc::new(openraft::Config { heartbeat_interval, ..Default::default() });
+        let raft = Raft::new(1, config, network, disk.log, disk.state_machine);
+        let raft = raft.await.expect("it starts");
+        raft.initialize(BTreeMap::from([(1, PeerNode::default())])).await.expect("it is new");
+        leader_becomes(&raft, |leader| leader == Some(1)).await.expect("it runs");
+        let guard = Arc::new(DiskGuard::new(folder.to_owned(), 0));
+        let leases = held.leases.clone();
+        let leading = Leading::new(raft, published.clone(), leases, guard, told, lease, true);
+        drop(leading.first_read_index().await.expect("it leads"));
+        let term = leading.term().expect("it leads");
+        held.leases.begin_table(term, &published, 0).0.opened();
+        leading
+    }
+
+    /// Invariant S2, where what Raft has committed is ahead of what is applied: only a heartbeat for which
+    /// Raft was asked knows of it.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn no_heartbeat_is_answered_with_an_older_revision_than_the_one_before_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let held = Held { leases: Arc::new(Leases::new()), held: Arc::default() };
+        let leading = Arc::new(alone(&held, folder.path()).await);
+        let open = OpenSession { ttl_ms: None, name: "s".into(), request: None };
+        let open = EncodedCommand::new(&Command::OpenSession(open)).expect("it is small");
+        let opened = leading.propose(vec![open.clone()]).await;
+        let [Proposed::Decided(opened)] = opened.as_slice() else { panic!("{opened:?}") };
+        let beat = Beat::of(BeatTarget::Session(SessionId(opened.revision.0)));
+
+        let holding = held.hold();
+        let write = || {
+            let (leading, open) = (leading.clone(), vec![open.clone()]);
+            tokio::spawn(async move { leading.propose(open).await })
+        };
+        // One that is published and holds those up that come after it, and one of those.
+        let applied = write();
+        while leading.published.load().revision() == opened.revision {
+            yield_now().await;
+        }
+        let waiting = write();
+        let committed = opened.revision.0 + 2;
+        while leading.confirm().await.expect("it leads").revision.0 < committed {
+            yield_now().await;
+        }
+        let ask = async || {
+            let asked = [BeatsAsked::One(beat.clone())];
+            match leading.beats(&asked, 1).await {
+                BeatsAnswer::Confirmed(revision, _) => revision,
+                other => panic!("{other:?}"),
+            }
+        };
+        // As after a leadership that was handed on: Raft is asked.
+        leading.handovers.fetch_add(1, Ordering::AcqRel);
+        assert_eq!(ask().await, Revision(committed));
+        leading.handovers_over.fetch_add(1, Ordering::AcqRel);
+        let (at_once, _) = leading.beat_at_once(&beat, 1).expect("the leadership is confirmed");
+        assert_eq!(at_once, Revision(committed));
+        assert!(leading.published.load().revision() < at_once, "it was applied");
+        drop(holding);
+        for write in [applied, waiting] {
+            write.await.expect("it is answered");
+        }
+        leading.raft.shutdown().await.expect("it stops");
     }
 
     #[test]
