@@ -14,6 +14,7 @@
 pub mod adoption;
 pub mod bodies;
 pub mod brake;
+mod chunked;
 pub mod clock;
 pub mod keeper;
 mod lease;

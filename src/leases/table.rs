@@ -24,6 +24,7 @@ use parking_lot::{Mutex, RwLock};
 use roster_storage::names::{NodeId, Revision, SessionId};
 
 use super::bodies::Bodies;
+use super::chunked::Chunked;
 pub use super::lease::Due;
 use super::lease::{Judgement, Lease, Marked, NOWHERE, Stretch, Via};
 
@@ -161,7 +162,7 @@ struct Part {
     /// Numbers of leases by session.
     index: HashTable<u32>,
     /// With those of sessions that are gone, whose places are free: the wheel may still have them.
-    leases: Vec<Lease>,
+    leases: Chunked<Lease>,
     free: Vec<u32>,
     /// While the table opens: the sessions that ended meanwhile.
     ended: Option<HashSet<SessionId>>,
@@ -170,6 +171,12 @@ struct Part {
 /// Ids count up, and those of one part do so in steps: a product spreads them well.
 fn hash(session: SessionId) -> u64 {
     (session.0 / PARTS).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// With how many sessions the index of a part doubles its room. Sessions come to all parts in turn: if
+/// all did so when they are full, they did at one moment, and a million sessions took 60 ms for it.
+fn fills_at(part: u64, room: usize) -> usize {
+    room / 2 + room / 2 * (part as usize + 1) / PARTS as usize
 }
 
 impl Part {
@@ -192,16 +199,16 @@ impl Part {
                 number
             }
             None => {
-                if self.leases.len() == self.leases.capacity() {
-                    // Twice as many, as a vector would have it, is too much of what is not used.
-                    self.leases.reserve_exact(8 + self.leases.len() / 8);
-                }
                 self.leases.push(lease);
                 self.leases.len() as u32 - 1
             }
         };
         let leases = &self.leases;
         let hash_of = |number: &u32| hash(leases[*number as usize].session);
+        let (taken, room) = (self.index.len(), self.index.capacity());
+        if taken >= fills_at(session.0 % PARTS, room) {
+            self.index.reserve(room + 1 - taken, hash_of);
+        }
         self.index.insert_unique(hash(session), number, hash_of);
         (number, &self.leases[number as usize])
     }
@@ -674,6 +681,29 @@ mod tests {
         assert_eq!(table.renew(S, None, VIA, 900), Ok(1_000));
         table.touch(S, 1_000, Revision(2), 500);
         assert_eq!(all_due(&table, 1_899), []);
+    }
+
+    #[test]
+    fn the_parts_grow_one_after_the_other() {
+        const BLOCK: u64 = 8 * PARTS;
+        let table = LeaseTable::new(1);
+        let rooms = || -> Vec<usize> {
+            table.parts.iter().map(|part| part.read().index.capacity()).collect()
+        };
+        let mut grown = 0;
+        for block in 0..100 {
+            let before = rooms();
+            for session in block * BLOCK..(block + 1) * BLOCK {
+                table.touch(SessionId(session), 1_000, Revision(1), 0);
+            }
+            let at_once = before.iter().zip(rooms()).filter(|(before, now)| *before != now).count();
+            // The first ones are small.
+            if block >= 50 {
+                assert!(at_once <= PARTS as usize / 16, "{at_once} parts grew at once");
+                grown += at_once;
+            }
+        }
+        assert!(grown >= PARTS as usize / 2, "only {grown} parts grew");
     }
 
     #[test]
@@ -1166,9 +1196,7 @@ mod tests {
 
     impl LeaseTable {
         fn bytes(&self) -> usize {
-            let part = |part: &Part| {
-                part.leases.capacity() * size_of::<Lease>() + part.index.allocation_size()
-            };
+            let part = |part: &Part| part.leases.bytes() + part.index.allocation_size();
             let parts: usize = self.parts.iter().map(|locked| part(&locked.read())).sum();
             let wheel = self.wheel.lock();
             parts + wheel.slots.values().map(|slot| slot.capacity() * 4).sum::<usize>()
