@@ -12,6 +12,7 @@
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::time::sleep;
 
 /// How much nicer the background threads are than the others: where all want the same core, they get
 /// about a tenth of it.
@@ -20,6 +21,9 @@ const BACKGROUND_NICE: i32 = 10;
 /// How long the core's last work may take when a node has ended. A name server that does not answer
 /// holds a thread for many seconds, longer than who stops the process waits before killing it.
 const LAST_WORK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// See [`keep_a_timer`].
+const TIMER_KEPT: Duration = Duration::from_secs(5);
 
 /// How many threads each group has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,9 +52,11 @@ impl Threads {
     pub fn start(counts: ThreadCounts) -> std::io::Result<Self> {
         let mut background = group("background", counts.background);
         background.on_thread_start(yield_to_others);
+        let clients = group("clients", counts.clients).build()?;
+        clients.spawn(keep_a_timer());
         Ok(Self {
             core: group("core", counts.core).build()?,
-            clients: group("clients", counts.clients).build()?,
+            clients,
             background: background.build()?,
         })
     }
@@ -77,6 +83,15 @@ fn group(name: &str, threads: usize) -> Builder {
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(threads).thread_name(name).enable_all();
     builder
+}
+
+/// Ends before any timer of the clients, again and again. A timer that is set while no earlier one is
+/// waited for makes tokio wake its own thread by a system call, and each request sets one: the time that
+/// a client has to send the next.
+async fn keep_a_timer() {
+    loop {
+        sleep(TIMER_KEPT).await;
+    }
 }
 
 /// On Linux this is of the calling thread alone.
