@@ -3,7 +3,7 @@
 //!
 //! A lease ([`super::lease`]) stands in one of many parts, by its session's id. A heartbeat takes the
 //! lock of its part for reading and changes one atomic word; who opens or forgets a session takes it
-//! for writing. A part holds its leases side by side, and an index of four bytes each to find them
+//! for writing. A part holds its leases in chunks, and an index of four bytes each to find them
 //! by, so that a million sessions cost 60 to 80 bytes each with their place in the wheel.
 //!
 //! Deadlines are kept in a lazy wheel. A lease is looked at only when the slot comes due in which its
