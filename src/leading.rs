@@ -23,6 +23,7 @@ use roster_storage::names::{AppName, Incarnation, NodeId, Revision, SessionId};
 use roster_storage::raft_types::{LogId, TypeConfig, alias};
 use roster_storage::version::{Published, Version};
 use tokio::task::yield_now;
+use tokio_util::task::TaskTracker;
 
 use crate::disk_guard::DiskGuard;
 use crate::forward::not_gathered;
@@ -66,6 +67,8 @@ pub struct Leading {
     server: alias::WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>,
     data: alias::WatchReceiverOf<TypeConfig, RaftDataMetrics<TypeConfig>>,
     commits_told: CommitsTold,
+    /// Proposals of which it is not known yet what becomes of them.
+    proposing: TaskTracker,
     /// How often this node began to hand its leadership to another one.
     handovers: AtomicU64,
     /// How many of them were over when its last leadership began.
@@ -99,6 +102,7 @@ impl Leading {
             server: raft.server_metrics(),
             data: raft.data_metrics(),
             commits_told,
+            proposing: TaskTracker::new(),
             handovers: AtomicU64::new(0),
             handovers_over: AtomicU64::new(0),
             raft,
@@ -127,6 +131,17 @@ impl Leading {
 
     /// Appends the commands in order and waits for what becomes of each.
     pub async fn propose(&self, commands: Vec<EncodedCommand>) -> Vec<Proposed> {
+        self.proposing.track_future(self.propose_now(commands)).await
+    }
+
+    /// Waits until all is answered that was proposed here. Of what a leader appended before it handed the
+    /// leadership on, it hears from the next one.
+    pub async fn proposals_end(&self) {
+        self.proposing.close();
+        self.proposing.wait().await;
+    }
+
+    async fn propose_now(&self, commands: Vec<EncodedCommand>) -> Vec<Proposed> {
         let count = commands.len();
         let none = |why: NotAppended| vec![Proposed::NotAppended(why); count];
         let Some(stamp) = self.stamp() else {
@@ -946,13 +961,25 @@ mod tests {
         }
     }
 
+    async fn wait_until(condition: impl AsyncFn() -> bool) {
+        let waiting = async {
+            while !condition().await {
+                yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), waiting)
+            .await
+            .expect("it comes true in time");
+    }
+
     /// A cluster of one node, which leads and has its lease table open.
     async fn alone(held: &Held, folder: &Path) -> Leading {
         let disk = Disk::open(folder, LogOptions::default(), Arc::new(held.clone()));
         let disk = disk.expect("an empty folder");
         let (published, told) = (disk.state_machine.published(), CommitsTold::default());
         let network = Network::new(Arc::new(Badge::of_new_disk(Arc::default())), told.clone());
-        let (lease, heartbeat_interval) = (Duration::from_secs(60), 50);
+        // Alone, a node is acknowledged by its election, once: it is confirmed at once for half a lease.
+        let (lease, heartbeat_interval) = (Duration::from_secs(3_600), 50);
         let config = Arc::new(openraft::Config { heartbeat_interval, ..Default::default() });
         let raft = Raft::new(1, config, network, disk.log, disk.state_machine);
         let raft = raft.await.expect("it starts");
@@ -967,8 +994,8 @@ mod tests {
         leading
     }
 
-    /// Invariant S2, where what Raft has committed is ahead of what is applied: only a heartbeat for which
-    /// Raft was asked knows of it.
+    /// The revisions of answers never go back (invariant S2), also where Raft has committed what is not applied
+    /// yet: of that this node knows only by a heartbeat for which it asked Raft.
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn no_heartbeat_is_answered_with_an_older_revision_than_the_one_before_it() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -987,31 +1014,24 @@ mod tests {
         };
         // One that is published and holds those up that come after it, and one of those.
         let applied = write();
-        while leading.published.load().revision() == opened.revision {
-            yield_now().await;
-        }
+        wait_until(async || leading.published.load().revision() > opened.revision).await;
         let waiting = write();
-        let committed = opened.revision.0 + 2;
-        while leading.confirm().await.expect("it leads").revision.0 < committed {
-            yield_now().await;
-        }
-        let ask = async || {
-            let asked = [BeatsAsked::One(beat.clone())];
-            match leading.beats(&asked, 1).await {
-                BeatsAnswer::Confirmed(revision, _) => revision,
-                other => panic!("{other:?}"),
-            }
-        };
+        let committed = Revision(opened.revision.0 + 2);
+        wait_until(async || leading.confirm().await.expect("it leads").revision >= committed).await;
         // As after a leadership that was handed on: Raft is asked.
         leading.handovers.fetch_add(1, Ordering::AcqRel);
-        assert_eq!(ask().await, Revision(committed));
+        let asked = leading.beats(&[BeatsAsked::One(beat.clone())], 1).await;
+        let BeatsAnswer::Confirmed(by_raft, _) = asked else { panic!("{asked:?}") };
+        assert_eq!(by_raft, committed);
         leading.handovers_over.fetch_add(1, Ordering::AcqRel);
-        let (at_once, _) = leading.beat_at_once(&beat, 1).expect("the leadership is confirmed");
-        assert_eq!(at_once, Revision(committed));
+        let (at_once, told) = leading.beat_at_once(&beat, 1).expect("the leadership is confirmed");
+        assert!(matches!(told, BeatsTold::One(Ok(_))), "{told:?}");
+        assert_eq!(at_once, committed);
         assert!(leading.published.load().revision() < at_once, "it was applied");
         drop(holding);
         for write in [applied, waiting] {
-            write.await.expect("it is answered");
+            let written = write.await.expect("it is answered");
+            assert!(matches!(written.as_slice(), [Proposed::Decided(_)]), "{written:?}");
         }
         leading.raft.shutdown().await.expect("it stops");
     }

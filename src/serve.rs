@@ -23,7 +23,7 @@ use crate::config::ConfigError;
 use crate::raft::connection::{KEEP_ALIVE_EVERY, KEEP_ALIVE_TIMEOUT, keep_alive};
 
 /// How long a client may take to send the head of a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long requests under way may take to end when the node stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);

@@ -419,8 +419,12 @@ async fn hand_leadership_on(running: &Running) {
     let deadline = Instant::now() + HAND_OVER_TIMEOUT;
     match timeout_at(deadline, another).await {
         Err(_) => tracing::warn!("no other node took the leadership over"),
-        // Who still takes this node for the leader brings requests here, and would find a closed door.
-        Ok(_) => drop(timeout_at(deadline, others_know_another_leader(running)).await),
+        // Who still takes this node for the leader brings requests here, and would find a closed door; so
+        // would the next leader, of whom this node hears what became of those that it has.
+        Ok(_) => {
+            drop(timeout_at(deadline, others_know_another_leader(running)).await);
+            drop(timeout_at(deadline, running.leading.proposals_end()).await);
+        }
     }
 }
 

@@ -14,6 +14,8 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::sleep;
 
+use crate::serve::HEAD_TIMEOUT;
+
 /// How much nicer the background threads are than the others: where all want the same core, they get
 /// about a tenth of it.
 const BACKGROUND_NICE: i32 = 10;
@@ -24,6 +26,8 @@ const LAST_WORK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// See [`keep_a_timer`].
 const TIMER_KEPT: Duration = Duration::from_secs(5);
+
+const _: () = assert!(TIMER_KEPT.as_secs() < HEAD_TIMEOUT.as_secs(), "it would be the later one");
 
 /// How many threads each group has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,9 +89,9 @@ fn group(name: &str, threads: usize) -> Builder {
     builder
 }
 
-/// Ends before any timer of the clients, again and again. A timer that is set while no earlier one is
-/// waited for makes tokio wake its own thread by a system call, and each request sets one: the time that
-/// a client has to send the next.
+/// Ends before the timer that each request sets, for the time that its client has to send the next one, and
+/// begins anew. tokio wakes the thread that waits for timers, by a system call, where one is set that is
+/// earlier than all the others.
 async fn keep_a_timer() {
     loop {
         sleep(TIMER_KEPT).await;

@@ -1,8 +1,8 @@
 //! A vector that grows without moving what is in it.
 //!
-//! The parts of the lease table are filled in turn, so vectors would outgrow their room together: at a
-//! million sessions that moved 50 MB within a few hundred registrations, for which all others waited
-//! some 60 ms.
+//! The parts of the lease table are filled in turn, so vectors would outgrow their room together. At a million
+//! sessions that moved 50 MB within a few hundred registrations; with the parts' indexes, which doubled
+//! together too, it took 60 ms in which all others waited. What moves now is a pointer for each chunk.
 
 use std::ops::{Index, IndexMut};
 

@@ -83,8 +83,8 @@ impl Figure {
             }
             Self::Register => ("register, single calls, 64 writers", AtLeast(12_000.0), PerSecond),
             Self::RegisterBatched => ("register, 500 per call", AtLeast(100_000.0), PerSecond),
-            // Of so few, logs and buffers of fixed size take most. The least of r-nacos, ZooKeeper, etcd and
-            // Consul.
+            // Of so few, logs and buffers of fixed size take most. What r-nacos takes at 100,000; ZooKeeper,
+            // etcd and Consul take more.
             Self::MemorySmall => ("memory per instance", AtMost(2_400.0), Bytes),
             Self::Memory => ("memory per instance", AtMost(700.0), Bytes),
             Self::RemovalMedian => ("removal after TTL, idle, p50", AtMost(60.0), Milliseconds),
