@@ -110,11 +110,13 @@ fn key(number: usize) -> String {
 }
 
 fn value(number: usize) -> String {
-    format!(
-        r#"{{"ip":"10.0.0.1","port":8719,"hostname":"host-{}","version":"1.8.9","zone":"a","metadata":{}}}"#,
+    let mut text = format!(
+        r#"{{"ip":"10.0.0.1","port":8719,"hostname":"host-{}","version":"1.8.9","zone":"a","metadata":"#,
         number / 10,
-        metadata(number)
-    )
+    );
+    metadata(&mut text, number);
+    text.push('}');
+    text
 }
 
 #[derive(Deserialize)]

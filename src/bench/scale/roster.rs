@@ -1,7 +1,6 @@
 //! Roster as it is measured.
 
 use std::ffi::OsString;
-use std::fmt::Write;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use futures::future::try_join_all;
 use http::Method;
 use serde::{Deserialize, Serialize};
 
-use super::system::{Lease, NODES, Place, System, Watch, metadata, mixed};
+use super::system::{Lease, NODES, Place, System, Watch, decimal, metadata, mixed};
 use crate::bench::JSON;
 use crate::bench::http::Connection;
 use crate::bench::load::{Job, Request};
@@ -80,8 +79,34 @@ fn app(number: usize) -> String {
     format!("fleet-{:04}", number / PER_APP)
 }
 
+fn ip(number: usize) -> String {
+    format!("10.{}.{}.{}", number >> 16 & 255, number >> 8 & 255, number & 255)
+}
+
 fn id(number: usize) -> String {
-    format!("10.{}.{}.{}:8719", number >> 16 & 255, number >> 8 & 255, number & 255)
+    format!("{}:8719", ip(number))
+}
+
+/// Appends one item of a batch.
+fn registration(body: &mut String, number: usize) {
+    let ip = ip(number);
+    let zone = ["a", "b", "c"][number % 3];
+    for part in
+        [r#"{"op":"register","app":""#, &app(number), r#"","id":""#, &ip, r#":8719","ip":""#]
+    {
+        body.push_str(part);
+    }
+    for part in [&ip, r#"","port":8719,"hostname":"host-"#] {
+        body.push_str(part);
+    }
+    decimal(body, number / 10, 0);
+    for part in [r#"","version":"1.8.9","zone":""#, zone, r#"","metadata":"#] {
+        body.push_str(part);
+    }
+    metadata(body, number);
+    for part in [r#","ttl":""#, FLEET_TTL, r#""}"#] {
+        body.push_str(part);
+    }
 }
 
 #[derive(Serialize)]
@@ -197,20 +222,10 @@ impl System for Roster {
         let mut body = String::with_capacity(numbers.len() * 512);
         body.push_str(r#"{"items":["#);
         for (place, number) in numbers.enumerate() {
-            let comma = if place == 0 { "" } else { "," };
-            // A text takes whatever is written.
-            let _ = write!(
-                body,
-                r#"{comma}{{"op":"register","app":"{}","id":"{}","ip":"10.{}.{}.{}","port":8719,"hostname":"host-{}","version":"1.8.9","zone":"{}","metadata":{},"ttl":"{FLEET_TTL}"}}"#,
-                app(number),
-                id(number),
-                number >> 16 & 255,
-                number >> 8 & 255,
-                number & 255,
-                number / 10,
-                ["a", "b", "c"][number % 3],
-                metadata(number),
-            );
+            if place > 0 {
+                body.push(',');
+            }
+            registration(&mut body, number);
         }
         body.push_str("]}");
         vec![Request {
