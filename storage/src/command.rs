@@ -15,6 +15,7 @@ use smol_str::SmolStr;
 use crate::brake::{BrakeMode, Pace, Scope};
 use crate::latch::{Claim, Claimant, Mode};
 use crate::limits::{COMMAND_BYTES_MAX, DOCUMENT_BYTES_COUNTED_MIN};
+use crate::msgpack;
 use crate::names::{
     AppName, DocumentName, IdempotencyKey, Incarnation, InstanceId, InstanceKey, LatchKey,
     Revision, SessionId, ShardId, ShardSetName,
@@ -132,6 +133,12 @@ pub enum Condition {
     Unchanged(Revision),
 }
 
+impl Condition {
+    fn is_any(&self) -> bool {
+        *self == Self::Any
+    }
+}
+
 /// What an operator sets for an app. `None` leaves the default in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppPolicy {
@@ -176,20 +183,31 @@ pub struct Profile {
     pub payload: Vec<u8>,
 }
 
+//
+// What most registrations leave out is left out of their bytes too: there are 500 in an entry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Register {
     pub key: InstanceKey,
     pub profile: PackedProfile,
     /// The session to hang off. Without one a live instance keeps its own and a new one gets a
     /// private session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
     /// TTL of a private session, in milliseconds; the app's default without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_ms: Option<u64>,
     /// Replace a live instance by a new incarnation even without another session: a restart.
+    #[serde(default, skip_serializing_if = "is_false")]
     pub takeover: bool,
     /// Make the app if it is not there, with this kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub create_app: Option<i32>,
+    #[serde(default, skip_serializing_if = "Condition::is_any")]
     pub condition: Condition,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -818,8 +836,11 @@ pub struct TooLarge(pub usize);
 #[derive(Clone, PartialEq, Eq)]
 pub struct EncodedCommand(Bytes);
 
-/// First byte of every encoded command; raised when old binaries could misread new bytes.
-const FORMAT: u8 = 2;
+/// First byte of every encoded command; raised when old binaries could not read new bytes, or misread them.
+const FORMAT: u8 = 3;
+
+/// The oldest format that is read. Registrations spelled out there what they leave out now.
+const FORMAT_OLDEST: u8 = 2;
 
 impl EncodedCommand {
     pub fn new(command: &Command) -> Result<Self, TooLarge> {
@@ -830,7 +851,7 @@ impl EncodedCommand {
             bytes.reserve(most);
         }
         bytes.push(FORMAT);
-        rmp_serde::encode::write_named(&mut bytes, command)
+        msgpack::write_named(&mut bytes, command)
             .expect("a command holds only what msgpack can hold, and memory takes it");
         if bytes.len() > COMMAND_BYTES_MAX {
             return Err(TooLarge(bytes.len()));
@@ -840,11 +861,11 @@ impl EncodedCommand {
 
     pub fn decode(&self) -> Result<Command, UnreadableCommand> {
         match self.0.split_first() {
-            Some((&FORMAT, body)) => {
+            Some((FORMAT_OLDEST..=FORMAT, body)) => {
                 rmp_serde::from_slice(body).map_err(|e| UnreadableCommand(e.to_string()))
             }
             Some((format, _)) => Err(UnreadableCommand(format!(
-                "it has format {format}; this binary reads {FORMAT}. Start the version of Roster that wrote \
+                "it has format {format}; this binary reads {FORMAT_OLDEST} to {FORMAT}. Start the version of Roster that wrote \
                  it, or a newer one"
             ))),
             None => Err(UnreadableCommand("it is empty".into())),

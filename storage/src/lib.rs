@@ -20,6 +20,7 @@ pub mod histogram;
 pub mod history;
 pub mod latch;
 pub mod limits;
+mod msgpack;
 pub mod names;
 pub mod profile;
 pub mod raft_types;

@@ -62,7 +62,7 @@ macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $check:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "SmolStr", into = "SmolStr")]
+        #[serde(try_from = "SmolStr")]
         pub struct $name(SmolStr);
 
         impl $name {

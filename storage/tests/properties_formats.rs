@@ -17,7 +17,9 @@ use roster_storage::names::{
     AppName, Incarnation, InstanceId, InstanceKey, LatchKey, LatchKind, Revision, SessionId,
     ShardId, ShardSetName,
 };
+use roster_storage::profile::PackedProfile;
 use roster_storage::shards::scaling::ScalingPolicy;
+use serde::Serialize;
 use smol_str::SmolStr;
 
 fn register() -> Register {
@@ -52,7 +54,53 @@ fn proposal(command: &Command) -> String {
 
 #[test]
 fn the_bytes_of_a_registration() {
-    insta::assert_snapshot!(proposal(&Command::Register(register())), @r#"\x82\xa5stamp\x82\xaacluster_ms\xcd\x03\xe8\xa7wall_ms\xcf\x00\x00\x01\x8b\xcf\xe5h\x00\xa7command\xc4\x8b\x02\x81\xa8Register\x87\xa3key\x82\xa3app\xa3pay\xa2id\xa3a:1\xa7profile\x93\xa9\x031.8\x02eu\x01k\xb4OH\x02\x02\x0810.0.0.1\x04host\x01v\xc4\x02\x00\xff\xa7session\xc0\xa6ttl_ms\xcd\'\x10\xa8takeover\xc3\xaacreate_app\x01\xa9condition\x81\xa9Unchanged\x07"#);
+    insta::assert_snapshot!(proposal(&Command::Register(register())), @r#"\x82\xa5stamp\x82\xaacluster_ms\xcd\x03\xe8\xa7wall_ms\xcf\x00\x00\x01\x8b\xcf\xe5h\x00\xa7command\xc4\x82\x03\x81\xa8Register\x86\xa3key\x82\xa3app\xa3pay\xa2id\xa3a:1\xa7profile\x93\xa9\x031.8\x02eu\x01k\xb4OH\x02\x02\x0810.0.0.1\x04host\x01v\xc4\x02\x00\xff\xa6ttl_ms\xcd\'\x10\xa8takeover\xc3\xaacreate_app\x01\xa9condition\x81\xa9Unchanged\x07"#);
+    let plain = Register {
+        ttl_ms: None,
+        takeover: false,
+        create_app: None,
+        condition: Condition::Any,
+        ..register()
+    };
+    insta::assert_snapshot!(proposal(&Command::Register(plain)), @r"\x82\xa5stamp\x82\xaacluster_ms\xcd\x03\xe8\xa7wall_ms\xcf\x00\x00\x01\x8b\xcf\xe5h\x00\xa7command\xc4L\x03\x81\xa8Register\x82\xa3key\x82\xa3app\xa3pay\xa2id\xa3a:1\xa7profile\x93\xa9\x031.8\x02eu\x01k\xb4OH\x02\x02\x0810.0.0.1\x04host\x01v\xc4\x02\x00\xff");
+}
+
+/// As registrations were written before what they leave out was left out of their bytes.
+#[test]
+fn a_registration_that_spells_out_what_it_leaves_out_is_read() {
+    #[derive(Serialize)]
+    enum Spelled<'a> {
+        Register {
+            key: &'a InstanceKey,
+            profile: &'a PackedProfile,
+            session: Option<SessionId>,
+            ttl_ms: Option<u64>,
+            takeover: bool,
+            create_app: Option<i32>,
+            condition: Condition,
+        },
+    }
+    let plain = Register {
+        session: None,
+        ttl_ms: None,
+        takeover: false,
+        create_app: None,
+        condition: Condition::Any,
+        ..register()
+    };
+    let spelled = Spelled::Register {
+        key: &plain.key,
+        profile: &plain.profile,
+        session: None,
+        ttl_ms: None,
+        takeover: false,
+        create_app: None,
+        condition: Condition::Any,
+    };
+    let bytes = [&[2][..], &rmp_serde::to_vec_named(&spelled).expect("encodes")].concat();
+    let wrapped = rmp_serde::to_vec(&serde_bytes::ByteBuf::from(bytes)).expect("encodes");
+    let encoded: EncodedCommand = rmp_serde::from_slice(&wrapped).expect("bytes");
+    assert_eq!(encoded.decode().expect("a command"), Command::Register(plain));
 }
 
 /// Batches are cut by it: a batch that is longer than was reckoned is refused.
@@ -101,7 +149,7 @@ fn no_item_takes_more_bytes_than_is_reckoned_and_none_far_less() {
 fn the_bytes_of_an_expiry() {
     let session = Expiry { session: SessionId(3), touched: Revision(9), silent_ms: 15_200 };
     let expire = Command::Expire(Expire { term: 2, sessions: vec![session] });
-    insta::assert_snapshot!(proposal(&expire), @r#"\x82\xa5stamp\x82\xaacluster_ms\xcd\x03\xe8\xa7wall_ms\xcf\x00\x00\x01\x8b\xcf\xe5h\x00\xa7command\xc4:\x02\x81\xa6Expire\x82\xa4term\x02\xa8sessions\x91\x83\xa7session\x03\xa7touched\t\xa9silent_ms\xcd;`"#);
+    insta::assert_snapshot!(proposal(&expire), @r#"\x82\xa5stamp\x82\xaacluster_ms\xcd\x03\xe8\xa7wall_ms\xcf\x00\x00\x01\x8b\xcf\xe5h\x00\xa7command\xc4:\x03\x81\xa6Expire\x82\xa4term\x02\xa8sessions\x91\x83\xa7session\x03\xa7touched\t\xa9silent_ms\xcd;`"#);
 }
 
 fn put_document() -> PutDocument {
@@ -117,11 +165,11 @@ fn put_document() -> PutDocument {
 
 #[test]
 fn the_bytes_of_a_document_that_is_written_and_deleted() {
-    insta::assert_snapshot!(proposal(&Command::PutDocument(put_document())), @r#"\x82\xa5stamp\x82\xaacluster_ms\xcd\x03\xe8\xa7wall_ms\xcf\x00\x00\x01\x8b\xcf\xe5h\x00\xa7command\xc4W\x02\x81\xabPutDocument\x86\xa3app\xa3pay\xa4name\xa4flow\xa5value\xab{\"qps\":1.0}\xa2by\xa3ops\xaacreate_app\xc3\xa9condition\xa6Absent"#);
+    insta::assert_snapshot!(proposal(&Command::PutDocument(put_document())), @r#"\x82\xa5stamp\x82\xaacluster_ms\xcd\x03\xe8\xa7wall_ms\xcf\x00\x00\x01\x8b\xcf\xe5h\x00\xa7command\xc4W\x03\x81\xabPutDocument\x86\xa3app\xa3pay\xa4name\xa4flow\xa5value\xab{\"qps\":1.0}\xa2by\xa3ops\xaacreate_app\xc3\xa9condition\xa6Absent"#);
     let PutDocument { app, name, by, .. } = put_document();
     let condition = Condition::Unchanged(Revision(7));
     let delete = Command::DeleteDocument(DeleteDocument { app, name, by, condition });
-    insta::assert_snapshot!(proposal(&delete), @r#"\x82\xa5stamp\x82\xaacluster_ms\xcd\x03\xe8\xa7wall_ms\xcf\x00\x00\x01\x8b\xcf\xe5h\x00\xa7command\xc4A\x02\x81\xaeDeleteDocument\x84\xa3app\xa3pay\xa4name\xa4flow\xa2by\xa3ops\xa9condition\x81\xa9Unchanged\x07"#);
+    insta::assert_snapshot!(proposal(&delete), @r#"\x82\xa5stamp\x82\xaacluster_ms\xcd\x03\xe8\xa7wall_ms\xcf\x00\x00\x01\x8b\xcf\xe5h\x00\xa7command\xc4A\x03\x81\xaeDeleteDocument\x84\xa3app\xa3pay\xa4name\xa4flow\xa2by\xa3ops\xa9condition\x81\xa9Unchanged\x07"#);
 }
 
 /// An app without documents does not write when they changed: see the next test.

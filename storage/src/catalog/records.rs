@@ -14,6 +14,7 @@ use crate::command::{AppPolicy, Outcome, Overridden, ShardSetConfig};
 use crate::compact_map::CompactMap;
 use crate::latch::Claim;
 use crate::limits::{SESSION_THINGS_MAX, TTL_MS_MAX};
+use crate::msgpack;
 use crate::names::{
     AppName, DocumentName, IdempotencyKey, Incarnation, InstanceId, InstanceKey, LatchKey,
     Revision, SessionId, ShardId, ShardSetName,
@@ -500,7 +501,7 @@ fn hash_of<K: Serialize, V: Serialize>(kind: u8, key: &K, value: &V) -> u64 {
     }
     SCRATCH.with_borrow_mut(|bytes| {
         bytes.clear();
-        rmp_serde::encode::write(bytes, &(kind, key, value))
+        msgpack::write(bytes, &(kind, key, value))
             .expect("a record holds only what msgpack can hold, and memory takes it");
         XxHash64::oneshot(HASH_SCHEMA, bytes)
     })
