@@ -56,7 +56,6 @@ impl Departures {
                 | Event::InstancePut { .. }
                 | Event::SessionPut { .. }
                 | Event::SessionEnded { .. }
-                | Event::ShardPut { .. }
                 | Event::ShardDeleted { .. }
                 | Event::DocumentPut { .. }
                 | Event::DocumentDeleted { .. }

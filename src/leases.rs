@@ -240,7 +240,6 @@ impl Observer for Leases {
                         | Event::AppDeleted { .. }
                         | Event::InstancePut { before: Some(_), .. }
                         | Event::InstanceDeleted { .. }
-                        | Event::ShardPut { .. }
                         | Event::ShardDeleted { .. }
                         | Event::DocumentPut { .. }
                         | Event::DocumentDeleted { .. }

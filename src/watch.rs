@@ -301,7 +301,7 @@ impl Watches {
             return 0;
         }
         let touched = touched(change);
-        let all = change.events.iter().map(Event::kind).collect();
+        let all = change.events.iter().fold(Kinds::default(), |all, event| all | event.kinds());
         let mut count = 0;
         for follower in followers.of_all.values() {
             let narrow = follower.interest.is_narrow();
@@ -463,7 +463,7 @@ fn touched(change: &Change) -> Vec<(Topic, Kinds)> {
                     touched.len() - 1
                 }),
             };
-            touched[place].1.add(event.kind());
+            touched[place].1 = touched[place].1 | event.kinds();
         }
     }
     touched

@@ -14,7 +14,7 @@ use crate::error::{ApiError, Invalid};
 use crate::extract::Params;
 use crate::filter::Wanted;
 use crate::registry::{NotFollowed, Told};
-use crate::wire::event::pick;
+use crate::wire::event::{Matching, matching};
 use crate::wire::scalar::{Millis, parse_millis};
 
 /// How long a long poll waits unless the request says.
@@ -82,7 +82,6 @@ pub(crate) fn changes_app(event: &Event) -> bool {
         Event::AppPut { .. }
         | Event::AppDeleted { .. }
         | Event::InstanceDeleted { .. }
-        | Event::ShardPut { .. }
         | Event::ShardDeleted { .. }
         | Event::DocumentPut { .. }
         | Event::DocumentDeleted { .. }
@@ -160,7 +159,7 @@ impl Api {
             match feed.next(left(deadline)).await {
                 Told::Changes(changes) => {
                     let mut events = changes.iter().flat_map(|change| &change.events);
-                    if events.any(|event| interest.wants(event) && matters(event)) {
+                    if events.any(|event| interest.touched_by_event(event) && matters(event)) {
                         return Ok(());
                     }
                 }
@@ -176,7 +175,7 @@ impl Api {
 /// does not.
 pub(crate) fn changes_list(event: &Event, wanted: &Wanted) -> bool {
     let policy = matches!(event, Event::AppPut { created: false, .. });
-    !policy && pick(event, 0, wanted).is_some()
+    !policy && matching(event, wanted) != Matching::Never
 }
 
 /// A document's last change, as far as the state knows it.
@@ -278,7 +277,6 @@ pub(crate) fn changes_worker(event: &Event, set: &ShardSetName) -> bool {
         Event::InstanceDeleted { .. } => true,
         Event::AppPut { .. }
         | Event::AppDeleted { .. }
-        | Event::ShardPut { .. }
         | Event::ShardDeleted { .. }
         | Event::DocumentPut { .. }
         | Event::DocumentDeleted { .. }

@@ -69,7 +69,6 @@ impl Asked {
             | Event::AppDeleted { .. }
             | Event::InstancePut { .. }
             | Event::InstanceDeleted { .. }
-            | Event::ShardPut { .. }
             | Event::ShardDeleted { .. }
             | Event::DocumentPut { .. }
             | Event::DocumentDeleted { .. }
@@ -407,7 +406,7 @@ fn alarm_stands(asked: &Asked, catalog: &Catalog, place: &mut Place, frames: &mu
     let mut rest = catalog.brakes_after(place.alarm.as_ref());
     let next = rest.find_map(|(scope, brake)| {
         let put = Event::AlarmPut { scope: scope.clone(), brake: brake.clone() };
-        asked.interest.wants(&put).then_some((scope, brake))
+        asked.interest.touched_by_event(&put).then_some((scope, brake))
     });
     let Some((scope, brake)) = next else { return false };
     frames.standing(&snapshot::alarm(scope, brake));
@@ -509,9 +508,9 @@ impl Following {
         while let Some(pick) = picks.get(self.sent) {
             self.sent += 1;
             let (Pick::Shown(place) | Pick::Left(place)) = pick;
-            let Some(event) = change.events.get(*place) else { continue };
+            let Some(notice) = change.notice_at(*place) else { continue };
             let last = self.sent == picks.len();
-            let name = event_name(event, pick);
+            let name = event_name(notice.event, pick);
             frames.event(&open_event(change, pick), name, change.at.revision, last);
             if frames.len() >= PIECE_BYTES {
                 return last;
@@ -524,9 +523,9 @@ impl Following {
 /// Looks for what is wanted among a change's events, in steps.
 async fn picked(change: Arc<Change>, asked: &Asked) -> Picked {
     let mut picks = Vec::new();
-    for (looked_at, (place, event)) in change.told().enumerate() {
-        if asked.interest.wants(event) && asked.is_of_set(event) {
-            picks.extend(pick(event, place, &asked.wanted));
+    for (looked_at, notice) in change.notices().enumerate() {
+        if asked.interest.wants(notice) && asked.is_of_set(notice.event) {
+            picks.extend(pick(notice, &asked.wanted));
         }
         if looked_at % LOOKED_AT_ONCE == LOOKED_AT_ONCE - 1 {
             yield_now().await;

@@ -84,7 +84,6 @@ impl Adoptions {
                 Event::InstancePut { before: Some(_), .. }
                 | Event::AppPut { .. }
                 | Event::AppDeleted { .. }
-                | Event::ShardPut { .. }
                 | Event::ShardDeleted { .. }
                 | Event::SessionPut { .. }
                 | Event::SessionEnded { .. }

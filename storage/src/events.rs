@@ -121,7 +121,8 @@ pub enum Event {
         app: AppName,
         reason: Reason,
     },
-    /// Made, changed, or seen in another state by an override.
+    /// Made, changed, or seen in another state by an override. Clients who are told of shards learn of its
+    /// shard from it too: see [`Self::puts_shard`].
     InstancePut {
         key: InstanceKey,
         now: Seen,
@@ -139,13 +140,6 @@ pub enum Event {
         key: InstanceKey,
         last: Seen,
         reason: Reason,
-    },
-    /// Made with its instance, or told of the instance's new address.
-    ShardPut {
-        key: InstanceKey,
-        incarnation: Incarnation,
-        ip: SmolStr,
-        port: u32,
     },
     /// Always in the revision of its instance's removal (invariant S6).
     ShardDeleted {
@@ -363,7 +357,7 @@ impl Event {
         match self {
             Self::AppPut { .. } | Self::AppDeleted { .. } => Kind::App,
             Self::InstancePut { .. } | Self::InstanceDeleted { .. } => Kind::Instance,
-            Self::ShardPut { .. } | Self::ShardDeleted { .. } => Kind::Shard,
+            Self::ShardDeleted { .. } => Kind::Shard,
             Self::DocumentPut { .. } | Self::DocumentDeleted { .. } => Kind::Document,
             Self::SessionPut { .. } | Self::SessionEnded { .. } => Kind::Session,
             Self::RingPut { .. } | Self::RingDeleted { .. } => Kind::Ring,
@@ -378,6 +372,32 @@ impl Event {
         self.kind() != Kind::Session
     }
 
+    /// Whether it puts the instance's shard too: the shard begins with the instance, and takes its new
+    /// address. There is one for each instance, so it has no event of its own.
+    pub fn puts_shard(&self) -> bool {
+        let Self::InstancePut { now, before, .. } = self else { return false };
+        before.as_ref().is_none_or(|before| {
+            let (was, is) = (&before.instance.profile, &now.instance.profile);
+            (was.ip(), was.port()) != (is.ip(), is.port())
+        })
+    }
+
+    /// The kinds of all that it tells.
+    pub fn kinds(&self) -> Kinds {
+        let mut kinds = Kinds::from(self.kind());
+        if self.puts_shard() {
+            kinds.add(Kind::Shard);
+        }
+        kinds
+    }
+
+    /// What clients may be told of it, in this order, if it stands at this place of its change.
+    fn notices(&self, place: usize) -> impl Iterator<Item = Notice<'_>> {
+        let notice = |shard| Notice { event: self, place: Place { event: place, shard } };
+        let own = self.is_told().then(|| notice(false));
+        own.into_iter().chain(self.puts_shard().then(|| notice(true)))
+    }
+
     /// The session that ends, or that something begins or ceases to hang off; of a claim any change.
     pub fn ends_or_changes(&self) -> Option<SessionId> {
         match self {
@@ -388,7 +408,6 @@ impl Event {
             Self::InstancePut { before: Some(_), .. }
             | Self::AppPut { .. }
             | Self::AppDeleted { .. }
-            | Self::ShardPut { .. }
             | Self::ShardDeleted { .. }
             | Self::DocumentPut { .. }
             | Self::DocumentDeleted { .. }
@@ -415,7 +434,6 @@ impl Event {
             | Self::WorkEnded { app, .. } => Some(app),
             Self::InstancePut { key, .. }
             | Self::InstanceDeleted { key, .. }
-            | Self::ShardPut { key, .. }
             | Self::ShardDeleted { key, .. } => Some(&key.app),
             Self::AlarmPut { scope, .. } | Self::AlarmEnded { scope, .. } => scope.app(),
             Self::SessionPut { .. }
@@ -435,7 +453,6 @@ impl Event {
             | Self::AppDeleted { .. }
             | Self::InstancePut { .. }
             | Self::InstanceDeleted { .. }
-            | Self::ShardPut { .. }
             | Self::ShardDeleted { .. }
             | Self::SessionPut { .. }
             | Self::SessionEnded { .. }
@@ -465,7 +482,6 @@ impl Event {
         match self {
             Self::InstancePut { key, .. }
             | Self::InstanceDeleted { key, .. }
-            | Self::ShardPut { key, .. }
             | Self::ShardDeleted { key, .. } => Some(key.id.as_str()),
             Self::DocumentPut { name, .. } | Self::DocumentDeleted { name, .. } => {
                 Some(name.as_str())
@@ -488,12 +504,15 @@ impl Event {
     fn bytes(&self) -> u64 {
         /// What an event and its shown form take without texts.
         const FIXED: usize = 512;
+        /// What a shard takes that is shown.
+        const SHARD: usize = 256;
         /// There may be one per shard in one entry, and few are shown to anybody.
         const WORK: u64 = 256;
         let seen = |seen: &Seen| seen.instance.profile.memory_bytes();
         let own = match self {
             Self::InstancePut { now, before, .. } => {
-                2 * seen(now) + before.as_ref().map_or(0, seen)
+                let shard = if self.puts_shard() { SHARD } else { 0 };
+                2 * seen(now) + before.as_ref().map_or(0, seen) + shard
             }
             Self::InstanceDeleted { last, .. } => seen(last),
             Self::DocumentPut { document, .. } => 2 * document.value.len(),
@@ -505,7 +524,6 @@ impl Event {
             Self::RingDeleted { .. }
             | Self::AppPut { .. }
             | Self::AppDeleted { .. }
-            | Self::ShardPut { .. }
             | Self::ShardDeleted { .. }
             | Self::DocumentDeleted { .. }
             | Self::AlarmPut { .. }
@@ -523,8 +541,7 @@ pub struct Change {
     pub at: At,
     /// In the order in which they happened; may be empty.
     pub events: Vec<Event>,
-    /// What clients are shown of each event.
-    pub shown: Shown,
+    shown: Shown,
     /// About how many bytes of memory all of it keeps alive.
     bytes: u64,
 }
@@ -535,9 +552,25 @@ impl Change {
         Self { at, events, shown: Shown::default(), bytes }
     }
 
-    /// The events that clients may be told, each with its place in [`Self::events`].
-    pub fn told(&self) -> impl Iterator<Item = (usize, &Event)> {
-        self.events.iter().enumerate().filter(|(_, event)| event.is_told())
+    /// The events that clients may be told.
+    pub fn told(&self) -> impl Iterator<Item = &Event> {
+        self.events.iter().filter(|event| event.is_told())
+    }
+
+    /// All that clients may be told, in the order in which they are.
+    pub fn notices(&self) -> impl Iterator<Item = Notice<'_>> {
+        self.events.iter().enumerate().flat_map(|(place, event)| event.notices(place))
+    }
+
+    /// The notice at this place; `None` if there is none.
+    pub fn notice_at(&self, place: Place) -> Option<Notice<'_>> {
+        let event = self.events.get(place.event)?;
+        event.notices(place.event).find(|notice| notice.place == place)
+    }
+
+    /// The bytes in which clients are shown a notice of it; `make` makes them for the first who asks.
+    pub fn shown(&self, notice: Notice<'_>, make: impl FnOnce() -> Bytes) -> Bytes {
+        self.shown.get(&self.events, notice, make)
     }
 
     /// About how many bytes of memory it keeps alive, with its shown form.
@@ -546,20 +579,47 @@ impl Change {
     }
 }
 
+/// One thing that clients may be told of a change: an event, or the shard that it puts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Notice<'a> {
+    pub event: &'a Event,
+    pub place: Place,
+}
+
+impl Notice<'_> {
+    /// What it is about: the event's kind, or the shard of the instance that the event puts.
+    pub fn kind(&self) -> Kind {
+        if self.place.shard { Kind::Shard } else { self.event.kind() }
+    }
+}
+
+/// Where a notice stands in its change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    event: usize,
+    /// It is the put of the shard of the instance that the event puts.
+    shard: bool,
+}
+
 /// The bytes in which a change's events are shown to clients: made by the first who shows one,
 /// shared by all others. Whoever makes them decides what they are; here they are only kept.
 #[derive(Default)]
-pub struct Shown(OnceLock<Box<[OnceLock<Bytes>]>>);
+struct Shown(OnceLock<Box<[ShownEvent]>>);
+
+/// What is shown of one event: itself, and the shard that it puts.
+#[derive(Default)]
+struct ShownEvent {
+    own: OnceLock<Bytes>,
+    shard: OnceLock<Bytes>,
+}
 
 impl Shown {
-    /// The bytes of the event in this place of `of`, the events that this belongs to.
-    pub fn get(&self, of: &[Event], place: usize, make: impl FnOnce(&Event) -> Bytes) -> Bytes {
-        let each = self.0.get_or_init(|| of.iter().map(|_| OnceLock::new()).collect());
-        match (each.get(place), of.get(place)) {
-            (Some(bytes), Some(event)) => bytes.get_or_init(|| make(event)).clone(),
-            (_, Some(event)) => make(event),
-            (_, None) => Bytes::new(),
-        }
+    /// The bytes of a notice of one of `of`, the events that this belongs to.
+    fn get(&self, of: &[Event], notice: Notice<'_>, make: impl FnOnce() -> Bytes) -> Bytes {
+        let each = self.0.get_or_init(|| of.iter().map(|_| ShownEvent::default()).collect());
+        let Some(shown) = each.get(notice.place.event) else { return make() };
+        let shown = if notice.place.shard { &shown.shard } else { &shown.own };
+        shown.get_or_init(make).clone()
     }
 }
 
@@ -604,14 +664,23 @@ impl Interest {
         Self { kinds: Kinds::told(), ..Self::default() }
     }
 
-    pub fn wants(&self, event: &Event) -> bool {
+    pub fn wants(&self, notice: Notice<'_>) -> bool {
+        self.kinds.has(notice.kind()) && self.covers(notice.event)
+    }
+
+    /// Whether anything that the event tells is wanted.
+    pub fn touched_by_event(&self, event: &Event) -> bool {
+        self.kinds.meets(event.kinds()) && self.covers(event)
+    }
+
+    /// Whether the event is of the apps and things of the interest, whatever its kind.
+    fn covers(&self, event: &Event) -> bool {
         let of_apps = |apps: &BTreeSet<_>| event.app().is_some_and(|app| apps.contains(app));
         let in_place = match event.latch() {
             Some(latch) => self.latches.as_ref().is_none_or(|latches| latches.contains(latch)),
             None => self.apps.as_ref().is_none_or(of_apps),
         };
-        self.kinds.has(event.kind())
-            && in_place
+        in_place
             && self.id.as_ref().is_none_or(|id| event.id() == Some(id))
             && self.session.is_none_or(|session| event.ends_or_changes() == Some(session))
             && self.claim.as_ref().is_none_or(|(latch, by)| event.is_of_claim(latch, by))
@@ -627,8 +696,8 @@ impl Interest {
         self.id.is_some()
     }
 
-    /// Whether any event of the change is wanted.
+    /// Whether anything of the change is wanted.
     pub fn touched_by(&self, change: &Change) -> bool {
-        change.events.iter().any(|event| self.wants(event))
+        change.events.iter().any(|event| self.touched_by_event(event))
     }
 }

@@ -95,7 +95,7 @@ fn a_revision_of_20_000_events_is_told_whole() {
     let history = open(&folder, UNLIMITED, Sizes::default());
     let (told, upto) = history.after(Revision(10), &interest(None), 1).expect("covered");
     assert_eq!(upto, Revision(11));
-    let expected: Vec<Event> = large.told().map(|(_, event)| event.clone()).collect();
+    let expected: Vec<Event> = large.told().cloned().collect();
     assert_eq!(told[0].events, expected);
     assert!(history.bytes_kept() > 10 * Sizes::default().value_bytes as u64, "several parts");
     let (rest, _) = history.after(Revision(11), &interest(None), 100).expect("covered");

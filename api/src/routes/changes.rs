@@ -99,6 +99,5 @@ async fn collect(
 }
 
 fn of_interest(change: &Change, interest: &Interest) -> impl Iterator<Item = Changed> {
-    let events = change.told().filter(|(_, event)| interest.wants(event));
-    events.filter_map(|(_, event)| Changed::of(event))
+    change.notices().filter(|notice| interest.wants(*notice)).filter_map(Changed::of)
 }

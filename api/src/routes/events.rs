@@ -163,8 +163,8 @@ impl Page {
     fn take(&mut self, step: &PastChanges) -> Option<Next> {
         for change in &step.changes {
             let revision = change.at.revision;
-            let told = change.told().enumerate();
-            let wanted = told.filter(|(_, (_, event))| self.past.interest.wants(event));
+            let notices = change.notices().enumerate();
+            let wanted = notices.filter(|(_, notice)| self.past.interest.wants(*notice));
             let mut wanted: Vec<_> = wanted.collect();
             if let Some(begun) = self.begun.filter(|begun| begun.revision == revision) {
                 wanted.retain(|(ordinal, _)| match self.past.newest_first {
@@ -175,11 +175,11 @@ impl Page {
             if self.past.newest_first {
                 wanted.reverse();
             }
-            for (ordinal, (place, event)) in wanted {
+            for (ordinal, notice) in wanted {
                 if self.view.len() == self.limit {
                     return Some(Next { revision, ordinal });
                 }
-                let picked = pick(event, place, &Wanted::default());
+                let picked = pick(notice, &Wanted::default());
                 picked.iter().for_each(|pick| self.view.add(change, pick));
             }
         }

@@ -342,7 +342,6 @@ impl PlaceInQueue {
             | Event::AppDeleted { .. }
             | Event::InstancePut { .. }
             | Event::InstanceDeleted { .. }
-            | Event::ShardPut { .. }
             | Event::ShardDeleted { .. }
             | Event::DocumentPut { .. }
             | Event::DocumentDeleted { .. }

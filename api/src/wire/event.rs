@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use roster_storage::brake::{Brake, Scope};
-use roster_storage::catalog::{Document, State};
+use roster_storage::catalog::{Document, Instance, State};
 use roster_storage::command::AppPolicy;
-use roster_storage::events::{Change, Event, Held, Kind, MASS_LOSS, Reason, Seen};
+use roster_storage::events::{Change, Event, Held, Kind, MASS_LOSS, Notice, Place, Reason, Seen};
 use roster_storage::latch::Claim;
 use roster_storage::names::{
     AppName, DocumentName, Incarnation, InstanceId, InstanceKey, LatchKey, Revision, ShardId,
@@ -187,32 +187,50 @@ impl<'a> EventView<'a> {
     }
 }
 
-/// How one event of a change is shown to one watcher.
+/// How one thing that a change tells is shown to one watcher.
+#[derive(Clone, Copy)]
 pub(crate) enum Pick {
     /// As it is to everybody.
-    Shown(usize),
+    Shown(Place),
     /// It matched the watcher's filter before and does not any more.
-    Left(usize),
+    Left(Place),
 }
 
-/// What a watcher's filter makes of an event.
-pub(crate) fn pick(event: &Event, place: usize, wanted: &Wanted) -> Option<Pick> {
+/// What a watcher's filter makes of a notice.
+pub(crate) fn pick(notice: Notice<'_>, wanted: &Wanted) -> Option<Pick> {
+    match matching(notice.event, wanted) {
+        _ if notice.kind() == Kind::Shard => Some(Pick::Shown(notice.place)),
+        Matching::Now => Some(Pick::Shown(notice.place)),
+        Matching::Before => Some(Pick::Left(notice.place)),
+        Matching::Never => None,
+    }
+}
+
+/// Whether a filter's instances have to do with an event; with all else they have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Matching {
+    Now,
+    /// It matched before and does not any more.
+    Before,
+    Never,
+}
+
+pub(crate) fn matching(event: &Event, wanted: &Wanted) -> Matching {
     let matches = |key: &InstanceKey, seen: &Seen| {
         wanted.matches(&key.app, &key.id, &seen.instance, seen.state.word())
     };
-    let shown = match event {
+    let matched = match event {
         _ if wanted.is_all() => true,
         Event::InstancePut { key, now, before, .. } => {
             let is = matches(key, now);
             if !is && before.as_ref().is_some_and(|before| matches(key, before)) {
-                return Some(Pick::Left(place));
+                return Matching::Before;
             }
             is
         }
         Event::InstanceDeleted { key, last, .. } => matches(key, last),
         Event::AppPut { .. }
         | Event::AppDeleted { .. }
-        | Event::ShardPut { .. }
         | Event::ShardDeleted { .. }
         | Event::DocumentPut { .. }
         | Event::DocumentDeleted { .. }
@@ -227,17 +245,17 @@ pub(crate) fn pick(event: &Event, place: usize, wanted: &Wanted) -> Option<Pick>
         | Event::SessionPut { .. }
         | Event::SessionEnded { .. } => true,
     };
-    shown.then_some(Pick::Shown(place))
+    if matched { Matching::Now } else { Matching::Never }
 }
 
 /// An event's object without its last bracket.
 pub(crate) fn open_event(change: &Change, pick: &Pick) -> Bytes {
     match pick {
-        Pick::Shown(place) => {
-            change.shown.get(&change.events, *place, |event| encode(change, event))
-        }
-        Pick::Left(place) => change.events.get(*place).map_or_else(Bytes::new, |event| {
-            let Event::InstancePut { key, now, .. } = event else { return Bytes::new() };
+        Pick::Shown(place) => change
+            .notice_at(*place)
+            .map_or_else(Bytes::new, |notice| change.shown(notice, || encode(change, notice))),
+        Pick::Left(place) => change.notice_at(*place).map_or_else(Bytes::new, |notice| {
+            let Event::InstancePut { key, now, .. } = notice.event else { return Bytes::new() };
             EventView::put(moved(change), "instance", &key.app, key.id.as_str())
                 .of(now.instance.incarnation)
                 .gone("unmatched", "does not match the filter any more")
@@ -250,9 +268,12 @@ fn moved(change: &Change) -> Moved {
     Moved { revision: change.at.revision, wall_ms: Some(change.at.stamp.wall_ms) }
 }
 
-fn encode(change: &Change, event: &Event) -> Bytes {
+fn encode(change: &Change, notice: Notice<'_>) -> Bytes {
     let moved = moved(change);
-    match event {
+    match notice.event {
+        Event::InstancePut { key, now, .. } if notice.kind() == Kind::Shard => {
+            shard_put(moved, key, &now.instance)
+        }
         Event::AppPut { app, policy, .. } => app_put(moved, app, policy),
         Event::AppDeleted { app, reason } => {
             EventView::put(moved, "app", app, app.as_str()).because(reason, &reason.detail()).open()
@@ -266,9 +287,6 @@ fn encode(change: &Change, event: &Event) -> Bytes {
                 .of(last.instance.incarnation)
                 .because(reason, &reason.detail())
                 .open()
-        }
-        Event::ShardPut { key, incarnation, ip, port } => {
-            shard_put(moved, key, *incarnation, ip, *port)
         }
         Event::ShardDeleted { key, incarnation, reason, held } => {
             EventView::put(moved, "shard", &key.app, &key.shard_id())
@@ -350,14 +368,9 @@ fn instance_put(
         .open()
 }
 
-fn shard_put(
-    moved: Moved,
-    key: &InstanceKey,
-    incarnation: Incarnation,
-    ip: &str,
-    port: u32,
-) -> Bytes {
-    let value = ShardView::of(&key.app, &key.id, ip, port, incarnation);
+fn shard_put(moved: Moved, key: &InstanceKey, instance: &Instance) -> Bytes {
+    let (profile, incarnation) = (&instance.profile, instance.incarnation);
+    let value = ShardView::of(&key.app, &key.id, profile.ip(), profile.port(), incarnation);
     EventView::put(moved, "shard", &key.app, &key.shard_id())
         .of(incarnation)
         .with(EventValue::Shard(value))
@@ -409,10 +422,9 @@ pub(crate) mod snapshot {
         instance_put(moved, key, now, ttl_ms, None, "")
     }
 
-    pub fn shard(key: &InstanceKey, instance: &roster_storage::catalog::Instance) -> Bytes {
+    pub fn shard(key: &InstanceKey, instance: &Instance) -> Bytes {
         let moved = Moved { revision: Revision(instance.incarnation.0), wall_ms: None };
-        let profile = &instance.profile;
-        shard_put(moved, key, instance.incarnation, profile.ip(), profile.port())
+        shard_put(moved, key, instance)
     }
 
     pub fn document(app: &AppName, name: &DocumentName, document: &Document) -> Bytes {
@@ -626,7 +638,6 @@ pub(crate) fn event_name(event: &Event, pick: &Pick) -> &'static str {
             Pick::Shown(_),
             Event::AppPut { .. }
             | Event::InstancePut { .. }
-            | Event::ShardPut { .. }
             | Event::DocumentPut { .. }
             | Event::RingPut { .. }
             | Event::WorkPut { .. }
@@ -698,16 +709,15 @@ pub(crate) struct Changed {
 }
 
 impl Changed {
-    /// `None` if clients are not told of it.
-    pub fn of(event: &Event) -> Option<Self> {
-        if !event.is_told() {
-            return None;
-        }
+    /// `None` if there is no id for it, as of nothing that clients are told of.
+    pub fn of(notice: Notice<'_>) -> Option<Self> {
+        let event = notice.event;
         let app = event.app().map(|app| SmolStr::from(app.clone()));
         let id = match event {
-            Event::ShardPut { key, .. } | Event::ShardDeleted { key, .. } => {
+            Event::InstancePut { key, .. } if notice.kind() == Kind::Shard => {
                 Some(key.shard_id().into())
             }
+            Event::ShardDeleted { key, .. } => Some(key.shard_id().into()),
             Event::AppPut { .. }
             | Event::AppDeleted { .. }
             | Event::InstancePut { .. }
@@ -727,7 +737,7 @@ impl Changed {
         };
         let latch = event.latch().map(|latch| latch.kind.word());
         let id = id.or_else(|| app.clone())?;
-        Some(Self { kind: event.kind().word(), latch, app, id })
+        Some(Self { kind: notice.kind().word(), latch, app, id })
     }
 }
 

@@ -83,9 +83,7 @@ impl Catalog {
             revision: at.revision,
             registered_at_ms: self.clock.wall_ms,
         };
-        let shard = shard_put(&c.key, &instance);
         self.store(at, &c.key, instance, ttl_ms, None, events);
-        events.push(shard);
         self.begins_in_shard_sets(&c.key);
         Registered { created: true, incarnation, session, ttl_ms }
     }
@@ -108,12 +106,9 @@ impl Catalog {
             ttl_ms = value.ttl_ms();
             self.touch(at, session, value, events);
         }
-        let profile = c.profile;
-        let moves = (live.profile.ip(), live.profile.port()) != (profile.ip(), profile.port());
-        let instance = Instance { profile, revision: at.revision, ..Instance::clone(live) };
-        let shard = moves.then(|| shard_put(&c.key, &instance));
+        let instance =
+            Instance { profile: c.profile, revision: at.revision, ..Instance::clone(live) };
         self.store(at, &c.key, instance, ttl_ms, Some(live.clone()), events);
-        events.extend(shard);
         Registered { created: false, incarnation: live.incarnation, session, ttl_ms }
     }
 
@@ -169,8 +164,8 @@ impl Catalog {
         items: Vec<BatchItem>,
         events: &mut Vec<Event>,
     ) -> Vec<Applied> {
-        // A registration has two; they stay in memory for a while, not in twice the room.
-        events.reserve_exact(2 * items.len());
+        // A registration has one; they stay in memory for a while, not in twice the room.
+        events.reserve_exact(items.len());
         items
             .into_iter()
             .map(|item| match item {
@@ -303,15 +298,6 @@ impl Catalog {
             return Err(Refusal::SessionFull { session: id, limit });
         }
         Ok(())
-    }
-}
-
-fn shard_put(key: &InstanceKey, instance: &Instance) -> Event {
-    Event::ShardPut {
-        key: key.clone(),
-        incarnation: instance.incarnation,
-        ip: instance.profile.ip().into(),
-        port: instance.profile.port(),
     }
 }
 

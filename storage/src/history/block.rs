@@ -12,16 +12,15 @@
 //! record than the one that holds it.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
 use std::sync::Arc;
 
-use serde::Serialize;
 use twox_hash::XxHash64;
 
 use super::keys::{FORMAT, Key, Mark, Rest, Row};
 use crate::catalog::At;
 use crate::command::Stamp;
 use crate::events::{Change, Event};
+use crate::msgpack;
 use crate::names::Revision;
 
 /// A change that takes more is not kept; see [`super::GapReason::TooLarge`]. It is what one block
@@ -73,7 +72,7 @@ impl Builder {
     pub fn push(&mut self, change: &Change, encoded: &[u8]) {
         self.raw.extend_from_slice(encoded);
         self.upto = change.at.revision;
-        self.marks.extend(change.told().filter_map(|(_, event)| Mark::of_event(event)));
+        self.marks.extend(change.told().filter_map(Mark::of_event));
         let wall = change.at.stamp.wall_ms;
         let (oldest, newest) = self.walls.unwrap_or((wall, wall));
         self.walls = Some((oldest.min(wall), newest.max(wall)));
@@ -188,10 +187,9 @@ impl Checked<'_> {
 pub(super) fn encode(change: &Change, out: &mut Vec<u8>) -> Option<()> {
     let start = out.len();
     let At { revision, term, stamp } = change.at;
-    let told: Vec<&Event> = change.told().map(|(_, event)| event).collect();
+    let told: Vec<&Event> = change.told().collect();
     let stored = (revision, term, stamp.cluster_ms, stamp.wall_ms, told);
-    let mut bounded = Bounded { out, end: start + CHANGE_BYTES_MAX };
-    match stored.serialize(&mut rmp_serde::Serializer::new(&mut bounded)) {
+    match msgpack::write_at_most(CHANGE_BYTES_MAX, out, &stored) {
         Ok(()) => Some(()),
         Err(_full) => {
             out.truncate(start);
@@ -206,31 +204,6 @@ fn decode(bytes: &mut &[u8]) -> Result<Change, rmp_serde::decode::Error> {
         serde::Deserialize::deserialize(&mut input)?;
     let stamp = Stamp { cluster_ms, wall_ms };
     Ok(Change::new(At { revision, term, stamp }, events))
-}
-
-/// Memory that takes only so much.
-struct Bounded<'a> {
-    out: &'a mut Vec<u8>,
-    end: usize,
-}
-
-impl Write for Bounded<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_all(bytes).map(|()| bytes.len())
-    }
-
-    /// Without the loop of the provided one: a change is thousands of small pieces.
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.out.len() + bytes.len() > self.end {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        self.out.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -274,7 +247,7 @@ mod tests {
             \x81\xaaAppDeleted\x92\xa3pay\x81\xa7Expired\x91\xcd\x01\x2c";
         assert_eq!(encoded, expected);
         let bytes = joined(&block(&[change(5)]));
-        let head = b"\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x09\0\0\0\x03\0\0\0\x38";
+        let head = b"\x03\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x09\0\0\0\x03\0\0\0\x38";
         assert_eq!(&bytes[..HEAD_BYTES], head);
     }
 
@@ -289,7 +262,7 @@ mod tests {
         let changes = check(row, &bytes).and_then(|b| b.changes()).expect("it is whole");
         let told: Vec<_> = changes[1].events.iter().collect();
         let expected = change(7);
-        assert_eq!(told, expected.told().map(|(_, event)| event).collect::<Vec<_>>());
+        assert_eq!(told, expected.told().collect::<Vec<_>>());
         assert_eq!(changes.iter().map(|c| c.at).collect::<Vec<_>>(), [change(5).at, change(7).at]);
     }
 

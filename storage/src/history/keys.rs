@@ -23,7 +23,7 @@ use crate::names::{AppName, LatchKey, LatchKind, Revision};
 
 /// Raised with every change of what the bytes of a row, a name or a block mean. A binary refuses
 /// the formats that it does not know.
-pub(super) const FORMAT: u8 = 2;
+pub(super) const FORMAT: u8 = 3;
 
 /// The first bytes of keys. They stay.
 mod kind {
@@ -300,14 +300,14 @@ mod tests {
         let part = Key::Part { first: Revision(0x0a), part: 1 };
         assert_eq!(part.bytes(), b"B\0\0\0\0\0\0\0\x0a\0\0\0\x01");
         assert_eq!(row().key(), b"R\0\0\0\0\0\0\0\x0b");
-        let expected = b"\x02\0\0\0\0\0\0\0\x0b\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04\
+        let expected = b"\x03\0\0\0\0\0\0\0\x0b\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04\
             \0\0\0\0\0\0\0\x05\0\0\0\x02\0\0\0\x06\0\0\0\x07";
         assert_eq!(row().value().split_last_chunk::<8>().expect("a sum").0, expected);
         let name = Name { upto: Revision(9), reason: GapReason::Damaged };
         let key = Key::Name { first: Revision(8) }.bytes();
         assert_eq!(key, b"G\0\0\0\0\0\0\0\x08");
         let value = name.value(&key);
-        assert_eq!(value.split_last_chunk::<8>().expect("a sum").0, b"\x02\0\0\0\0\0\0\0\x09\x03");
+        assert_eq!(value.split_last_chunk::<8>().expect("a sum").0, b"\x03\0\0\0\0\0\0\0\x09\x03");
         assert_eq!(Mark::of(&AppName::new("pay").expect("a name")), Mark(0xda4c_b113));
         let latch = |kind| LatchKey::new(kind, "pay".parse().expect("a name"));
         assert_eq!(Mark::of_latch(&latch(LatchKind::Lock)), Mark(378));

@@ -152,7 +152,7 @@ pub fn changes(from: u64, upto: u64) -> Vec<Arc<Change>> {
 pub fn told(from: u64, upto: u64, interest: &Interest) -> Vec<Change> {
     let all = changes(from, upto).into_iter();
     let told = all.map(|change| {
-        let events = change.told().map(|(_, event)| event.clone()).collect();
+        let events = change.told().cloned().collect();
         Change::new(change.at, events)
     });
     told.filter(|change| interest.touched_by(change)).collect()

@@ -47,7 +47,6 @@ pub fn follow_documents(told: &mut Documents, events: &[Event]) {
             Event::AppPut { .. }
             | Event::InstancePut { .. }
             | Event::InstanceDeleted { .. }
-            | Event::ShardPut { .. }
             | Event::ShardDeleted { .. }
             | Event::SessionPut { .. }
             | Event::SessionEnded { .. }
@@ -83,11 +82,10 @@ impl Lives {
                     let life = *self.living.entry(key.clone()).or_insert(instance.incarnation);
                     assert_eq!(life, instance.incarnation, "{key} was replaced without an end");
                     self.states.insert(key.clone(), now.state);
-                }
-                Event::ShardPut { key, incarnation, .. } => {
-                    assert_eq!(self.living.get(key), Some(incarnation), "a shard of nobody");
-                    // Once more where its instance has a new address.
-                    self.begun.insert((key.clone(), *incarnation));
+                    if event.puts_shard() {
+                        // Once more where its instance has a new address.
+                        self.begun.insert((key.clone(), life));
+                    }
                 }
                 Event::InstanceDeleted { key, last, .. } => {
                     let incarnation = &last.instance.incarnation;
@@ -169,7 +167,6 @@ impl Rings {
                 Event::AppPut { .. }
                 | Event::InstancePut { .. }
                 | Event::InstanceDeleted { .. }
-                | Event::ShardPut { .. }
                 | Event::ShardDeleted { .. }
                 | Event::SessionPut { .. }
                 | Event::SessionEnded { .. }
@@ -238,7 +235,6 @@ impl Work {
                 | Event::AppDeleted { .. }
                 | Event::InstancePut { .. }
                 | Event::InstanceDeleted { .. }
-                | Event::ShardPut { .. }
                 | Event::ShardDeleted { .. }
                 | Event::SessionPut { .. }
                 | Event::SessionEnded { .. }
@@ -319,7 +315,6 @@ impl Latches {
                 | Event::AppDeleted { .. }
                 | Event::InstancePut { .. }
                 | Event::InstanceDeleted { .. }
-                | Event::ShardPut { .. }
                 | Event::ShardDeleted { .. }
                 | Event::SessionPut { .. }
                 | Event::SessionEnded { .. }

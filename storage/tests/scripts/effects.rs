@@ -30,6 +30,10 @@ pub fn told(revision: Revision, outcome: &Outcome, events: &[Event]) -> String {
     }
     for event in events {
         let _ = writeln!(text, "   {}", happened(event));
+        if let (true, Event::InstancePut { key, now, .. }) = (event.puts_shard(), event) {
+            let incarnation = now.instance.incarnation;
+            let _ = writeln!(text, "   shard {key} put incarnation={incarnation}");
+        }
     }
     text
 }
@@ -112,9 +116,6 @@ fn happened(event: &Event) -> String {
         }
         Event::InstanceDeleted { key, last, reason } => {
             format!("{key} deleted incarnation={}: {}", last.instance.incarnation, why(reason))
-        }
-        Event::ShardPut { key, incarnation, .. } => {
-            format!("shard {key} put incarnation={incarnation}")
         }
         Event::ShardDeleted { key, incarnation, reason, held } => {
             let held: String = held.iter().map(who_held).collect();
