@@ -1,8 +1,10 @@
-//! What a batch of registrations costs a node between the log and the watchers: decoding its command,
-//! and applying it to the catalogue. `roster bench scale` tells what that comes to in a cluster.
+//! What registrations cost a node between the log and the watchers: decoding the command of a batch, applying
+//! it to the catalogue, and one alone; and the look-up of each heartbeat. `roster bench scale` tells what
+//! that comes to in a cluster.
 
 #![allow(clippy::unwrap_used, reason = "a bench may end on a mistake of its own")]
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use divan::Bencher;
@@ -26,7 +28,7 @@ fn main() {
 }
 
 /// One of a fleet: 200 bytes of metadata.
-fn registration(number: usize) -> BatchItem {
+fn registration(number: usize) -> Register {
     let app = format!("app-{:04}", number / APP_SIZE).parse().unwrap();
     let id = format!("10.{}.{}.{}:8719", number >> 16, number >> 8 & 255, number & 255);
     let metadata = [
@@ -45,7 +47,7 @@ fn registration(number: usize) -> BatchItem {
         metadata: Arc::new(metadata.map(|(key, value)| (key.into(), value.into())).into()),
         payload: Vec::new(),
     };
-    BatchItem::Register(Register {
+    Register {
         key: InstanceKey { app, id: id.parse().unwrap() },
         profile: profile.into(),
         session: None,
@@ -53,11 +55,11 @@ fn registration(number: usize) -> BatchItem {
         takeover: false,
         create_app: Some(0),
         condition: Condition::Any,
-    })
+    }
 }
 
 fn batch(first: usize) -> Command {
-    let items = (first..first + ITEMS).map(registration).collect();
+    let items = (first..first + ITEMS).map(registration).map(BatchItem::Register).collect();
     Command::Batch(Batch { items, request: None })
 }
 
@@ -87,5 +89,60 @@ fn apply(bencher: Bencher) {
     bencher.counter(ItemsCount::new(ITEMS)).with_inputs(commands).bench_local_values(|command| {
         at.revision = Revision(at.revision.0 + 1);
         catalog.apply(at, &command)
+    });
+}
+
+/// Instances that are there before those that come alone.
+const FLEET: usize = 200_000;
+
+/// Versions that readers hold at a time.
+const HELD: usize = 2;
+
+fn fleet() -> (Catalog, At) {
+    let mut catalog = Catalog::default();
+    let mut at = At { term: 1, ..At::default() };
+    for first in (0..FLEET).step_by(ITEMS) {
+        at.revision = Revision(at.revision.0 + 1);
+        catalog.apply(at, &batch(first));
+    }
+    (catalog, at)
+}
+
+/// Members of the fleet, far from each other.
+fn scattered(number: usize) -> Register {
+    registration(number * 7_919_777 % FLEET)
+}
+
+/// Anywhere in the fleet, while readers hold the versions before: what has to be copied.
+#[divan::bench(sample_size = 25, sample_count = 800)]
+fn apply_one(bencher: Bencher) {
+    let (mut catalog, mut at) = fleet();
+    let mut held = VecDeque::new();
+    let mut number = 0;
+    let commands = move || {
+        number += 1;
+        let mut one = scattered(number);
+        one.key.id = format!("{}-{number}", one.key.id).parse().unwrap();
+        Command::Register(one)
+    };
+    bencher.counter(ItemsCount::new(1_usize)).with_inputs(commands).bench_local_values(|command| {
+        at.revision = Revision(at.revision.0 + 1);
+        held.push_front(catalog.clone());
+        held.truncate(HELD);
+        catalog.apply(at, &command)
+    });
+}
+
+/// As for a heartbeat.
+#[divan::bench(sample_size = 1_000, sample_count = 200)]
+fn look_up(bencher: Bencher) {
+    let (catalog, _) = fleet();
+    let mut number = 0;
+    let keys = move || {
+        number += 1;
+        scattered(number).key
+    };
+    bencher.counter(ItemsCount::new(1_usize)).with_inputs(keys).bench_local_refs(|key| {
+        catalog.app_named(key.app.as_str()).unwrap().instances.get(key.id.as_str()).unwrap().session
     });
 }

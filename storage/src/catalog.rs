@@ -54,7 +54,7 @@ pub struct At {
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     clock: Clock,
-    apps: OrdMap<AppName, Arc<App>>,
+    apps: CompactMap<AppName, Arc<App>>,
     sessions: CompactMap<SessionId, Session>,
     overrides: OrdMap<InstanceKey, Override>,
     shard_sets: OrdMap<ShardSetName, Arc<ShardSet>>,
@@ -241,8 +241,7 @@ impl Catalog {
         after: Option<&AppName>,
     ) -> impl Iterator<Item = (&'a AppName, &'a Arc<App>)> + 'a {
         use std::ops::Bound::{Excluded, Unbounded};
-        let from = after.map_or(Unbounded, |a| Excluded(a.clone()));
-        self.apps.range::<_, AppName>((from, Unbounded))
+        self.apps.starting(after.map_or(Unbounded, Excluded))
     }
 
     /// An app with its name as it is kept here.
