@@ -349,7 +349,8 @@ impl Watches {
         let mut kinds: HashMap<SessionId, Kinds> = HashMap::new();
         for event in &change.events {
             if let Some(session) = event.ends_or_changes() {
-                kinds.entry(session).or_default().add(event.kind());
+                let known = kinds.entry(session).or_default();
+                *known = *known | event.kinds();
             }
         }
         let mut count = kinds.len();

@@ -74,6 +74,30 @@ async fn a_watch_of_an_app_that_is_not_there_is_empty_and_then_tells_of_it() {
     assert_eq!(told(&mut stream, 1).await, ["put instance a r2"]);
 }
 
+/// It begins with its instance and takes its new address; what else becomes of that is no news of the shard.
+#[tokio::test]
+async fn a_shard_is_told_again_where_its_instance_has_a_new_address() {
+    let server = Server::new();
+    let mut stream = server.lines("/v1/watch?app=pay&kind=shard").await;
+    assert_eq!(told(&mut stream, 2).await, ["snapshot-begin - - r0", "snapshot-end - - r0"]);
+    register(&server, "pay", "a", r#"{"ip":"10.0.0.1","port":1,"zone":"a"}"#).await;
+    register(&server, "pay", "a", r#"{"ip":"10.0.0.1","port":1,"zone":"b"}"#).await;
+    server.call("PATCH /v1/apps/pay/instances/a", r#"{"weight":7}"#).await;
+    server.call("PUT /v1/apps/pay/instances/a/override", r#"{"state":"draining"}"#).await;
+    register(&server, "pay", "a", r#"{"ip":"10.0.0.1","port":2,"zone":"b"}"#).await;
+    register(&server, "pay", "a", r#"{"ip":"10.0.0.2","port":2,"zone":"b"}"#).await;
+    server.call("DELETE /v1/apps/pay/instances/a", "").await;
+    assert_eq!(
+        told(&mut stream, 4).await,
+        ["put shard pay/a r1", "put shard pay/a r5", "put shard pay/a r6", "delete shard pay/a r7"]
+    );
+    let changed = async |after: u64| {
+        let reply = server.get(&format!("/v1/changes?kind=shard&index={after}&wait=0s")).await;
+        reply.json()["changed"].as_array().map_or(0, Vec::len)
+    };
+    assert_eq!((changed(4).await, changed(7).await), (1, 0));
+}
+
 #[tokio::test]
 async fn what_leaves_a_filter_is_deleted_for_who_watches_with_it() {
     let server = Server::new();
@@ -424,23 +448,27 @@ async fn the_history_is_read_from_either_end_in_pages_and_by_what_it_is_about() 
     register(&server, "pay", "a", BODY).await;
     register(&server, "cart", "b", BODY).await;
     server.call("DELETE /v1/apps/pay/instances/a", "").await;
-    let all = server.get("/v1/events?kind=instance,app&order=asc").await;
+    let all = server.get("/v1/events?kind=instance,app,shard&order=asc").await;
     let told = [
         r#""put" "pay" r1"#,
         r#""put" "a" r1"#,
+        r#""put" "pay/a" r1"#,
         r#""put" "cart" r2"#,
         r#""put" "b" r2"#,
+        r#""put" "cart/b" r2"#,
         r#""delete" "a" r3"#,
+        r#""delete" "pay/a" r3"#,
     ];
     assert_eq!(page(&all), told);
     assert_eq!(all.json()["covered"], serde_json::json!([[1, 3]]));
     for (order, backwards) in [("asc", false), ("desc", true)] {
-        for limit in 1..6 {
+        for limit in 1..=told.len() {
             let mut pages = Vec::new();
             let mut cursor = String::new();
             loop {
-                let path =
-                    format!("/v1/events?kind=instance,app&order={order}&limit={limit}{cursor}");
+                let path = format!(
+                    "/v1/events?kind=instance,app,shard&order={order}&limit={limit}{cursor}"
+                );
                 let reply = server.get(&path).await;
                 assert!(page(&reply).len() <= limit);
                 pages.extend(page(&reply));
@@ -463,10 +491,10 @@ async fn the_history_is_read_from_either_end_in_pages_and_by_what_it_is_about() 
         "app=pay",
         "since=2026-11-21T20:36:17.350Z&until=2026-11-21T20:36:17.353Z&app=pay",
     ] {
-        assert_eq!(page(&of(query).await), [told[1], told[4]], "{query}");
+        assert_eq!(page(&of(query).await), [told[1], told[6]], "{query}");
     }
     for query in ["since=1&until=2", "until=2026-11-21T20:36:17.352Z&since=1"] {
-        assert_eq!(page(&of(query).await), [told[3]], "{query}");
+        assert_eq!(page(&of(query).await), [told[4]], "{query}");
     }
     for (query, code) in [
         ("since=yesterday", "invalid-since"),

@@ -183,8 +183,8 @@ pub struct Profile {
     pub payload: Vec<u8>,
 }
 
-//
-// What most registrations leave out is left out of their bytes too: there are 500 in an entry.
+/// What most registrations leave out is left out of their bytes too, as there may be thousands in an entry. Fields
+/// have names there, so that any may be left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Register {
     pub key: InstanceKey,

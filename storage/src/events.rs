@@ -132,7 +132,7 @@ pub enum Event {
         /// matched.
         before: Option<Seen>,
         /// What the operator said whose word changed it; empty without one. It comes last, and is left
-        /// out where it is empty, as in what earlier versions wrote.
+        /// out where it is empty.
         #[serde(default, skip_serializing_if = "SmolStr::is_empty")]
         said: SmolStr,
     },

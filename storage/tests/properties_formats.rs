@@ -98,9 +98,21 @@ fn a_registration_that_spells_out_what_it_leaves_out_is_read() {
         condition: Condition::Any,
     };
     let bytes = [&[2][..], &rmp_serde::to_vec_named(&spelled).expect("encodes")].concat();
+    assert_eq!(encoded(bytes).decode().expect("a command"), Command::Register(plain));
+}
+
+#[test]
+fn a_command_of_a_format_that_nobody_knows_is_refused_with_a_word() {
+    for format in [0, 1, 4, 255] {
+        let error = encoded(vec![format, 0xc0]).decode().expect_err("nobody knows it").to_string();
+        let told = format!("it has format {format}; this binary reads 2 to 3");
+        assert!(error.contains(&told), "{error}");
+    }
+}
+
+fn encoded(bytes: Vec<u8>) -> EncodedCommand {
     let wrapped = rmp_serde::to_vec(&serde_bytes::ByteBuf::from(bytes)).expect("encodes");
-    let encoded: EncodedCommand = rmp_serde::from_slice(&wrapped).expect("bytes");
-    assert_eq!(encoded.decode().expect("a command"), Command::Register(plain));
+    rmp_serde::from_slice(&wrapped).expect("bytes")
 }
 
 /// Batches are cut by it: a batch that is longer than was reckoned is refused.
@@ -349,7 +361,7 @@ fn by_position(event: &Event) -> Vec<u8> {
     bytes
 }
 
-/// A history that was written before there were shard sets says nothing of them.
+/// Most deletions are of no shard set, and say nothing of one.
 #[test]
 fn the_deletion_of_a_shard_outside_of_shard_sets_has_the_bytes_it_always_had() {
     let deleted = |held| Event::ShardDeleted {
@@ -365,7 +377,7 @@ fn the_deletion_of_a_shard_outside_of_shard_sets_has_the_bytes_it_always_had() {
     insta::assert_snapshot!(new.escape_ascii().to_string(), @r#"\x81\xacShardDeleted\x94\x92\xa3pay\xa3a:1\x07\xacDeregistered\x92\x92\xa7metrics\xa3a:1\x92\xa7metrics\xc0"#);
 }
 
-/// A history that was written before operators' words were told says nothing of them.
+/// Most changes are of no operator, and say nothing of one.
 #[test]
 fn the_change_of_an_instance_without_an_operators_word_has_the_bytes_it_always_had() {
     let seen = || Seen {

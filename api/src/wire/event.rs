@@ -199,14 +199,13 @@ pub(crate) enum Pick {
 /// What a watcher's filter makes of a notice.
 pub(crate) fn pick(notice: Notice<'_>, wanted: &Wanted) -> Option<Pick> {
     match matching(notice.event, wanted) {
-        _ if notice.kind() == Kind::Shard => Some(Pick::Shown(notice.place)),
         Matching::Now => Some(Pick::Shown(notice.place)),
         Matching::Before => Some(Pick::Left(notice.place)),
         Matching::Never => None,
     }
 }
 
-/// Whether a filter's instances have to do with an event; with all else they have.
+/// Whether an event matches a filter. What is not of an instance always does.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Matching {
     Now,
@@ -709,7 +708,7 @@ pub(crate) struct Changed {
 }
 
 impl Changed {
-    /// `None` if there is no id for it, as of nothing that clients are told of.
+    /// Never `None` for what clients are told of.
     pub fn of(notice: Notice<'_>) -> Option<Self> {
         let event = notice.event;
         let app = event.app().map(|app| SmolStr::from(app.clone()));

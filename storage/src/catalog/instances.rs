@@ -164,8 +164,9 @@ impl Catalog {
         items: Vec<BatchItem>,
         events: &mut Vec<Event>,
     ) -> Vec<Applied> {
-        // A registration has one; they stay in memory for a while, not in twice the room.
-        events.reserve_exact(items.len());
+        // One that begins has one, and the first of an app makes that too. They stay in memory for a while, not in
+        // twice the room.
+        events.reserve_exact(items.len() + 1);
         items
             .into_iter()
             .map(|item| match item {

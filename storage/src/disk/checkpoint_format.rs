@@ -25,6 +25,7 @@ use twox_hash::XxHash64;
 
 use super::DiskError;
 use crate::catalog::{CatalogBuilder, Counted, Record};
+use crate::msgpack;
 use crate::raft_types::{LogId, StoredMembership};
 use crate::version::{Loaded, Version};
 
@@ -129,7 +130,7 @@ fn write_records(out: &mut impl Write, records: impl Iterator<Item = Record>) ->
     let mut block = Vec::with_capacity(BLOCK_BYTES);
     let mut count = 0;
     for record in records {
-        rmp_serde::encode::write_named(&mut block, &record).map_err(io::Error::other)?;
+        msgpack::write_named(&mut block, &record).map_err(io::Error::other)?;
         count += 1;
         if block.len() >= BLOCK_BYTES {
             write_block(out, &block)?;

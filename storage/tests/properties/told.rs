@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use roster_storage::brake::{Brake, Scope};
-use roster_storage::catalog::{At, Catalog, Document, State};
-use roster_storage::events::Event;
+use roster_storage::catalog::{At, Catalog, Document};
+use roster_storage::events::{Event, Seen};
 use roster_storage::latch::{Claim, Latch, Mode};
 use roster_storage::names::{
     AppName, DocumentName, Incarnation, InstanceId, InstanceKey, LatchKey, LatchKind, Revision,
@@ -66,7 +66,7 @@ pub fn follow_documents(told: &mut Documents, events: &[Event]) {
 #[derive(Default)]
 pub struct Lives {
     living: BTreeMap<InstanceKey, Incarnation>,
-    states: BTreeMap<InstanceKey, State>,
+    last: BTreeMap<InstanceKey, Seen>,
     alarms: BTreeMap<Scope, Brake>,
     begun: BTreeSet<(InstanceKey, Incarnation)>,
 }
@@ -77,11 +77,12 @@ impl Lives {
         let mut gone = Vec::new();
         for event in events {
             match event {
-                Event::InstancePut { key, now, .. } => {
+                Event::InstancePut { key, now, before, .. } => {
+                    assert_eq!(before.as_ref(), self.last.get(key), "{key} as it was told last");
                     let instance = &now.instance;
                     let life = *self.living.entry(key.clone()).or_insert(instance.incarnation);
                     assert_eq!(life, instance.incarnation, "{key} was replaced without an end");
-                    self.states.insert(key.clone(), now.state);
+                    self.last.insert(key.clone(), now.clone());
                     if event.puts_shard() {
                         // Once more where its instance has a new address.
                         self.begun.insert((key.clone(), life));
@@ -90,7 +91,7 @@ impl Lives {
                 Event::InstanceDeleted { key, last, .. } => {
                     let incarnation = &last.instance.incarnation;
                     assert_eq!(self.living.remove(key), Some(*incarnation), "{key} ended twice");
-                    assert_eq!(self.states.remove(key), Some(last.state), "{key} was last told");
+                    assert_eq!(self.last.remove(key).as_ref(), Some(last), "{key} was last told");
                     gone.push((key, incarnation));
                 }
                 Event::AlarmPut { scope, brake } => {
@@ -127,7 +128,8 @@ impl Lives {
             for (id, instance) in &app.instances {
                 let key = InstanceKey::new(name.clone(), id.clone());
                 assert_eq!(self.living.get(&key), Some(&instance.incarnation), "{key}");
-                assert_eq!(self.states.get(&key), Some(&catalog.state_of(&key)), "{key}");
+                let seen = Seen { instance: instance.clone(), state: catalog.state_of(&key) };
+                assert_eq!(self.last.get(&key), Some(&seen), "{key}");
                 assert!(self.begun.contains(&(key, instance.incarnation)), "a life without begin");
                 count += 1;
             }
