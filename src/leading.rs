@@ -1,6 +1,8 @@
 //! What a node does as leader, for itself and for the followers that forward to it. Each of these
 //! first makes sure that it leads; if not, it says so and has done nothing.
 
+mod round;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -16,20 +18,19 @@ use openraft::metrics::{RaftDataMetrics, RaftServerMetrics};
 use openraft::raft::ReadPolicy;
 use openraft::raft::linearizable_read::{Linearizer, LinearizerOption};
 use parking_lot::Mutex;
-use roster_api::beats::{Batch, BeatsBody, BodyAnswer, InstanceBeat, Summary};
-use roster_api::registry::{Beat, BeatAnswers, BeatRefused, BeatTarget, Heard, Renewed};
+use roster_api::registry::{Beat, BeatAnswers, Heard};
 use roster_storage::command::{Command, EncodedCommand, Proposal, Stamp};
-use roster_storage::names::{AppName, Incarnation, NodeId, Revision, SessionId};
+use roster_storage::names::{NodeId, Revision, SessionId};
 use roster_storage::raft_types::{LogId, TypeConfig, alias};
-use roster_storage::version::{Published, Version};
+use roster_storage::version::Published;
+use round::Round;
 use tokio::task::yield_now;
 use tokio_util::task::TaskTracker;
 
 use crate::disk_guard::DiskGuard;
 use crate::forward::not_gathered;
 use crate::gather::{Gatherer, Rounds};
-use crate::leases::bodies::{Digest, Found};
-use crate::leases::{LeaseTable, Leases, NotRenewed, Place};
+use crate::leases::Leases;
 use crate::raft::Raft;
 use crate::raft::network::CommitsTold;
 use crate::raft::rpc::{
@@ -377,183 +378,6 @@ impl Standing {
     }
 }
 
-/// Beats that came in together, once the leadership was confirmed after they did.
-struct Round<'a> {
-    leases: &'a Leases,
-    table: Arc<LeaseTable>,
-    version: Arc<Version>,
-    /// The node at which they came in.
-    via: NodeId,
-    now: u64,
-}
-
-impl Round<'_> {
-    fn renew_all(&self, beats: &[Beat]) -> Vec<Result<Renewed, BeatRefused>> {
-        self.leases.count_heartbeats(beats.len() as u64);
-        beats.iter().map(|beat| self.renew(beat)).collect()
-    }
-
-    fn renew(&self, beat: &Beat) -> Result<Renewed, BeatRefused> {
-        let session = match &beat.target {
-            BeatTarget::Session(session) => *session,
-            BeatTarget::Instance { key, incarnation } => {
-                self.session_of(key.app.as_str(), key.id.as_str(), *incarnation)?
-            }
-        };
-        let ttl_ms = self.renew_session(session, beat.mark)?;
-        Ok(Renewed { session, ttl_ms, settled: self.adopt(beat, session) })
-    }
-
-    fn adopt(&self, beat: &Beat, session: SessionId) -> Vec<(AppName, Revision)> {
-        if beat.adopted.is_empty() {
-            return Vec::new();
-        }
-        self.leases.adopt(&self.version.catalog, beat, session)
-    }
-
-    fn renew_body(&self, body: &BeatsBody) -> BodyAnswer {
-        let digest = self.table.bodies.digest(body);
-        if let Some(summary) = digest.and_then(|digest| self.renew_remembered(digest)) {
-            return BodyAnswer::Renewed(summary.write(body.encoding));
-        }
-        let Some(batch) = Batch::read(body) else { return BodyAnswer::NotRead };
-        self.leases.count_heartbeats(batch.len() as u64);
-        let mut reading = Reading::new(digest.map(|_| batch.len()));
-        for session in batch.sessions() {
-            match self.renew_session(session, None) {
-                Ok(ttl_ms) => {
-                    reading.summary.renewed(ttl_ms);
-                    reading.found(self.table.place(session));
-                }
-                Err(why) => {
-                    reading.summary.session_failed(session, why);
-                    reading.found(None);
-                }
-            }
-        }
-        for beat in batch.instances() {
-            self.renew_instance(beat, &mut reading);
-        }
-        if let (Some(digest), Some(places)) = (digest, reading.places) {
-            let found = Found { revision: self.version.revision(), places: places.into() };
-            self.table.bodies.remember(digest, found);
-        }
-        BodyAnswer::Renewed(reading.summary.write(body.encoding))
-    }
-
-    /// Renews all that a body named when it was read; `None` if it was not, or if any of them has to be
-    /// looked up again. Then some are renewed twice, which is as good as once.
-    fn renew_remembered(&self, digest: Digest) -> Option<Summary> {
-        let bodies = &self.table.bodies;
-        let found = bodies.find(digest)?;
-        let renewed = self.renew_found(&found);
-        if renewed.is_none() {
-            bodies.forget(digest);
-        }
-        renewed
-    }
-
-    fn renew_found(&self, found: &Found) -> Option<Summary> {
-        let mut summary = Summary::default();
-        for place in &found.places {
-            let ttl_ms = self.table.renew_at(*place, found.revision, self.via, self.now)?;
-            summary.renewed(self.leases.told(ttl_ms));
-        }
-        self.leases.count_heartbeats(found.places.len() as u64);
-        Some(summary)
-    }
-
-    fn renew_instance(&self, beat: &InstanceBeat<'_>, reading: &mut Reading) {
-        let session = self.session_of(&beat.app, &beat.id, beat.incarnation);
-        let renewed = session.and_then(|session| Ok((session, self.renew_session(session, None)?)));
-        match renewed {
-            Ok((session, ttl_ms)) => {
-                reading.summary.renewed(ttl_ms);
-                reading.summary.settled(self.adopt_own(beat, session));
-                if reading.places.is_some() {
-                    let stays = beat.adopted.is_none() && self.is_private(session);
-                    reading.found(stays.then(|| self.table.place(session)).flatten());
-                }
-            }
-            Err(why) => {
-                reading.summary.instance_failed(&beat.app, &beat.id, why);
-                reading.found(None);
-            }
-        }
-    }
-
-    /// Whether it ends with the one instance that is on it.
-    fn is_private(&self, session: SessionId) -> bool {
-        self.version.catalog.session(session).is_some_and(|session| session.is_private())
-    }
-
-    /// Takes up what an instance of a body tells of its own app's ring.
-    fn adopt_own(&self, beat: &InstanceBeat<'_>, session: SessionId) -> Vec<(AppName, Revision)> {
-        let (Some(epoch), Some(key)) = (beat.adopted, beat.key()) else { return Vec::new() };
-        let adopted = vec![(key.app.clone(), epoch)];
-        let target = BeatTarget::Instance { key, incarnation: beat.incarnation };
-        self.adopt(&Beat { adopted, ..Beat::of(target) }, session)
-    }
-
-    /// The session of a live instance; with an incarnation, only if that one lives.
-    fn session_of(
-        &self,
-        app: &str,
-        id: &str,
-        incarnation: Option<Incarnation>,
-    ) -> Result<SessionId, BeatRefused> {
-        let known = self.version.catalog.app_named(app);
-        let known = known.ok_or_else(|| BeatRefused::UnknownApp(app.to_owned()))?;
-        let live = known.instances.get(id).ok_or(BeatRefused::UnknownInstance)?;
-        if incarnation.is_some_and(|wanted| wanted != live.incarnation) {
-            return Err(BeatRefused::StaleIncarnation { current: live.incarnation });
-        }
-        Ok(live.session)
-    }
-
-    /// Returns the TTL as the client is told it.
-    fn renew_session(&self, session: SessionId, mark: Option<i64>) -> Result<u64, BeatRefused> {
-        let Self { table, version, via, now, .. } = self;
-        let mut renewed = table.renew(session, mark, *via, *now);
-        if renewed == Err(NotRenewed::Unknown) {
-            let Some(known) = version.catalog.session(session) else {
-                return Err(BeatRefused::UnknownSession(session));
-            };
-            // A new leader's table is still being filled. Else apply has published the session and
-            // is about to make its lease.
-            if table.fill(session, known.ttl_ms(), known.touched) {
-                renewed = table.renew(session, mark, *via, *now);
-            }
-        }
-        match renewed {
-            Ok(ttl_ms) => Ok(self.leases.told(ttl_ms)),
-            Err(NotRenewed::Ending | NotRenewed::Unknown) => Err(BeatRefused::Ending),
-        }
-    }
-}
-
-/// A body that is being read.
-struct Reading {
-    summary: Summary,
-    /// Where those are found again that were renewed so far; `None` once somebody cannot be, and where
-    /// nobody asks.
-    places: Option<Vec<Place>>,
-}
-
-impl Reading {
-    /// `remember`: how many are to be found again, if the body is worth it.
-    fn new(remember: Option<usize>) -> Self {
-        Self { summary: Summary::default(), places: remember.map(Vec::with_capacity) }
-    }
-
-    fn found(&mut self, place: Option<Place>) {
-        match (&mut self.places, place) {
-            (Some(places), Some(place)) => places.push(place),
-            (places, _) => *places = None,
-        }
-    }
-}
-
 fn raft_stopped(fatal: &Fatal<TypeConfig>) -> Proposed {
     Proposed::Unknown(format!("Raft stopped on the leader: {fatal}"))
 }
@@ -709,18 +533,15 @@ mod tests {
     use std::sync::atomic::AtomicBool;
     use std::thread;
 
-    use roster_api::beats::Encoding;
-    use roster_storage::catalog::{At, Catalog};
-    use roster_storage::command::{Command, Condition, Deregister, OpenSession, Profile, Register};
+    use roster_api::registry::BeatTarget;
+    use roster_storage::command::{Command, OpenSession};
     use roster_storage::disk::{Disk, LogOptions};
     use roster_storage::events::Change;
-    use roster_storage::names::InstanceKey;
+    use roster_storage::names::SessionId;
     use roster_storage::raft_types::PeerNode;
-    use roster_storage::version::{Observer, Published};
-    use serde_json::{Value, json};
+    use roster_storage::version::{Observer, Version};
 
     use super::*;
-    use crate::leases::PARTS;
     use crate::raft::leader_becomes;
     use crate::raft::link::Badge;
     use crate::raft::network::Network;
@@ -743,187 +564,6 @@ mod tests {
         }
         // Where no lease is trusted.
         assert_eq!(standing(Some(7), true, ms(0)).confirmed_within(Duration::ZERO), None);
-    }
-
-    /// In a body that is worth remembering.
-    const BEATS: usize = 32;
-
-    #[test]
-    fn a_session_that_is_published_and_has_no_lease_yet_is_not_told_to_be_unknown() {
-        let mut catalog = Catalog::default();
-        let at = At { revision: Revision(1), term: 1, stamp: Stamp { cluster_ms: 0, wall_ms: 0 } };
-        let open = OpenSession { ttl_ms: None, name: "s".into(), request: None };
-        catalog.apply(at, &Command::OpenSession(open));
-        let table = Arc::new(LeaseTable::new(1));
-        let beat = |session| Beat::of(BeatTarget::Session(session));
-        let (published, none) = (SessionId(1), SessionId(2));
-        let version = Arc::new(Version { catalog, ..Version::default() });
-        let leases = Leases::new();
-        let round = Round { leases: &leases, table: table.clone(), version, via: 1, now: 0 };
-        let renewed = |session| round.renew(&beat(session));
-        assert_eq!(renewed(published), Err(BeatRefused::Ending));
-        assert_eq!(renewed(none), Err(BeatRefused::UnknownSession(none)));
-        table.touch(published, 1_000, Revision(1), 0);
-        assert_eq!(
-            renewed(published),
-            Ok(Renewed { session: published, ttl_ms: 1_000, settled: Vec::new() })
-        );
-    }
-
-    /// A leader's catalogue with its leases, as apply feeds both.
-    struct Leader {
-        catalog: Catalog,
-        revision: u64,
-        leases: Leases,
-        table: Arc<LeaseTable>,
-    }
-
-    impl Leader {
-        fn new() -> Self {
-            let leases = Leases::new();
-            let (table, _) = leases.begin_table(1, &Published::default(), 0);
-            table.opened();
-            Self { catalog: Catalog::default(), revision: 0, leases, table }
-        }
-
-        fn apply(&mut self, command: &Command) {
-            self.revision += 1;
-            let stamp = Stamp { cluster_ms: 0, wall_ms: 0 };
-            let at = At { revision: Revision(self.revision), term: 1, stamp };
-            let (outcome, events) = self.catalog.apply(at, command);
-            outcome.result.expect("not refused");
-            let change = Arc::new(Change::new(at, events));
-            Observer::applied(&self.leases, &self.version(), &[change]);
-        }
-
-        fn version(&self) -> Arc<Version> {
-            let applied = Some(LogId::new_term_index(1, self.revision));
-            Arc::new(Version { catalog: self.catalog.clone(), applied, ..Version::default() })
-        }
-
-        fn register(&mut self, id: &str, session: Option<SessionId>) {
-            self.apply(&Command::Register(Register {
-                key: key(id),
-                profile: Profile::default().into(),
-                session,
-                ttl_ms: None,
-                takeover: false,
-                create_app: Some(0),
-                condition: Condition::Any,
-            }));
-        }
-
-        fn deregister(&mut self, id: &str) {
-            self.apply(&Command::Deregister(Deregister {
-                key: key(id),
-                incarnation: None,
-                by_operator: false,
-                condition: Condition::Any,
-                reason: Default::default(),
-            }));
-        }
-
-        /// What is answered, and whether the body was read for it.
-        fn beat(&self, body: &BeatsBody, now: u64) -> (Value, bool) {
-            let bodies = &self.table.bodies;
-            let digest = bodies.digest(body).expect("it is long enough");
-            let before = bodies.find(digest);
-            let version = self.version();
-            let table = self.table.clone();
-            let round = Round { leases: &self.leases, table, version, via: 1, now };
-            let BodyAnswer::Renewed(answer) = round.renew_body(body) else { panic!("not read") };
-            let after = bodies.find(digest);
-            let same =
-                before.zip(after).is_some_and(|(before, after)| Arc::ptr_eq(&before, &after));
-            (serde_json::from_slice(&answer).expect("JSON"), !same)
-        }
-
-        fn heard(&self, id: &str) -> u64 {
-            let session = self.catalog.instance(&key(id)).expect("it lives").session;
-            1_000 - self.table.last_heard(session, 1_000).expect("it has a lease").ago_ms
-        }
-    }
-
-    fn key(id: &str) -> InstanceKey {
-        InstanceKey::new("pay".parse().expect("a name"), id.parse().expect("an id"))
-    }
-
-    fn body_of(ids: impl Iterator<Item = String>) -> BeatsBody {
-        let instances: Vec<_> = ids.map(|id| json!({"app": "pay", "id": id})).collect();
-        let bytes = json!({ "instances": instances }).to_string().into();
-        BeatsBody { encoding: Encoding::Json, bytes }
-    }
-
-    fn ids() -> impl Iterator<Item = String> {
-        (0..BEATS).map(|number| format!("i{number}"))
-    }
-
-    #[test]
-    fn a_body_that_comes_again_renews_the_same_without_being_read() {
-        let mut leader = Leader::new();
-        ids().for_each(|id| leader.register(&id, None));
-        let body = body_of(ids());
-        let (first, read) = leader.beat(&body, 100);
-        assert!(read);
-        assert_eq!(first["renewed"], BEATS);
-        let (again, read) = leader.beat(&body, 200);
-        assert_eq!((again, read), (first, false));
-        ids().for_each(|id| assert_eq!(leader.heard(&id), 200, "{id}"));
-    }
-
-    #[test]
-    fn a_remembered_body_renews_nobody_who_is_gone_and_nobody_who_came_in_its_place() {
-        let mut leader = Leader::new();
-        ids().for_each(|id| leader.register(&id, None));
-        let body = body_of(ids());
-        leader.beat(&body, 100);
-        leader.deregister("i3");
-        let (answer, _) = leader.beat(&body, 200);
-        assert_eq!(answer["failed"][0]["id"], "i3", "{answer}");
-        assert_eq!(answer["renewed"], BEATS - 1);
-
-        leader.register("i3", None);
-        leader.beat(&body, 300);
-        leader.deregister("i3");
-        // One of their leases comes to where its stood: there is one for every part of the table.
-        let others = PARTS as usize;
-        (0..others).for_each(|number| leader.register(&format!("other{number}"), None));
-        let (answer, _) = leader.beat(&body, 400);
-        assert_eq!(answer["renewed"], BEATS - 1, "{answer}");
-        (0..others).for_each(|number| assert!(leader.heard(&format!("other{number}")) < 400));
-    }
-
-    /// Old sessions come to places that others had just left, until all are filled in.
-    #[test]
-    fn no_body_is_remembered_while_the_table_is_filled() {
-        let mut leader = Leader::new();
-        leader.leases = Leases::new();
-        leader.table = leader.leases.begin_table(1, &Published::default(), 0).0;
-        ids().for_each(|id| leader.register(&id, None));
-        let body = body_of(ids());
-        assert_eq!((leader.beat(&body, 100).1, leader.beat(&body, 200).1), (true, true));
-        leader.table.opened();
-        assert_eq!((leader.beat(&body, 300).1, leader.beat(&body, 400).1), (true, false));
-    }
-
-    #[test]
-    fn an_instance_that_moves_to_another_session_takes_its_heartbeats_there() {
-        let mut leader = Leader::new();
-        ids().for_each(|id| leader.register(&id, None));
-        let body = body_of(ids());
-        leader.beat(&body, 100);
-        let open = OpenSession { ttl_ms: None, name: "s".into(), request: None };
-        leader.apply(&Command::OpenSession(open));
-        let session = SessionId(BEATS as u64 + 1);
-        leader.register("i3", Some(session));
-        let (answer, read) = leader.beat(&body, 200);
-        assert_eq!((answer["renewed"].as_u64(), read), (Some(BEATS as u64), true));
-        assert_eq!(leader.heard("i3"), 200);
-        // It can leave the session behind, which no lease would tell of.
-        leader.deregister("i3");
-        let (answer, _) = leader.beat(&body, 300);
-        assert_eq!(answer["failed"][0]["id"], "i3", "{answer}");
-        assert_eq!(answer["renewed"], BEATS - 1);
     }
 
     /// Feeds the leases; nothing more is applied while it is held.

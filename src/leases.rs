@@ -18,6 +18,7 @@ mod chunked;
 pub mod clock;
 pub mod keeper;
 mod lease;
+pub mod named;
 pub mod pacer;
 pub mod pacing;
 mod removals;
@@ -33,7 +34,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use roster_api::registry::{Beat, BeatTarget};
 use roster_storage::brake::stretched;
-use roster_storage::catalog::Catalog;
+use roster_storage::catalog::{Catalog, Session};
 use roster_storage::events::{Change, Event};
 use roster_storage::histogram::Histogram;
 use roster_storage::names::{AppName, Revision, SessionId};
@@ -45,7 +46,9 @@ use adoption::Adoptions;
 use clock::LeaseClock;
 #[cfg(test)]
 pub(crate) use table::PARTS;
-pub use table::{Due, Ended, LeaseTable, Looked, NotRenewed, Overdue, Place, SLOT_MS};
+pub use table::{
+    Due, Ended, LeaseTable, Looked, NotRenewed, Overdue, Place, RenewedByName, SLOT_MS,
+};
 
 /// Sessions that are filled into a new table at a time: well below a millisecond.
 const FILLED_AT_ONCE: usize = 2_048;
@@ -112,15 +115,7 @@ impl Leases {
     async fn open(&self, term: u64, published: &Published, lease_ms: u64) -> Arc<LeaseTable> {
         let (table, version) = self.begin_table(term, published, lease_ms);
         let mut sessions = version.catalog.sessions();
-        loop {
-            let mut filled = 0;
-            for (id, session) in sessions.by_ref().take(FILLED_AT_ONCE) {
-                table.fill(id, session.ttl_ms(), session.touched);
-                filled += 1;
-            }
-            if filled < FILLED_AT_ONCE {
-                break;
-            }
+        while fill(&table, sessions.by_ref().take(FILLED_AT_ONCE)) == FILLED_AT_ONCE {
             yield_now().await;
         }
         table.opened();
@@ -136,7 +131,8 @@ impl Leases {
     ) -> (Arc<LeaseTable>, Arc<Version>) {
         let _no_apply_meanwhile = self.opening.lock();
         let version = published.load();
-        let table = Arc::new(LeaseTable::opening(term, self.clock.now() + lease_ms));
+        let heard = self.clock.now() + lease_ms;
+        let table = Arc::new(LeaseTable::opening(term, heard, version.revision()));
         *self.adoptions.lock() = Some(Adoptions::open(&version.catalog));
         self.take_pace(&table, &version.catalog);
         self.table.store(Some(table.clone()));
@@ -213,6 +209,19 @@ impl Leases {
     }
 }
 
+/// Returns how many there were.
+pub(crate) fn fill<'a>(
+    table: &LeaseTable,
+    sessions: impl Iterator<Item = (SessionId, &'a Session)>,
+) -> usize {
+    let fill = |(id, session): (SessionId, &Session)| {
+        if table.fill(id, session.ttl_ms(), session.touched) {
+            table.name(id, session);
+        }
+    };
+    sessions.map(fill).count()
+}
+
 impl Observer for Leases {
     /// Before any of the writers is answered: who is told that it is registered has its lease.
     fn applied(&self, version: &Arc<Version>, changes: &[Arc<Change>]) {
@@ -233,13 +242,21 @@ impl Observer for Leases {
                             table.touch(*session, *ttl_ms, *touched, now);
                         }
                         Event::InstancePut { now: began, ttl_ms, before: None, .. } => {
-                            table.touch(began.instance.session, *ttl_ms, revision, now);
+                            let began = &began.instance;
+                            table.touch(began.session, *ttl_ms, revision, now);
+                            table.began(began.session, began.incarnation);
+                            // It may have ended in the same batch.
+                            if let Some(session) = version.catalog.session(began.session) {
+                                table.name(began.session, session);
+                            }
+                        }
+                        Event::InstanceDeleted { key, last, .. } => {
+                            table.unname(key, last.instance.session);
                         }
                         Event::SessionEnded { session, .. } => table.forget(*session),
                         Event::AppPut { .. }
                         | Event::AppDeleted { .. }
                         | Event::InstancePut { before: Some(_), .. }
-                        | Event::InstanceDeleted { .. }
                         | Event::ShardDeleted { .. }
                         | Event::DocumentPut { .. }
                         | Event::DocumentDeleted { .. }
@@ -253,6 +270,7 @@ impl Observer for Leases {
                         | Event::AlarmEnded { .. } => {}
                     }
                 }
+                table.is_at(version.revision());
             }
         }
         self.applied.send_replace(version.revision().0);

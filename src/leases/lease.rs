@@ -116,17 +116,22 @@ pub struct Lease {
     filed: AtomicU64,
 }
 
-/// A revision that may lie anywhere, so that it takes no more room with a lock than both have.
+/// A touch.
 #[derive(Clone, Copy, Debug)]
-struct Touched([u8; 8]);
+struct Touched {
+    /// The bytes may lie anywhere, so that they take no more room with a lock than both have.
+    revision: [u8; 8],
+    /// The life of the session's only instance is known to have begun with it.
+    began: bool,
+}
 
 impl Touched {
     fn at(revision: Revision) -> Self {
-        Self(revision.0.to_ne_bytes())
+        Self { revision: revision.0.to_ne_bytes(), began: false }
     }
 
     fn revision(self) -> Revision {
-        Revision(u64::from_ne_bytes(self.0))
+        Revision(u64::from_ne_bytes(self.revision))
     }
 }
 
@@ -223,7 +228,19 @@ impl Lease {
         Some(self.ttl_ms.load(Ordering::Relaxed).into())
     }
 
-    /// The same, unless it was touched after `seen`: then other things may hang off it than were seen.
+    /// The life of its instance began with its last touch, if that was at this revision.
+    pub fn began(&self, at: Revision) {
+        let mut touched = self.touched.lock();
+        touched.began |= touched.revision() == at;
+    }
+
+    /// Whether the life of its instance began at this revision, as far as the last touch tells.
+    pub fn is_known_to_have_begun(&self, at: Revision) -> bool {
+        let touched = self.touched.lock();
+        touched.began && touched.revision() == at
+    }
+
+    /// As [`Lease::renew`], unless it was touched after `seen`: then other things may hang off it than were seen.
     pub fn renew_as_seen(&self, seen: Revision, via: Via, now: u64) -> Option<u64> {
         let unchanged = self.touched.lock().revision() <= seen;
         unchanged.then(|| self.renew(None, via, now)).flatten()

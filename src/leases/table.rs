@@ -17,16 +17,18 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use hashbrown::HashTable;
 use parking_lot::{Mutex, RwLock};
-use roster_storage::names::{NodeId, Revision, SessionId};
+use roster_storage::catalog::Session;
+use roster_storage::names::{Incarnation, InstanceKey, NodeId, Revision, SessionId};
 
 use super::bodies::Bodies;
 use super::chunked::Chunked;
 pub use super::lease::Due;
 use super::lease::{Judgement, Lease, Marked, NOWHERE, Stretch, Via};
+use super::named::Named;
 
 /// Width of a wheel slot, and so how late a deadline may be noticed, in milliseconds.
 pub const SLOT_MS: u64 = 20;
@@ -93,6 +95,16 @@ pub struct LastHeard {
     pub mark: Option<i64>,
 }
 
+/// What [`LeaseTable::renew_named`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RenewedByName {
+    pub session: SessionId,
+    /// As it was registered.
+    pub ttl_ms: u64,
+    /// As [`LeaseTable::place`] tells it.
+    pub place: Option<Place>,
+}
+
 /// Sessions that have missed a beat, by the node that took their last one.
 #[derive(Debug, Default)]
 pub struct LateCount {
@@ -125,6 +137,8 @@ pub struct LeaseTable {
     term: u64,
     /// Nobody's deadline is counted from before this: see [`LeaseTable::opening`].
     heard_at_least: u64,
+    /// What apply told of last.
+    revision: AtomicU64,
     parts: Vec<RwLock<Part>>,
     vias: Vias,
     wheel: Mutex<Wheel>,
@@ -135,6 +149,8 @@ pub struct LeaseTable {
     to_refile: Mutex<Option<Place>>,
     /// The bodies of heartbeats that were read.
     pub bodies: Bodies,
+    /// Instances on private sessions.
+    named: Named,
 }
 
 /// Where a lease stands: the part in the lowest bits, then its number in that. When its session is gone
@@ -293,21 +309,24 @@ impl LeaseTable {
         Self {
             term,
             heard_at_least: 0,
+            revision: AtomicU64::new(0),
             parts: (0..PARTS).map(|_| RwLock::default()).collect(),
             vias: Vias::default(),
             wheel: Mutex::default(),
             stretch: AtomicU32::new(100),
             to_refile: Mutex::new(None),
             bodies: Bodies::default(),
+            named: Named::default(),
         }
     }
 
-    /// A table that is still to be filled with the sessions that are there already, each taken as
-    /// heard at `heard`; until [`LeaseTable::opened`].
-    pub fn opening(term: u64, heard: u64) -> Self {
+    /// A table that is still to be filled with the sessions that are there already, in the version of
+    /// this revision, each taken as heard at `heard`; until [`LeaseTable::opened`].
+    pub fn opening(term: u64, heard: u64, revision: Revision) -> Self {
         let parts = (0..PARTS)
             .map(|_| RwLock::new(Part { ended: Some(HashSet::new()), ..Part::default() }));
-        Self { heard_at_least: heard, parts: parts.collect(), ..Self::new(term) }
+        let (parts, revision) = (parts.collect(), AtomicU64::new(revision.0));
+        Self { heard_at_least: heard, parts, revision, ..Self::new(term) }
     }
 
     pub fn term(&self) -> u64 {
@@ -393,6 +412,38 @@ impl LeaseTable {
         }
     }
 
+    /// A session that was filled in or touched before: if it is a private one, heartbeats find it by the
+    /// name of its instance.
+    pub fn name(&self, id: SessionId, session: &Session) {
+        let Some((app, instance)) = session.instance() else { return };
+        let Some(number) = self.part(id).read().number(id) else { return };
+        let name = self.named.name(app.as_str(), instance.as_str());
+        self.named.insert(name, id, Place::new(id.0 % PARTS, number));
+    }
+
+    /// The life of an instance on this session began then, so that [`LeaseTable::renew_named`] knows it.
+    pub fn began(&self, session: SessionId, incarnation: Incarnation) {
+        if let Some((_, lease)) = self.part(session).read().find(session) {
+            lease.began(Revision(incarnation.0));
+        }
+    }
+
+    /// Apply saw an instance go that was on this session.
+    pub fn unname(&self, key: &InstanceKey, session: SessionId) {
+        self.named.remove(self.named.name(key.app.as_str(), key.id.as_str()), session);
+    }
+
+    /// Apply told of everything up to this revision.
+    pub fn is_at(&self, revision: Revision) {
+        self.revision.store(revision.0, Ordering::Release);
+    }
+
+    /// Whether apply told of all that a version of this revision holds. Else somebody may be gone from
+    /// that whose lease is still here.
+    pub fn knows(&self, revision: Revision) -> bool {
+        self.revision.load(Ordering::Acquire) >= revision.0
+    }
+
     /// Apply saw a session end.
     pub fn forget(&self, session: SessionId) {
         self.part(session).write().remove(session);
@@ -411,6 +462,28 @@ impl LeaseTable {
         let part = self.part(session).read();
         let (_, lease) = part.find(session).ok_or(NotRenewed::Unknown)?;
         lease.renew(mark, via, now).ok_or(NotRenewed::Ending)
+    }
+
+    /// As [`LeaseTable::renew`], for the instance of this name, if it is on a private session. `None`: it
+    /// is to be looked up. So it is if an incarnation is wanted and the session was touched since that
+    /// began, or nobody told of it ([`LeaseTable::began`]).
+    pub fn renew_named(
+        &self,
+        (app, id): (&str, &str),
+        incarnation: Option<Incarnation>,
+        mark: Option<i64>,
+        via: NodeId,
+        now: u64,
+    ) -> Option<RenewedByName> {
+        let known = self.named.find(self.named.name(app, id))?;
+        let via = self.vias.number(via);
+        let part = self.parts[known.place.part()].read();
+        let lease = part.leases.get(known.place.number() as usize)?;
+        let is_its = known.is_of(lease.session)
+            && incarnation.is_none_or(|life| lease.is_known_to_have_begun(Revision(life.0)));
+        let ttl_ms = is_its.then(|| lease.renew(mark, via, now)).flatten()?;
+        let place = part.ended.is_none().then_some(known.place);
+        Some(RenewedByName { session: lease.session, ttl_ms, place })
     }
 
     /// Where the session's lease stands, to be remembered: so not while the table is filled, when an old
@@ -609,6 +682,25 @@ mod tests {
             Ended::Lives | Ended::Gone => None,
         };
         overdue.filter_map(end).collect()
+    }
+
+    /// As where a session ended while the table was filled with it.
+    #[test]
+    fn a_name_that_was_left_behind_renews_nobody_who_came_in_its_place() {
+        let table = LeaseTable::new(1);
+        let (name, other) = (("pay", "a"), SessionId(S.0 + PARTS));
+        table.touch(S, 1_000, Revision(1), 0);
+        let place = table.place(S).expect("it has a lease");
+        table.named.insert(table.named.name(name.0, name.1), S, place);
+        let renewed = |now| table.renew_named(name, None, None, VIA, now);
+        let its = RenewedByName { session: S, ttl_ms: 1_000, place: Some(place) };
+        assert_eq!(renewed(10), Some(its));
+        table.forget(S);
+        assert_eq!(renewed(20), None);
+        table.touch(other, 1_000, Revision(2), 20);
+        assert_eq!(table.place(other), Some(place));
+        assert_eq!(renewed(30), None);
+        assert_eq!(table.last_heard(other, 30).map(|heard| heard.ago_ms), Some(10));
     }
 
     #[test]
@@ -823,7 +915,7 @@ mod tests {
     #[test]
     fn a_table_that_opens_takes_beats_and_changes_before_a_session_is_filled_in() {
         let (begun, lease) = (10_000, 500);
-        let table = LeaseTable::opening(1, begun + lease);
+        let table = LeaseTable::opening(1, begun + lease, Revision(0));
         let [quiet, touched, ended, fresh] = [1, 2, 3, 4].map(SessionId);
         assert_eq!(table.renew(quiet, None, VIA, begun), Err(NotRenewed::Unknown));
         table.touch(touched, 2_000, Revision(9), begun);
@@ -1172,7 +1264,7 @@ mod tests {
             let spent = cpu() - std::mem::replace(&mut last, cpu());
             println!("{what}: {} ns of CPU each", spent.as_nanos() / u128::from(SESSIONS));
         };
-        let table = LeaseTable::opening(1, 500);
+        let table = LeaseTable::opening(1, 500, Revision(0));
         (0..SESSIONS).for_each(|s| assert!(table.fill(SessionId(s), 15_000, Revision(s))));
         table.opened();
         tell("filled in");

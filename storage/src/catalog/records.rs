@@ -151,7 +151,7 @@ impl Session {
     }
 
     /// The one instance of a private session.
-    pub(super) fn instance(&self) -> Option<(&AppName, &InstanceId)> {
+    pub fn instance(&self) -> Option<(&AppName, &InstanceId)> {
         match &self.owner {
             Owner::Instance(Some((app, id))) => Some((app, id)),
             Owner::Instance(None) | Owner::Named(_) => None,
