@@ -160,15 +160,12 @@ impl<K: Ord + Clone, V: Clone> CompactMap<K, V> {
         None
     }
 
-    /// The value to be changed, in a copy of its own where other versions hold it.
+    /// The value to be changed, in a copy of its own where other versions hold it. The nodes on the way are
+    /// copied too, even if there is no such key: looking for that first would take as long again.
     pub fn get_mut<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
     where
         K: Borrow<Q>,
     {
-        // A key that is not there must not copy the nodes on the way to it.
-        if !self.contains_key(key) {
-            return None;
-        }
         let mut node = &mut self.root;
         loop {
             match node {
@@ -237,7 +234,8 @@ impl<K: Ord + Clone, V: Clone> Node<K, V> {
             Self::Branch(nodes) => {
                 let at = child_of(nodes, &key);
                 let (low, child) = &mut Arc::make_mut(nodes)[at];
-                if key < *low {
+                // Under any other the key is not below it.
+                if at == 0 && key < *low {
                     *low = key.clone();
                 }
                 let (low, right) = match child.insert(key, value) {

@@ -16,7 +16,7 @@ use crate::events::{Event, Reason, Seen};
 use crate::limits::{
     METADATA_BYTES_MAX, SESSION_THINGS_MAX, TTL_MS_DEFAULT, TTL_MS_MAX, TTL_MS_MIN,
 };
-use crate::names::{Incarnation, InstanceKey, SessionId};
+use crate::names::{AppName, Incarnation, InstanceKey, SessionId};
 
 impl Catalog {
     pub(super) fn register(
@@ -45,31 +45,40 @@ impl Catalog {
         }
 
         // Nothing is refused from here on.
+        let app = known.map(|app| app.name.clone());
         if known.is_none() {
             self.make_app(at, &c.key.app, default_policy.clone());
-            let app = c.key.app.clone();
-            events.push(Event::AppPut { app, policy: default_policy, created: true });
+            let made = c.key.app.clone();
+            events.push(Event::AppPut { app: made, policy: default_policy, created: true });
         }
         let registered = match (stays, live.as_ref()) {
             (Some(live), _) => self.renew(at, c, live, events),
             (None, Some(_)) => {
                 let by = at.revision.into();
                 self.depart(at, &c.key, &Reason::Replaced { by }, events);
-                self.begin(at, c, ttl_ms, events)
+                self.begin(at, c, app, ttl_ms, events)
             }
-            (None, None) => self.begin(at, c, ttl_ms, events),
+            (None, None) => self.begin(at, c, app, ttl_ms, events),
         };
         Ok(registered)
     }
 
-    /// A new incarnation, on the named session or on a private one. Its app must be there. That the
-    /// session was touched follows from [`Event::InstancePut`].
-    fn begin(&mut self, at: At, c: Register, ttl_ms: u64, events: &mut Vec<Event>) -> Registered {
+    /// A new incarnation, on the named session or on a private one. Its app must be there; `app` is its
+    /// name as it is kept with it, if it was there before. That the session was touched follows from
+    /// [`Event::InstancePut`].
+    fn begin(
+        &mut self,
+        at: At,
+        c: Register,
+        app: Option<Arc<AppName>>,
+        ttl_ms: u64,
+        events: &mut Vec<Event>,
+    ) -> Registered {
         let incarnation = Incarnation::from(at.revision);
         let named = c.session.and_then(|id| Some((id, self.sessions.get(&id)?.clone())));
         let (session, mut value) = named.unwrap_or_else(|| {
-            let known = self.apps.get(&c.key.app).map(|app| app.name.clone());
-            let app = known.unwrap_or_else(|| Arc::new(c.key.app.clone()));
+            let made = || self.apps.get(&c.key.app).map(|app| app.name.clone());
+            let app = app.or_else(made).unwrap_or_else(|| Arc::new(c.key.app.clone()));
             (self.next_session(), Session::of_instance(ttl_ms, app, c.key.id.clone()))
         });
         value.touched = at.revision;
