@@ -51,7 +51,7 @@ impl Round<'_> {
         mark: Option<i64>,
     ) -> Result<OfInstance, BeatRefused> {
         let Self { table, via, now, .. } = self;
-        if table.knows(self.version.revision())
+        if self.is_told()
             && let Some(found) = table.renew_named((app, id), incarnation, mark, *via, *now)
         {
             let RenewedByName { session, ttl_ms, place } = found;
@@ -74,7 +74,8 @@ impl Round<'_> {
 
     pub fn renew_body(&self, body: &BeatsBody) -> BodyAnswer {
         let digest = self.table.bodies.digest(body);
-        if let Some(summary) = digest.and_then(|digest| self.renew_remembered(digest)) {
+        let as_before = digest.filter(|_| self.is_told());
+        if let Some(summary) = as_before.and_then(|digest| self.renew_remembered(digest)) {
             return BodyAnswer::Renewed(summary.write(body.encoding));
         }
         let Some(batch) = Batch::read(body) else { return BodyAnswer::NotRead };
@@ -171,9 +172,19 @@ impl Round<'_> {
         Ok(live.session)
     }
 
+    /// Whether the table was told of all that the version holds, which apply publishes first. Else somebody
+    /// may be gone from it whose lease is still there, and an answer with its revision would say that they
+    /// live.
+    fn is_told(&self) -> bool {
+        self.table.knows(self.version.revision())
+    }
+
     /// Returns the TTL as the client is told it.
     fn renew_session(&self, session: SessionId, mark: Option<i64>) -> Result<u64, BeatRefused> {
         let Self { table, version, via, now, .. } = self;
+        if !self.is_told() && version.catalog.session(session).is_none() {
+            return Err(BeatRefused::UnknownSession(session));
+        }
         let mut renewed = table.renew(session, mark, *via, *now);
         if renewed == Err(NotRenewed::Unknown) {
             let Some(known) = version.catalog.session(session) else {
@@ -247,8 +258,7 @@ mod tests {
     fn a_session_that_is_published_and_has_no_lease_yet_is_not_told_to_be_unknown() {
         let mut catalog = Catalog::default();
         let at = At { revision: Revision(1), term: 1, stamp: Stamp { cluster_ms: 0, wall_ms: 0 } };
-        let open = OpenSession { ttl_ms: None, name: "s".into(), request: None };
-        catalog.apply(at, &Command::OpenSession(open));
+        catalog.apply(at, &open_named());
         let table = Arc::new(LeaseTable::new(1));
         let beat = |session| Beat::of(BeatTarget::Session(session));
         let (published, none) = (SessionId(1), SessionId(2));
@@ -348,6 +358,10 @@ mod tests {
         })
     }
 
+    fn open_named() -> Command {
+        Command::OpenSession(OpenSession { ttl_ms: None, name: "s".into(), request: None })
+    }
+
     fn deregister(id: &str) -> Command {
         Command::Deregister(Deregister {
             key: key(id),
@@ -426,8 +440,7 @@ mod tests {
         ids().for_each(|id| leader.register(&id, None));
         let body = body_of(ids());
         leader.beat(&body, 100);
-        let open = OpenSession { ttl_ms: None, name: "s".into(), request: None };
-        leader.apply(&Command::OpenSession(open));
+        leader.apply(&open_named());
         let session = SessionId(BEATS as u64 + 1);
         leader.register("i3", Some(session));
         let (answer, read) = leader.beat(&body, 200);
@@ -438,6 +451,29 @@ mod tests {
         let (answer, _) = leader.beat(&body, 300);
         assert_eq!(answer["failed"][0]["id"], "i3", "{answer}");
         assert_eq!(answer["renewed"], BEATS - 1);
+    }
+
+    #[test]
+    fn whoever_is_gone_is_not_renewed_though_the_leases_are_not_told_of_it_yet() {
+        let mut leader = Leader::new();
+        ids().for_each(|id| leader.register(&id, None));
+        let body = body_of(ids());
+        leader.beat(&body, 100);
+        assert!(!leader.beat(&body, 200).1, "it is remembered");
+        let gone = leader.publish(&deregister("i3")).expect("it lives");
+        let (answer, _) = leader.beat(&body, 300);
+        assert_eq!(answer["failed"][0]["id"], "i3", "{answer}");
+        leader.tell(gone);
+
+        leader.apply(&open_named());
+        let session = SessionId(BEATS as u64 + 1);
+        let beat = Beat::of(BeatTarget::Session(session));
+        assert!(leader.round(400).renew(&beat).is_ok());
+        let gone = leader.publish(&Command::CloseSession(CloseSession { session }));
+        let renewed = leader.round(500).renew(&beat);
+        assert_eq!(renewed, Err(BeatRefused::UnknownSession(session)));
+        leader.tell(gone.expect("it is there"));
+        assert_eq!(leader.round(600).renew(&beat), renewed);
     }
 
     const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -572,11 +608,7 @@ mod tests {
                         register(NAMES[name], named.filter(|_| on_named), takeover)
                     }
                     Act::Deregister(name) => deregister(NAMES[name]),
-                    Act::OpenNamed => Command::OpenSession(OpenSession {
-                        ttl_ms: None,
-                        name: "s".into(),
-                        request: None,
-                    }),
+                    Act::OpenNamed => open_named(),
                     Act::CloseNamed => match named.take() {
                         Some(session) => Command::CloseSession(CloseSession { session }),
                         None => continue,
