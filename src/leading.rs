@@ -537,7 +537,6 @@ mod tests {
     use roster_storage::command::{Command, OpenSession};
     use roster_storage::disk::{Disk, LogOptions};
     use roster_storage::events::Change;
-    use roster_storage::names::SessionId;
     use roster_storage::raft_types::PeerNode;
     use roster_storage::version::{Observer, Version};
 

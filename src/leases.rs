@@ -18,7 +18,7 @@ mod chunked;
 pub mod clock;
 pub mod keeper;
 mod lease;
-pub mod named;
+mod named;
 pub mod pacer;
 pub mod pacing;
 mod removals;
@@ -51,7 +51,7 @@ pub use table::{
 };
 
 /// Sessions that are filled into a new table at a time: well below a millisecond.
-const FILLED_AT_ONCE: usize = 2_048;
+const FILLED_AT_ONCE: usize = 1_024;
 
 /// Between the deadline of a session and its removal, milliseconds. Single ones go within some tens of
 /// them, those that a brake holds within a quarter of an hour.
@@ -216,7 +216,7 @@ pub(crate) fn fill<'a>(
 ) -> usize {
     let fill = |(id, session): (SessionId, &Session)| {
         if table.fill(id, session.ttl_ms(), session.touched) {
-            table.name(id, session);
+            table.name(id, session, None);
         }
     };
     sessions.map(fill).count()
@@ -244,10 +244,9 @@ impl Observer for Leases {
                         Event::InstancePut { now: began, ttl_ms, before: None, .. } => {
                             let began = &began.instance;
                             table.touch(began.session, *ttl_ms, revision, now);
-                            table.began(began.session, began.incarnation);
                             // It may have ended in the same batch.
                             if let Some(session) = version.catalog.session(began.session) {
-                                table.name(began.session, session);
+                                table.name(began.session, session, Some(began.incarnation));
                             }
                         }
                         Event::InstanceDeleted { key, last, .. } => {
@@ -270,7 +269,7 @@ impl Observer for Leases {
                         | Event::AlarmEnded { .. } => {}
                     }
                 }
-                table.is_at(version.revision());
+                table.told_up_to(version.revision());
             }
         }
         self.applied.send_replace(version.revision().0);

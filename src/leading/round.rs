@@ -35,34 +35,35 @@ impl Round<'_> {
             BeatTarget::Session(session) => (*session, self.renew_session(*session, beat.mark)?),
             BeatTarget::Instance { key, incarnation } => {
                 let name = (key.app.as_str(), key.id.as_str());
-                let OfInstance { session, ttl_ms, .. } =
-                    self.renew_named(name, *incarnation, beat.mark)?;
-                (session, ttl_ms)
+                let renewed = self.renew_named(name, *incarnation, beat.mark)?;
+                (renewed.session, renewed.ttl_ms)
             }
         };
         Ok(Renewed { session, ttl_ms, settled: self.adopt(beat, session) })
     }
 
-    /// Renews what a live instance is on; with an incarnation, only if that one lives.
+    /// Renews what a live instance is on; with an incarnation, only if that one lives. The TTL is as the
+    /// client is told it; there is a place where one is known already.
     fn renew_named(
         &self,
         (app, id): (&str, &str),
         incarnation: Option<Incarnation>,
         mark: Option<i64>,
-    ) -> Result<OfInstance, BeatRefused> {
-        let Self { table, via, now, .. } = self;
+    ) -> Result<RenewedByName, BeatRefused> {
+        let Self { table, version, via, now, .. } = self;
+        // The table may know of one that is not in this version yet.
+        let is_there =
+            |found: &RenewedByName| found.session.0 <= version.catalog.clock().last_session;
         if self.is_told()
             && let Some(found) = table.renew_named((app, id), incarnation, mark, *via, *now)
+            && is_there(&found)
         {
-            let RenewedByName { session, ttl_ms, place } = found;
-            return Ok(OfInstance { session, ttl_ms: self.leases.told(ttl_ms), place });
+            return Ok(RenewedByName { ttl_ms: self.leases.told(found.ttl_ms), ..found });
         }
         let session = self.session_of(app, id, incarnation)?;
         let ttl_ms = self.renew_session(session, mark)?;
-        if let Some(incarnation) = incarnation {
-            table.began(session, incarnation);
-        }
-        Ok(OfInstance { session, ttl_ms, place: None })
+        incarnation.inspect(|life| table.lives_as((app, id), session, *life));
+        Ok(RenewedByName { session, ttl_ms, place: None })
     }
 
     fn adopt(&self, beat: &Beat, session: SessionId) -> Vec<(AppName, Revision)> {
@@ -127,7 +128,7 @@ impl Round<'_> {
 
     fn renew_instance(&self, beat: &InstanceBeat<'_>, reading: &mut Reading) {
         match self.renew_named((&beat.app, &beat.id), beat.incarnation, None) {
-            Ok(OfInstance { session, ttl_ms, place }) => {
+            Ok(RenewedByName { session, ttl_ms, place }) => {
                 reading.summary.renewed(ttl_ms);
                 reading.summary.settled(self.adopt_own(beat, session));
                 if reading.places.is_some() {
@@ -173,8 +174,7 @@ impl Round<'_> {
     }
 
     /// Whether the table was told of all that the version holds, which apply publishes first. Else somebody
-    /// may be gone from it whose lease is still there, and an answer with its revision would say that they
-    /// live.
+    /// may be gone from it whose lease is still there.
     fn is_told(&self) -> bool {
         self.table.knows(self.version.revision())
     }
@@ -203,15 +203,6 @@ impl Round<'_> {
     }
 }
 
-/// A renewed session, found by its instance.
-struct OfInstance {
-    session: SessionId,
-    /// As the client is told it.
-    ttl_ms: u64,
-    /// Where its lease stands, if that is known already and to be remembered: see [`LeaseTable::place`].
-    place: Option<Place>,
-}
-
 /// A body that is being read.
 struct Reading {
     summary: Summary,
@@ -233,6 +224,7 @@ impl Reading {
         }
     }
 }
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -476,6 +468,40 @@ mod tests {
         assert_eq!(leader.round(600).renew(&beat), renewed);
     }
 
+    /// Else the way through the catalogue would hide that nobody takes the other one.
+    #[test]
+    fn an_instance_on_a_private_session_is_found_by_its_name() {
+        let mut leader = Leader::new();
+        leader.register("a", None);
+        leader.apply(&open_named());
+        leader.register("b", Some(SessionId(2)));
+        let live = leader.catalog.instance(&key("a")).expect("it lives").clone();
+        let found = |leader: &Leader, id, life| {
+            let found = leader.table.renew_named(("pay", id), life, None, 1, 0);
+            found.map(|found| found.session)
+        };
+        assert_eq!(found(&leader, "a", None), Some(live.session));
+        assert_eq!(found(&leader, "a", Some(live.incarnation)), Some(live.session));
+        assert_eq!(found(&leader, "b", None), None, "its session may outlive it");
+        // A new leader learns of its life by its first beat.
+        leader.leases = Leases::new();
+        leader.table = leader.leases.begin_table(1, &Published::default(), 0).0;
+        fill(&leader.table, leader.catalog.sessions());
+        leader.table.opened();
+        leader.table.told_up_to(leader.version().revision());
+        assert_eq!(found(&leader, "a", None), Some(live.session));
+        assert_eq!(found(&leader, "a", Some(live.incarnation)), None);
+        let (key, incarnation) = (key("a"), Some(live.incarnation));
+        let beat = Beat::of(BeatTarget::Instance { key, incarnation });
+        assert!(leader.round(10).renew(&beat).is_ok());
+        assert_eq!(found(&leader, "a", incarnation), Some(live.session));
+        // After an update the lease cannot vouch for it.
+        leader.register("a", None);
+        assert!(leader.round(20).renew(&beat).is_ok());
+        assert_eq!(found(&leader, "a", None), Some(live.session));
+        assert_eq!(found(&leader, "a", incarnation), None);
+    }
+
     const NAMES: [&str; 3] = ["a", "b", "c"];
 
     /// As which life of an instance a beat names it.
@@ -602,7 +628,8 @@ mod tests {
         ) {
             let mut leader = Leader::new();
             let (mut named, mut to_fill) = (None, Vec::new());
-            for (now, act) in (1..).zip(acts) {
+            // Far beyond what the leases' own clock comes to meanwhile.
+            for (now, act) in (1..).map(|turn| turn * 1_000_000).zip(acts) {
                 let command = match act {
                     Act::Register { name, on_named, takeover } => {
                         register(NAMES[name], named.filter(|_| on_named), takeover)
@@ -620,7 +647,7 @@ mod tests {
                     Act::Lead => {
                         leader.leases = Leases::new();
                         leader.table = leader.leases.begin_table(1, &Published::default(), 0).0;
-                        leader.table.is_at(leader.version().revision());
+                        leader.table.told_up_to(leader.version().revision());
                         let sessions = leader.catalog.sessions();
                         to_fill = sessions.map(|(id, known)| (id, known.clone())).collect();
                         continue;
@@ -640,9 +667,13 @@ mod tests {
                     named = leader.catalog.sessions().map(|(id, _)| id).last();
                 }
                 for name in 0..NAMES.len() {
-                    leader.beats_as_expected(name, Life::Any, false, now)?;
+                    leader.beats_as_expected(name, Life::Any, false, now + name as u64)?;
                 }
                 leader.tell(change);
+                if to_fill.is_empty() {
+                    let own = leader.catalog.sessions().filter(|(_, known)| known.is_private());
+                    prop_assert_eq!(leader.table.named_len(), own.count());
+                }
             }
         }
     }

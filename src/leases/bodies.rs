@@ -55,10 +55,14 @@ struct Generations {
 
 impl Default for Bodies {
     fn default() -> Self {
-        let random = || RandomState::new().build_hasher().finish();
-        let key = (u128::from(random()) << 64 | u128::from(random())).to_le_bytes();
-        Self { key, generations: Mutex::default() }
+        Self { key: random_key(), generations: Mutex::default() }
     }
+}
+
+/// For digests.
+pub fn random_key() -> [u8; 16] {
+    let random = || RandomState::new().build_hasher().finish();
+    (u128::from(random()) << 64 | u128::from(random())).to_le_bytes()
 }
 
 impl Bodies {

@@ -8,7 +8,7 @@
 //!
 //! Registrations are rarer, and what they change is more than a word: the expiry names the last
 //! one. So a session's touches and judgements exclude each other by a lock; a heartbeat takes that
-//! only for a glance at the last touch, and only where it comes by a remembered place. A touch that
+//! for no more than the last touch, where it comes by a remembered place or names an incarnation. A touch that
 //! comes before a judgement is both judged and named. One that comes after it takes the mark away:
 //! the expiry names an older touch, and apply drops it.
 
@@ -121,7 +121,7 @@ pub struct Lease {
 struct Touched {
     /// The bytes may lie anywhere, so that they take no more room with a lock than both have.
     revision: [u8; 8],
-    /// The life of the session's only instance is known to have begun with it.
+    /// The life of the private session's instance is known to have begun with it.
     began: bool,
 }
 

@@ -6,15 +6,16 @@
 //!
 //! Only instances on private sessions are here. Such a session belongs to one life of one instance and
 //! ends with it, so as long as the session has the lease that is found, that is the instance's; whoever
-//! asks must look. Who is not found here is looked up in the catalogue.
+//! asks must compare them ([`Known::is_of`]). Who is not found here is looked up in the catalogue.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::Hasher;
 use std::num::NonZeroU64;
 
 use parking_lot::RwLock;
 use roster_storage::names::SessionId;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+use super::bodies::random_key;
 use super::chunked::Chunked;
 use super::table::Place;
 
@@ -31,7 +32,7 @@ pub struct Named {
 }
 
 /// Tells an instance's name from all others, with the part that it belongs to: 72 bits. That two of a million
-/// have the same ones happens once in 10 billion leaderships; then one of them is never heard under its name.
+/// have the same ones happens once in 10 billion leaderships; then beats of the one renew the other.
 #[derive(Clone, Copy, Debug)]
 pub struct Name {
     part: usize,
@@ -83,9 +84,7 @@ struct Part {
 
 impl Default for Named {
     fn default() -> Self {
-        let random = || RandomState::new().build_hasher().finish();
-        let key = (u128::from(random()) << 64 | u128::from(random())).to_le_bytes();
-        Self { key, parts: (0..PARTS).map(|_| RwLock::default()).collect() }
+        Self { key: random_key(), parts: (0..PARTS).map(|_| RwLock::default()).collect() }
     }
 }
 
@@ -109,6 +108,11 @@ impl Named {
     pub fn insert(&self, name: Name, session: SessionId, place: Place) {
         let slot = Slot { tag: name.tag, known: Known::of(session, place) };
         self.parts[name.part].write().insert(slot);
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.read().taken).sum()
     }
 
     /// Unless a later session has the name.
@@ -181,6 +185,9 @@ impl Part {
 
     /// What stands behind it and belongs before moves up, so that it is found.
     fn remove(&mut self, tag: NonZeroU64) {
+        if self.taken == 0 {
+            return;
+        }
         let Ok(mut hole) = self.position(tag) else { return };
         let mut at = hole;
         loop {

@@ -4,7 +4,8 @@
 //! A lease ([`super::lease`]) stands in one of many parts, by its session's id. A heartbeat takes the
 //! lock of its part for reading and changes one atomic word; who opens or forgets a session takes it
 //! for writing. A part holds its leases in chunks, and an index of four bytes each to find them
-//! by, so that a million sessions cost 60 to 80 bytes each with their place in the wheel.
+//! by, so that a million sessions cost 60 to 80 bytes each with their place in the wheel, and 18 to 23 more
+//! where an instance's name leads to it ([`super::named`]).
 //!
 //! Deadlines are kept in a lazy wheel. A lease is looked at only when the slot comes due in which its
 //! deadline was last seen, at most [`FILED_AHEAD_MS`] ahead, and is filed again if it lives still.
@@ -137,7 +138,7 @@ pub struct LeaseTable {
     term: u64,
     /// Nobody's deadline is counted from before this: see [`LeaseTable::opening`].
     heard_at_least: u64,
-    /// What apply told of last.
+    /// Of the version that the table holds: what it is filled from, and then what apply told of last.
     revision: AtomicU64,
     parts: Vec<RwLock<Part>>,
     vias: Vias,
@@ -413,18 +414,28 @@ impl LeaseTable {
     }
 
     /// A session that was filled in or touched before: if it is a private one, heartbeats find it by the
-    /// name of its instance.
-    pub fn name(&self, id: SessionId, session: &Session) {
+    /// name of its instance, whose life is `began` where that is known.
+    pub fn name(&self, id: SessionId, session: &Session, began: Option<Incarnation>) {
         let Some((app, instance)) = session.instance() else { return };
-        let Some(number) = self.part(id).read().number(id) else { return };
+        let number = {
+            let part = self.part(id).read();
+            let Some((number, lease)) = part.find(id) else { return };
+            began.inspect(|life| lease.began(Revision(life.0)));
+            number
+        };
         let name = self.named.name(app.as_str(), instance.as_str());
         self.named.insert(name, id, Place::new(id.0 % PARTS, number));
     }
 
-    /// The life of an instance on this session began then, so that [`LeaseTable::renew_named`] knows it.
-    pub fn began(&self, session: SessionId, incarnation: Incarnation) {
-        if let Some((_, lease)) = self.part(session).read().find(session) {
-            lease.began(Revision(incarnation.0));
+    /// If the instance of this name is on this private session, [`LeaseTable::renew_named`] knows from now
+    /// on that its life is this one.
+    pub fn lives_as(&self, (app, id): (&str, &str), session: SessionId, life: Incarnation) {
+        let Some(known) = self.named.find(self.named.name(app, id)) else { return };
+        let part = self.parts[known.place.part()].read();
+        if let Some(lease) = part.leases.get(known.place.number() as usize)
+            && lease.session == session
+        {
+            lease.began(Revision(life.0));
         }
     }
 
@@ -434,7 +445,7 @@ impl LeaseTable {
     }
 
     /// Apply told of everything up to this revision.
-    pub fn is_at(&self, revision: Revision) {
+    pub fn told_up_to(&self, revision: Revision) {
         self.revision.store(revision.0, Ordering::Release);
     }
 
@@ -466,7 +477,7 @@ impl LeaseTable {
 
     /// As [`LeaseTable::renew`], for the instance of this name, if it is on a private session. `None`: it
     /// is to be looked up. So it is if an incarnation is wanted and the session was touched since that
-    /// began, or nobody told of it ([`LeaseTable::began`]).
+    /// began, or nobody told of it ([`LeaseTable::lives_as`]).
     pub fn renew_named(
         &self,
         (app, id): (&str, &str),
@@ -653,6 +664,12 @@ impl LeaseTable {
                 self.file(number, lease, deadline, now);
             }
         }
+    }
+
+    /// Instances that are found by their names.
+    #[cfg(test)]
+    pub fn named_len(&self) -> usize {
+        self.named.len()
     }
 
     pub fn len(&self) -> usize {

@@ -234,7 +234,7 @@ impl<K: Ord + Clone, V: Clone> Node<K, V> {
             Self::Branch(nodes) => {
                 let at = child_of(nodes, &key);
                 let (low, child) = &mut Arc::make_mut(nodes)[at];
-                // Under any other the key is not below it.
+                // Only the first child may begin above the key.
                 if at == 0 && key < *low {
                     *low = key.clone();
                 }

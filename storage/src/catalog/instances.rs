@@ -77,8 +77,8 @@ impl Catalog {
         let incarnation = Incarnation::from(at.revision);
         let named = c.session.and_then(|id| Some((id, self.sessions.get(&id)?.clone())));
         let (session, mut value) = named.unwrap_or_else(|| {
-            let made = || self.apps.get(&c.key.app).map(|app| app.name.clone());
-            let app = app.or_else(made).unwrap_or_else(|| Arc::new(c.key.app.clone()));
+            let just_made = || self.apps.get(&c.key.app).map(|app| app.name.clone());
+            let app = app.or_else(just_made).unwrap_or_else(|| Arc::new(c.key.app.clone()));
             (self.next_session(), Session::of_instance(ttl_ms, app, c.key.id.clone()))
         });
         value.touched = at.revision;
