@@ -21,6 +21,7 @@ pub struct Round<'a> {
     pub version: Arc<Version>,
     /// The node at which they came in.
     pub via: NodeId,
+    /// Of the lease clock, in milliseconds.
     pub now: u64,
 }
 
@@ -30,6 +31,7 @@ impl Round<'_> {
         beats.iter().map(|beat| self.renew(beat)).collect()
     }
 
+    /// Counts no heartbeat: whoever renews many counts them at once.
     pub fn renew(&self, beat: &Beat) -> Result<Renewed, BeatRefused> {
         let (session, ttl_ms) = match &beat.target {
             BeatTarget::Session(session) => (*session, self.renew_session(*session, beat.mark)?),
@@ -73,6 +75,7 @@ impl Round<'_> {
         self.leases.adopt(&self.version.catalog, beat, session)
     }
 
+    /// Renews all whom a body names, and makes the answer to it.
     pub fn renew_body(&self, body: &BeatsBody) -> BodyAnswer {
         let digest = self.table.bodies.digest(body);
         let as_before = digest.filter(|_| self.is_told());
