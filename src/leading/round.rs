@@ -381,11 +381,16 @@ mod tests {
         (0..BEATS).map(|number| format!("i{number}"))
     }
 
-    #[test]
-    fn a_body_that_comes_again_renews_the_same_without_being_read() {
+    /// Everybody is registered, on sessions of their own, and is in the body.
+    fn with_all() -> (Leader, BeatsBody) {
         let mut leader = Leader::new();
         ids().for_each(|id| leader.register(&id, None));
-        let body = body_of(ids());
+        (leader, body_of(ids()))
+    }
+
+    #[test]
+    fn a_body_that_comes_again_renews_the_same_without_being_read() {
+        let (leader, body) = with_all();
         let (first, read) = leader.beat(&body, 100);
         assert!(read);
         assert_eq!(first["renewed"], BEATS);
@@ -396,9 +401,7 @@ mod tests {
 
     #[test]
     fn a_remembered_body_renews_nobody_who_is_gone_and_nobody_who_came_in_its_place() {
-        let mut leader = Leader::new();
-        ids().for_each(|id| leader.register(&id, None));
-        let body = body_of(ids());
+        let (mut leader, body) = with_all();
         leader.beat(&body, 100);
         leader.deregister("i3");
         let (answer, _) = leader.beat(&body, 200);
@@ -431,9 +434,7 @@ mod tests {
 
     #[test]
     fn an_instance_that_moves_to_another_session_takes_its_heartbeats_there() {
-        let mut leader = Leader::new();
-        ids().for_each(|id| leader.register(&id, None));
-        let body = body_of(ids());
+        let (mut leader, body) = with_all();
         leader.beat(&body, 100);
         leader.apply(&open_named());
         let session = SessionId(BEATS as u64 + 1);
@@ -450,9 +451,7 @@ mod tests {
 
     #[test]
     fn whoever_is_gone_is_not_renewed_though_the_leases_are_not_told_of_it_yet() {
-        let mut leader = Leader::new();
-        ids().for_each(|id| leader.register(&id, None));
-        let body = body_of(ids());
+        let (mut leader, body) = with_all();
         leader.beat(&body, 100);
         assert!(!leader.beat(&body, 200).1, "it is remembered");
         let gone = leader.publish(&deregister("i3")).expect("it lives");
