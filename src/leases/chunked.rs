@@ -6,24 +6,24 @@
 
 use std::ops::{Index, IndexMut};
 
-/// Items of a chunk.
-const CHUNK: usize = 64;
-
+/// In chunks of so many items.
 #[derive(Debug)]
-pub struct Chunked<T> {
+pub struct Chunked<T, const CHUNK: usize> {
     /// All are full but the last.
     chunks: Vec<Vec<T>>,
+    /// What the last chunk would tell too, from one place in memory more.
+    len: usize,
 }
 
-impl<T> Default for Chunked<T> {
+impl<T, const CHUNK: usize> Default for Chunked<T, CHUNK> {
     fn default() -> Self {
-        Self { chunks: Vec::new() }
+        Self { chunks: Vec::new(), len: 0 }
     }
 }
 
-impl<T> Chunked<T> {
+impl<T, const CHUNK: usize> Chunked<T, CHUNK> {
     pub fn len(&self) -> usize {
-        self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len())
+        self.len
     }
 
     pub fn get(&self, at: usize) -> Option<&T> {
@@ -31,6 +31,7 @@ impl<T> Chunked<T> {
     }
 
     pub fn push(&mut self, item: T) {
+        self.len += 1;
         match self.chunks.last_mut().filter(|last| last.len() < CHUNK) {
             Some(last) => last.push(item),
             None => {
@@ -50,7 +51,7 @@ impl<T> Chunked<T> {
 }
 
 /// Panics where there is none, as a vector does.
-impl<T> Index<usize> for Chunked<T> {
+impl<T, const CHUNK: usize> Index<usize> for Chunked<T, CHUNK> {
     type Output = T;
 
     fn index(&self, at: usize) -> &T {
@@ -58,7 +59,7 @@ impl<T> Index<usize> for Chunked<T> {
     }
 }
 
-impl<T> IndexMut<usize> for Chunked<T> {
+impl<T, const CHUNK: usize> IndexMut<usize> for Chunked<T, CHUNK> {
     fn index_mut(&mut self, at: usize) -> &mut T {
         &mut self.chunks[at / CHUNK][at % CHUNK]
     }
@@ -70,7 +71,8 @@ mod tests {
 
     #[test]
     fn it_is_a_vector_whose_items_stay_where_they_are() {
-        let mut items = Chunked::default();
+        const CHUNK: usize = 16;
+        let mut items = Chunked::<_, CHUNK>::default();
         let mut places = Vec::new();
         for number in 0..3 * CHUNK + 1 {
             assert_eq!((items.len(), items.get(number)), (number, None));

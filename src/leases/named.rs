@@ -22,6 +22,9 @@ use super::table::Place;
 /// Each with a lock of its own, so that growing holds nobody up for long.
 const PARTS: u64 = 256;
 
+/// Of a chunk, 4 KiB: with more of them, less of what points to them is in the caches.
+const SLOTS: usize = 256;
+
 /// Those of one leadership.
 #[derive(Debug)]
 pub struct Named {
@@ -78,7 +81,7 @@ struct Slot {
 /// that double take up to 39 and leave as much behind.
 #[derive(Debug, Default)]
 struct Part {
-    slots: Chunked<Option<Slot>>,
+    slots: Chunked<Option<Slot>, SLOTS>,
     taken: usize,
 }
 

@@ -46,6 +46,9 @@ const FILED_AHEAD_MS: u64 = 60_000;
 /// two and a half seconds, with a call per slot.
 const REFILED_AT_ONCE: usize = 8_192;
 
+/// Of a chunk of a part.
+const LEASES: usize = 64;
+
 /// A session whose deadline passed. It can still be renewed, and is in no slot of the wheel until
 /// [`LeaseTable::end`], [`LeaseTable::look`] or [`LeaseTable::keep`] give it back, or a touch does: it
 /// may then come a second time while whoever took it still has it.
@@ -179,7 +182,7 @@ struct Part {
     /// Numbers of leases by session.
     index: HashTable<u32>,
     /// With those of sessions that are gone, whose places are free: the wheel may still have them.
-    leases: Chunked<Lease>,
+    leases: Chunked<Lease, LEASES>,
     free: Vec<u32>,
     /// While the table opens: the sessions that ended meanwhile.
     ended: Option<HashSet<SessionId>>,

@@ -84,6 +84,9 @@ impl Catalog {
         value.touched = at.revision;
         value.things += 1;
         let ttl_ms = value.ttl_ms();
+        if !value.is_private() {
+            self.hold(session, &c.key);
+        }
         self.revive(at, session, value, events);
         let instance = Instance {
             profile: c.profile,

@@ -84,7 +84,7 @@ impl Catalog {
     }
 
     /// Puts an instance into its app, and changes what is kept of that with it; `None` if the app is not
-    /// there. A private session knows its instance already.
+    /// there. A private session knows its instance already, another one is told by [`Self::hold`].
     pub(super) fn insert_instance(
         &mut self,
         key: &InstanceKey,
@@ -110,10 +110,12 @@ impl Catalog {
             Some(old) => drop(self.held.remove(&(old.session, key.clone()))),
             None => self.instances += 1,
         }
-        if self.sessions.get(&session).is_none_or(|session| session.instance().is_none()) {
-            self.held.insert((session, key.clone()), ());
-        }
         Some(inserted)
+    }
+
+    /// Notes that an instance hangs off a session that it does not have for itself.
+    pub(super) fn hold(&mut self, session: SessionId, key: &InstanceKey) {
+        self.held.insert((session, key.clone()), ());
     }
 
     pub(super) fn remove_instance(&mut self, key: &InstanceKey) -> Option<Arc<Instance>> {
