@@ -627,10 +627,12 @@ async fn checkpoints(plan: &Plan, servers: &mut Servers<Roster>, sink: &Sink) {
             measured.note(
                 figure,
                 format!(
-                    "{} checkpoints, {:.2} s in all; {:.0} ms in the rest of the time",
+                    "{} checkpoints, {:.2} s in all; {:.0} ms in the rest of the time. A sync of 4 KiB \
+                     by another program took up to {:.0} ms",
                     pauses.checkpoints,
                     pauses.writing.as_secs_f64(),
-                    longest.without * 1e3
+                    longest.without * 1e3,
+                    pauses.disk.beside * 1e3,
                 ),
             );
         }

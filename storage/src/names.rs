@@ -63,18 +63,13 @@ fn order(a: &str, b: &str) -> Ordering {
     while let (Some((first, behind)), Some((other, other_behind))) =
         (a.split_first_chunk::<8>(), b.split_first_chunk::<8>())
     {
-        let (first, other) = (u64::from_be_bytes(*first), u64::from_be_bytes(*other));
         if first != other {
-            return first.cmp(&other);
+            return u64::from_be_bytes(*first).cmp(&u64::from_be_bytes(*other));
         }
         (a, b) = (behind, other_behind);
     }
-    for (a, b) in a.iter().zip(b) {
-        if a != b {
-            return a.cmp(b);
-        }
-    }
-    a.len().cmp(&b.len())
+    let differs = a.iter().zip(b).find(|(a, b)| a != b);
+    differs.map_or(a.len().cmp(&b.len()), |(a, b)| a.cmp(b))
 }
 
 macro_rules! name {
@@ -339,7 +334,26 @@ impl fmt::Display for LatchKey {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Maps of names are searched by text: both must agree.
+        #[test]
+        fn names_are_ordered_as_their_texts_are(
+            both in "[ab\u{e9}]{0,20}",
+            a in "[ -~\u{e9}\u{5fdc}]{1,20}",
+            b in "[ -~\u{e9}\u{5fdc}]{1,20}",
+        ) {
+            for (a, b) in [(a.clone(), b), (a.clone(), String::new()), (a.clone(), a)] {
+                let texts = [format!("{both}{a}"), format!("{both}{b}x")];
+                let names = texts.clone().map(|text| AppName::new(text).expect("a name"));
+                prop_assert_eq!(names[0].cmp(&names[1]), texts[0].cmp(&texts[1]));
+                prop_assert_eq!(names[1].cmp(&names[0]), texts[1].cmp(&texts[0]));
+            }
+        }
+    }
 
     #[test]
     fn an_id_is_one_to_1024_bytes_without_control_characters() {

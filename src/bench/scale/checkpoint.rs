@@ -1,12 +1,15 @@
 //! How long a checkpoint holds up writes and heartbeats: small steady requests beside it, and the
-//! longest time in which none of a kind was answered.
+//! longest time in which none of a kind was answered. And what the disk does meanwhile to a program that
+//! has nothing to do with Roster: no write is answered before its log is synced.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::outage::Probe;
@@ -22,6 +25,9 @@ const CHECKPOINT_EVERY: &str = "1000";
 /// Between two requests of one kind at one node.
 const PERIOD: Duration = Duration::from_millis(10);
 
+/// What the bench appends to a file of its own before it syncs that.
+const SYNCED_BYTES: usize = 4096;
+
 /// Each node must have written one within this.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -36,10 +42,21 @@ pub struct Longest {
     pub without: f64,
 }
 
+impl Longest {
+    /// Counts a wait, and how much of it is too long.
+    fn count(&mut self, wait: Span, late: Duration, writing: &[Span]) {
+        let beside = writing.iter().any(|span| span.from < wait.to && wait.from < span.to);
+        let longest = if beside { &mut self.beside } else { &mut self.without };
+        *longest = longest.max(late.as_secs_f64());
+    }
+}
+
 #[derive(Debug)]
 pub struct Pauses {
     pub writes: Longest,
     pub heartbeats: Longest,
+    /// Of a sync of a few KiB that the bench wrote by itself.
+    pub disk: Longest,
     pub checkpoints: usize,
     /// The time during which one of the nodes wrote a checkpoint.
     pub writing: Duration,
@@ -54,6 +71,7 @@ pub async fn pauses(servers: &mut Servers<Roster>, quiet: Duration) -> Result<Pa
     let (writer, beater) = (servers.system.clone(), servers.system.clone());
     let writes = Asking::start(servers, Arc::new(move |n| writer.write(n)), &stop).await?;
     let beats = Asking::start(servers, Arc::new(move |n| beater.heartbeat(n)), &stop).await?;
+    let syncs = sync_beside(servers.folder(), &stop);
     let begun = Instant::now();
     loop {
         sleep(LOOK_EVERY).await;
@@ -71,8 +89,30 @@ pub async fn pauses(servers: &mut Servers<Roster>, quiet: Duration) -> Result<Pa
         spans.extend(watcher.task.await.map_err(|e| e.to_string())?);
     }
     let (writes, heartbeats) = (writes.end(&spans).await?, beats.end(&spans).await?);
+    let mut disk = Longest::default();
+    for sync in syncs.await.map_err(|e| e.to_string())?? {
+        disk.count(sync, sync.to - sync.from, &spans);
+    }
     let writing = spans.iter().map(|span| span.to - span.from).sum();
-    Ok(Pauses { writes, heartbeats, checkpoints: spans.len(), writing })
+    Ok(Pauses { writes, heartbeats, disk, checkpoints: spans.len(), writing })
+}
+
+/// Appends a little to a file and syncs it, again and again, as a log does.
+fn sync_beside(folder: &Path, stop: &Stop) -> JoinHandle<Result<Vec<Span>, String>> {
+    let (path, stop) = (folder.join("synced"), stop.clone());
+    tokio::task::spawn_blocking(move || {
+        let failed = |e| format!("cannot write {}: {e}", path.display());
+        let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
+        let mut syncs = Vec::new();
+        while !stop.is_told() {
+            let from = Instant::now();
+            file.write_all(&[0; SYNCED_BYTES]).and_then(|()| file.sync_data()).map_err(failed)?;
+            let to = Instant::now();
+            syncs.push(Span { from, to });
+            std::thread::sleep(PERIOD.saturating_sub(to - from));
+        }
+        Ok(syncs)
+    })
 }
 
 /// Tells all tasks that it is over.
@@ -98,7 +138,7 @@ struct Span {
 struct FolderWatcher {
     /// It has seen a whole checkpoint.
     seen: Arc<AtomicBool>,
-    task: tokio::task::JoinHandle<Vec<Span>>,
+    task: JoinHandle<Vec<Span>>,
 }
 
 /// Notes when a node writes checkpoints: then there is a file that is not whole, or a new one.
@@ -204,10 +244,7 @@ impl Asking {
                 ));
             }
             for gap in answers.gaps() {
-                let late = (gap.to - gap.from).saturating_sub(PERIOD).as_secs_f64();
-                let beside = spans.iter().any(|span| span.from < gap.to && gap.from < span.to);
-                let longest = if beside { &mut longest.beside } else { &mut longest.without };
-                *longest = longest.max(late);
+                longest.count(gap, (gap.to - gap.from).saturating_sub(PERIOD), spans);
             }
         }
         Ok(longest)

@@ -68,6 +68,11 @@ impl<S: System> Servers<S> {
         self.places.iter().map(Place::address).collect()
     }
 
+    /// The folder that all of them are in, on the disk of their data.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The folder of a node's data.
     pub fn data(&self, node: usize) -> &Path {
         &self.places[node].data
