@@ -624,17 +624,24 @@ async fn checkpoints(plan: &Plan, servers: &mut Servers<Roster>, sink: &Sink) {
         ];
         for (figure, longest) in all {
             measured.set(figure, longest.beside * 1e3);
-            measured.note(
-                figure,
-                format!(
-                    "{} checkpoints, {:.2} s in all; {:.0} ms in the rest of the time. A sync of 4 KiB \
-                     by another program took up to {:.0} ms",
-                    pauses.checkpoints,
-                    pauses.writing.as_secs_f64(),
-                    longest.without * 1e3,
-                    pauses.disk.beside * 1e3,
-                ),
+            let beside = format!(
+                "{} checkpoints, {:.2} s in all; {:.0} ms in the rest of the time",
+                pauses.checkpoints,
+                pauses.writing.as_secs_f64(),
+                longest.without * 1e3,
             );
+            // Heartbeats write nothing.
+            let disk = (figure == Figure::CheckpointWrites).then(|| match &pauses.disk {
+                Ok(disk) => format!(
+                    "; the bench's own writes and syncs of {} bytes took up to {:.0} ms beside them, {:.0} ms \
+                     otherwise",
+                    checkpoint::SYNCED_BYTES,
+                    disk.beside * 1e3,
+                    disk.without * 1e3,
+                ),
+                Err(why) => format!("; the disk by itself was not measured: {why}"),
+            });
+            measured.note(figure, beside + &disk.unwrap_or_default());
         }
     });
 }

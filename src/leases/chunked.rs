@@ -6,12 +6,12 @@
 
 use std::ops::{Index, IndexMut};
 
-/// In chunks of so many items.
+/// A vector in chunks of `CHUNK` items.
 #[derive(Debug)]
 pub struct Chunked<T, const CHUNK: usize> {
     /// All are full but the last.
     chunks: Vec<Vec<T>>,
-    /// What the last chunk would tell too, from one place in memory more.
+    /// The last chunk knows it too, but to ask that is one more access to memory.
     len: usize,
 }
 

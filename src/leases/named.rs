@@ -22,8 +22,8 @@ use super::table::Place;
 /// Each with a lock of its own, so that growing holds nobody up for long.
 const PARTS: u64 = 256;
 
-/// Of a chunk, 4 KiB: with more of them, less of what points to them is in the caches.
-const SLOTS: usize = 256;
+/// 4 KiB: smaller chunks are more, and fewer of the pointers to them stay in the caches.
+const SLOTS_PER_CHUNK: usize = 256;
 
 /// Those of one leadership.
 #[derive(Debug)]
@@ -77,11 +77,11 @@ struct Slot {
 
 /// A hash table with open addressing and linear probing, which leaves no mark where something was removed
 /// (Knuth, The Art of Computer Programming, vol. 3, 6.4, algorithm R). It is for its memory: it grows by
-/// a fourth and gives nothing back on the way, so that a million names take 18 to 23 bytes each; tables
+/// a fourth and gives nothing back on the way, so that a million names take 18 to 24 bytes each; tables
 /// that double take up to 39 and leave as much behind.
 #[derive(Debug, Default)]
 struct Part {
-    slots: Chunked<Option<Slot>, SLOTS>,
+    slots: Chunked<Option<Slot>, SLOTS_PER_CHUNK>,
     taken: usize,
 }
 

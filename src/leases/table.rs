@@ -4,7 +4,7 @@
 //! A lease ([`super::lease`]) stands in one of many parts, by its session's id. A heartbeat takes the
 //! lock of its part for reading and changes one atomic word; who opens or forgets a session takes it
 //! for writing. A part holds its leases in chunks, and an index of four bytes each to find them
-//! by, so that a million sessions cost 60 to 80 bytes each with their place in the wheel, and 18 to 23 more
+//! by, so that a million sessions cost 60 to 80 bytes each with their place in the wheel, and 18 to 24 more
 //! where an instance's name leads to it ([`super::named`]).
 //!
 //! Deadlines are kept in a lazy wheel. A lease is looked at only when the slot comes due in which its
@@ -46,8 +46,8 @@ const FILED_AHEAD_MS: u64 = 60_000;
 /// two and a half seconds, with a call per slot.
 const REFILED_AT_ONCE: usize = 8_192;
 
-/// Of a chunk of a part.
-const LEASES: usize = 64;
+/// 2 KiB: what a part that has few of them takes too much.
+const LEASES_PER_CHUNK: usize = 64;
 
 /// A session whose deadline passed. It can still be renewed, and is in no slot of the wheel until
 /// [`LeaseTable::end`], [`LeaseTable::look`] or [`LeaseTable::keep`] give it back, or a touch does: it
@@ -182,7 +182,7 @@ struct Part {
     /// Numbers of leases by session.
     index: HashTable<u32>,
     /// With those of sessions that are gone, whose places are free: the wheel may still have them.
-    leases: Chunked<Lease, LEASES>,
+    leases: Chunked<Lease, LEASES_PER_CHUNK>,
     free: Vec<u32>,
     /// While the table opens: the sessions that ended meanwhile.
     ended: Option<HashSet<SessionId>>,

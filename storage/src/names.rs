@@ -351,6 +351,22 @@ mod tests {
                 let names = texts.clone().map(|text| AppName::new(text).expect("a name"));
                 prop_assert_eq!(names[0].cmp(&names[1]), texts[0].cmp(&texts[1]));
                 prop_assert_eq!(names[1].cmp(&names[0]), texts[1].cmp(&texts[0]));
+                prop_assert_eq!(names[0].cmp(&names[0].clone()), Ordering::Equal);
+            }
+        }
+    }
+
+    /// Around the bytes that are compared at once.
+    #[test]
+    fn names_that_differ_anywhere_or_not_at_all_are_ordered_as_their_texts_are() {
+        let texts: Vec<String> = (0..=17)
+            .map(|length| "x".repeat(length))
+            .flat_map(|x| ["a", "x", "z", "\u{e9}", "ax", "\u{e9}x"].map(|end| format!("{x}{end}")))
+            .collect();
+        for a in &texts {
+            for b in &texts {
+                let name = |text: &str| AppName::new(text).expect("a name");
+                assert_eq!(name(a).cmp(&name(b)), a.cmp(b), "{a:?} and {b:?}");
             }
         }
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::outage::Probe;
 use super::roster::Roster;
@@ -25,8 +26,11 @@ const CHECKPOINT_EVERY: &str = "1000";
 /// Between two requests of one kind at one node.
 const PERIOD: Duration = Duration::from_millis(10);
 
-/// What the bench appends to a file of its own before it syncs that.
-const SYNCED_BYTES: usize = 4096;
+/// What the bench writes to a file of its own before it syncs that.
+pub const SYNCED_BYTES: usize = 4096;
+
+/// Between two such syncs: they are some load too, but pauses above what is wanted are seen.
+const SYNC_PERIOD: Duration = Duration::from_millis(50);
 
 /// Each node must have written one within this.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -34,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// How often the folders are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
-/// The longest that answers were late, in seconds beyond the period of the requests.
+/// The longest waits of a kind, in seconds; of requests, what is beyond their period.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Longest {
     pub beside: f64,
@@ -43,7 +47,7 @@ pub struct Longest {
 }
 
 impl Longest {
-    /// Counts a wait, and how much of it is too long.
+    /// Takes a wait in, of which `late` counts, under whether a checkpoint was written meanwhile.
     fn count(&mut self, wait: Span, late: Duration, writing: &[Span]) {
         let beside = writing.iter().any(|span| span.from < wait.to && wait.from < span.to);
         let longest = if beside { &mut self.beside } else { &mut self.without };
@@ -55,8 +59,8 @@ impl Longest {
 pub struct Pauses {
     pub writes: Longest,
     pub heartbeats: Longest,
-    /// Of a sync of a few KiB that the bench wrote by itself.
-    pub disk: Longest,
+    /// Of the bench's own writes and syncs of [`SYNCED_BYTES`], or why there is none.
+    pub disk: Result<Longest, String>,
     pub checkpoints: usize,
     /// The time during which one of the nodes wrote a checkpoint.
     pub writing: Duration,
@@ -65,7 +69,9 @@ pub struct Pauses {
 /// Restarts the nodes with frequent checkpoints, and asks them until each has written one.
 pub async fn pauses(servers: &mut Servers<Roster>, quiet: Duration) -> Result<Pauses, String> {
     servers.restart_with(&["--checkpoint-every", CHECKPOINT_EVERY]).await?;
-    let stop = Stop::default();
+    let stop = CancellationToken::new();
+    // However this ends: a thread that goes on would hold up the end of the process.
+    let _ended = stop.clone().drop_guard();
     let watchers: Vec<_> =
         (0..NODES).map(|node| watch_folder(servers.data(node).to_owned(), &stop)).collect();
     let (writer, beater) = (servers.system.clone(), servers.system.clone());
@@ -83,50 +89,37 @@ pub async fn pauses(servers: &mut Servers<Roster>, quiet: Duration) -> Result<Pa
             return Err(format!("not every node wrote a checkpoint in {} s", PATIENCE.as_secs()));
         }
     }
-    stop.now();
+    stop.cancel();
     let mut spans = Vec::new();
     for watcher in watchers {
         spans.extend(watcher.task.await.map_err(|e| e.to_string())?);
     }
     let (writes, heartbeats) = (writes.end(&spans).await?, beats.end(&spans).await?);
-    let mut disk = Longest::default();
-    for sync in syncs.await.map_err(|e| e.to_string())?? {
-        disk.count(sync, sync.to - sync.from, &spans);
-    }
+    let disk = syncs.await.map_err(|e| e.to_string()).flatten().map(|syncs| {
+        let mut longest = Longest::default();
+        syncs.into_iter().for_each(|sync| longest.count(sync, sync.to - sync.from, &spans));
+        longest
+    });
     let writing = spans.iter().map(|span| span.to - span.from).sum();
     Ok(Pauses { writes, heartbeats, disk, checkpoints: spans.len(), writing })
 }
 
-/// Appends a little to a file and syncs it, again and again, as a log does.
-fn sync_beside(folder: &Path, stop: &Stop) -> JoinHandle<Result<Vec<Span>, String>> {
+/// Writes a little to a file and syncs it, again and again, as a log does.
+fn sync_beside(folder: &Path, stop: &CancellationToken) -> JoinHandle<Result<Vec<Span>, String>> {
     let (path, stop) = (folder.join("synced"), stop.clone());
     tokio::task::spawn_blocking(move || {
         let failed = |e| format!("cannot write {}: {e}", path.display());
         let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
         let mut syncs = Vec::new();
-        while !stop.is_told() {
+        while !stop.is_cancelled() {
             let from = Instant::now();
             file.write_all(&[0; SYNCED_BYTES]).and_then(|()| file.sync_data()).map_err(failed)?;
             let to = Instant::now();
             syncs.push(Span { from, to });
-            std::thread::sleep(PERIOD.saturating_sub(to - from));
+            std::thread::sleep(SYNC_PERIOD.saturating_sub(to - from));
         }
         Ok(syncs)
     })
-}
-
-/// Tells all tasks that it is over.
-#[derive(Clone, Default)]
-struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    fn now(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn is_told(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -142,7 +135,7 @@ struct FolderWatcher {
 }
 
 /// Notes when a node writes checkpoints: then there is a file that is not whole, or a new one.
-fn watch_folder(folder: PathBuf, stop: &Stop) -> FolderWatcher {
+fn watch_folder(folder: PathBuf, stop: &CancellationToken) -> FolderWatcher {
     let (seen, stop) = (Arc::new(AtomicBool::new(false)), stop.clone());
     let task = tokio::spawn({
         let seen = seen.clone();
@@ -151,7 +144,7 @@ fn watch_folder(folder: PathBuf, stop: &Stop) -> FolderWatcher {
             let mut before = look(&folder);
             let mut looked = Instant::now();
             let mut goes_on = before.unfinished;
-            while !stop.is_told() {
+            while !stop.is_cancelled() {
                 sleep(LOOK_EVERY).await;
                 let (now, at) = (look(&folder), Instant::now());
                 let finished = now.newest != before.newest;
@@ -221,7 +214,11 @@ impl Answers {
 }
 
 impl Asking {
-    async fn start(servers: &Servers<Roster>, probe: Probe, stop: &Stop) -> Result<Self, String> {
+    async fn start(
+        servers: &Servers<Roster>,
+        probe: Probe,
+        stop: &CancellationToken,
+    ) -> Result<Self, String> {
         let mut tasks = JoinSet::new();
         for (node, address) in servers.addresses().into_iter().enumerate() {
             let connection = Connection::open(&address).await?;
@@ -255,7 +252,7 @@ async fn ask(
     mut connection: Connection,
     node: usize,
     probe: Probe,
-    stop: Stop,
+    stop: CancellationToken,
 ) -> Result<Answers, String> {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -264,7 +261,7 @@ async fn ask(
         Answers { begun, at: Vec::new(), ended: begun, failed: 0, failure: String::new() };
     for call in (node..).step_by(NODES) {
         ticks.tick().await;
-        if stop.is_told() {
+        if stop.is_cancelled() {
             break;
         }
         let request = probe(call);
@@ -293,6 +290,40 @@ mod tests {
         let after = |ms: u64| begun + Duration::from_millis(ms);
         let at = at.iter().map(|ms| after(*ms)).collect();
         Answers { begun, at, ended: after(ended), failed: 0, failure: String::new() }
+    }
+
+    #[test]
+    fn a_wait_counts_beside_the_checkpoint_that_was_written_meanwhile() {
+        let begun = Instant::now();
+        let span = |from: u64, to: u64| Span {
+            from: begun + Duration::from_secs(from),
+            to: begun + Duration::from_secs(to),
+        };
+        let both = |waits: &[Span], writing: &[Span]| {
+            let mut longest = Longest::default();
+            waits.iter().for_each(|wait| longest.count(*wait, wait.to - wait.from, writing));
+            (longest.beside, longest.without)
+        };
+        let waits = [span(0, 10), span(10, 12), span(20, 24)];
+        assert_eq!(both(&waits, &[]), (0.0, 10.0));
+        assert_eq!(both(&waits, &[span(10, 11)]), (2.0, 10.0));
+        assert_eq!(both(&waits, &[span(4, 5), span(23, 30)]), (10.0, 2.0));
+        assert_eq!(both(&waits, &[span(12, 20)]), (0.0, 10.0));
+    }
+
+    #[tokio::test]
+    async fn the_disk_is_asked_until_nobody_wants_to_know() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let stop = CancellationToken::new();
+        let guard = stop.clone().drop_guard();
+        let asking = sync_beside(folder.path(), &stop);
+        let written = || std::fs::metadata(folder.path().join("synced")).map_or(0, |it| it.len());
+        while written() == 0 {
+            tokio::task::yield_now().await;
+        }
+        drop(guard);
+        let syncs = asking.await.expect("no panic").expect("a disk that can be written");
+        assert!(!syncs.is_empty());
     }
 
     #[test]

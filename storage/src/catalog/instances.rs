@@ -84,10 +84,11 @@ impl Catalog {
         value.touched = at.revision;
         value.things += 1;
         let ttl_ms = value.ttl_ms();
-        if !value.is_private() {
+        let is_private = value.is_private();
+        self.revive(at, session, value, events);
+        if !is_private {
             self.hold(session, &c.key);
         }
-        self.revive(at, session, value, events);
         let instance = Instance {
             profile: c.profile,
             session,

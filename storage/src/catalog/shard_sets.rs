@@ -293,7 +293,7 @@ impl Catalog {
     }
 
     fn sets_that(&self, wanted: impl Fn(&ShardSetConfig) -> bool) -> Vec<ShardSetName> {
-        // Every registration asks, mostly where there are none, and an iterator takes longer to make.
+        // Every registration asks, mostly where there are none. imbl's iterator takes longer to make.
         if self.shard_sets.is_empty() {
             return Vec::new();
         }

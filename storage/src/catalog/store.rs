@@ -105,15 +105,16 @@ impl Catalog {
             change_record(app, hash, change);
             (old, Inserted { instance, has_ring: app.ring.is_some() })
         })?;
-        match &old {
-            Some(old) if old.session == session => return Some(inserted),
-            Some(old) => drop(self.held.remove(&(old.session, key.clone()))),
-            None => self.instances += 1,
-        }
+        debug_assert!(
+            old.as_ref().is_none_or(|old| old.session == session),
+            "a life keeps its session"
+        );
+        self.instances += u64::from(old.is_none());
         Some(inserted)
     }
 
-    /// Notes that an instance hangs off a session that it does not have for itself.
+    /// Notes that an instance hangs off a session that it does not have for itself. After the session's
+    /// sign of life, which counts what it holds by then out of the suspects.
     pub(super) fn hold(&mut self, session: SessionId, key: &InstanceKey) {
         self.held.insert((session, key.clone()), ());
     }
