@@ -618,30 +618,32 @@ async fn checkpoints(plan: &Plan, servers: &mut Servers<Roster>, sink: &Sink) {
     }
     let pauses = checkpoint::pauses(servers, plan.duration).await;
     sink.put("", &figures, pauses, |pauses, measured| {
+        let disk = match &pauses.disk {
+            Ok(disk) => format!(
+                "; the bench's own writes and syncs of {} bytes took up to {:.0} ms beside them, {:.0} ms \
+                 otherwise",
+                checkpoint::SYNCED_BYTES,
+                disk.beside * 1e3,
+                disk.without * 1e3,
+            ),
+            Err(why) => format!("; the disk by itself was not measured: {why}"),
+        };
         let all = [
-            (Figure::CheckpointWrites, pauses.writes),
-            (Figure::CheckpointHeartbeats, pauses.heartbeats),
+            (Figure::CheckpointWrites, pauses.writes, disk.as_str()),
+            // They write nothing.
+            (Figure::CheckpointHeartbeats, pauses.heartbeats, ""),
         ];
-        for (figure, longest) in all {
+        for (figure, longest, disk) in all {
             measured.set(figure, longest.beside * 1e3);
-            let beside = format!(
-                "{} checkpoints, {:.2} s in all; {:.0} ms in the rest of the time",
-                pauses.checkpoints,
-                pauses.writing.as_secs_f64(),
-                longest.without * 1e3,
-            );
-            // Heartbeats write nothing.
-            let disk = (figure == Figure::CheckpointWrites).then(|| match &pauses.disk {
-                Ok(disk) => format!(
-                    "; the bench's own writes and syncs of {} bytes took up to {:.0} ms beside them, {:.0} ms \
-                     otherwise",
-                    checkpoint::SYNCED_BYTES,
-                    disk.beside * 1e3,
-                    disk.without * 1e3,
+            measured.note(
+                figure,
+                format!(
+                    "{} checkpoints, {:.2} s in all; {:.0} ms in the rest of the time{disk}",
+                    pauses.checkpoints,
+                    pauses.writing.as_secs_f64(),
+                    longest.without * 1e3,
                 ),
-                Err(why) => format!("; the disk by itself was not measured: {why}"),
-            });
-            measured.note(figure, beside + &disk.unwrap_or_default());
+            );
         }
     });
 }
