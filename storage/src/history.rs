@@ -1,7 +1,7 @@
 //! The history: every change that clients are told of, longer than memory keeps it.
 //!
-//! It is derived from the log of this node and kept in sled, in blocks of consecutive changes
-//! (`block.rs`), each with a row that tells what is in it (`keys.rs`). What is kept is a list of
+//! It is derived from the log of this node and kept in blocks of consecutive changes (`block.rs`): large ones
+//! in files (`files.rs`), small ones in sled, with a row for each that tells what is in it (`keys.rs`). What is kept is a list of
 //! covered ranges of revisions (`coverage.rs`). **Loss is never silent**: a reader is told of every
 //! change of a range, or that some are missing and why.
 //!
@@ -32,6 +32,7 @@
 
 mod block;
 mod coverage;
+mod files;
 mod folder;
 mod keys;
 mod store;
@@ -48,6 +49,7 @@ use crate::events::{Change, Interest, Kind};
 use crate::names::Revision;
 use block::{Block, Builder, Checked};
 use coverage::{Coverage, Place};
+use files::Files;
 use folder::Contents;
 use keys::{Key, Mark, Name, Row, after, before};
 use store::{Store, StoreError};
@@ -57,8 +59,8 @@ pub use folder::{OPENINGS_MAX, SET_ASIDE_MAX};
 /// How much of the past is kept. Beyond either, the oldest blocks go; the newest one always stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryLimits {
-    /// Of all blocks, compressed. The folder takes three to four times as much: sled writes pages
-    /// anew and uses its file again in segments.
+    /// Of all blocks, compressed. The folder takes more: sled writes pages of small ones anew and uses its
+    /// file again in segments, and a file of large ones goes when all of them may go.
     pub bytes_max: u64,
     /// By the wall time of the changes, in milliseconds.
     pub age_max_ms: u64,
@@ -70,12 +72,14 @@ pub struct Sizes {
     /// A block is closed before it would take more, uncompressed.
     pub block_bytes: usize,
     /// A block that is smaller than this after a sync is written again with what comes next, so
-    /// that a slow trickle does not leave a block per change.
+    /// that a slow trickle does not leave a block per change. It stays in sled; larger ones go to files.
     pub growing_bytes: usize,
     /// The largest value in sled.
     pub value_bytes: usize,
     /// sled's. A page holds 17 values and must stay below a quarter of it.
     pub segment_bytes: usize,
+    /// A file takes no more blocks once it is as large.
+    pub file_bytes: u64,
 }
 
 impl Default for Sizes {
@@ -86,6 +90,7 @@ impl Default for Sizes {
             // 32 KiB in segments of 4 MiB cost the same CPU time and half as much more disk.
             value_bytes: 7 * 1024,
             segment_bytes: 512 * 1024,
+            file_bytes: 4 * 1024 * 1024,
         }
     }
 }
@@ -188,6 +193,8 @@ pub struct History {
     sizes: Sizes,
     /// `None` only while it is dropped.
     store: Option<Store>,
+    /// Of large blocks. Taken while `pending` is held, by the one who writes.
+    files: Mutex<Files>,
     /// What waits for the next sync. Held while that writes; readers only take it when they found
     /// something wrong. Taken before `state`.
     pending: Mutex<Pending>,
@@ -250,8 +257,7 @@ impl History {
 
     fn opened(folder: &Path, limits: HistoryLimits, sizes: Sizes) -> Result<Self, HistoryError> {
         let mut notes = Vec::new();
-        let Contents { store, rows, names, lost } =
-            folder::open(folder, sizes.segment_bytes, &mut notes)?;
+        let Contents { store, files, rows, names, lost } = folder::open(folder, sizes, &mut notes)?;
         let mut pending = Pending { lost, ..Pending::default() };
         let mut coverage = Coverage::default();
         for row in rows {
@@ -270,6 +276,7 @@ impl History {
             limits,
             sizes,
             store: Some(store),
+            files: Mutex::new(files),
             pending: Mutex::new(pending),
             state: RwLock::new(State { coverage, failed: None }),
             decoded: Mutex::default(),
@@ -377,15 +384,16 @@ impl History {
         let mut blocks = std::mem::take(&mut pending.closed);
         if pending.filling_grew {
             let filling = pending.filling.as_ref().filter(|filling| !filling.is_empty());
-            blocks.extend(filling.map(|filling| filling.finish(self.sizes.value_bytes)));
+            blocks.extend(filling.map(|filling| filling.finish(&self.sizes)));
         }
         let removed = self.beyond_limits(&blocks, now_ms);
         if blocks.is_empty() && removed.is_empty() && pending.lost.is_empty() {
             return Ok(());
         }
-        let written = self.write(&pending, &blocks, &removed);
+        let written = self.write(&pending, &mut blocks, &removed);
         let forgotten = written.map_err(|e| self.fail(e))?;
         self.publish(&pending.names, blocks, &removed, &forgotten);
+        self.trim_files().map_err(|e| self.fail(e))?;
         pending.names.clear();
         pending.lost.clear();
         pending.filling_grew = false;
@@ -419,13 +427,15 @@ impl History {
         goes.take(TRIM_BLOCKS_MAX).cloned().collect()
     }
 
-    /// Writes all of it in one batch; see `store.rs`. Returns the names of gaps that went.
+    /// Writes all of it: large blocks into files, and then in one batch what leads to them and all else; see
+    /// `store.rs`. Returns the names of gaps that went.
     fn write(
         &self,
         pending: &Pending,
-        blocks: &[Block],
+        blocks: &mut [Block],
         removed: &[Arc<Row>],
     ) -> Result<Vec<Revision>, StoreError> {
+        self.put_into_files(blocks)?;
         let mut batch = Batch::default();
         for first in &pending.lost {
             self.remove(&mut batch, *first..=*first)?;
@@ -451,6 +461,26 @@ impl History {
         }
         self.store()?.write(batch)?;
         Ok(forgotten)
+    }
+
+    /// Large blocks know afterwards where they lie.
+    fn put_into_files(&self, blocks: &mut [Block]) -> Result<(), StoreError> {
+        let mut files = self.files.lock();
+        let failed = |e| StoreError::Io(format!("cannot write a block: {e}"));
+        for block in blocks.iter_mut().filter(|block| block.is_large()) {
+            block.row.spot = Some(files.append(block.bytes()).map_err(failed)?);
+        }
+        files.sync().map_err(failed)
+    }
+
+    /// Deletes the oldest files that no block of those covered lies in.
+    fn trim_files(&self) -> Result<(), StoreError> {
+        let is_needed = |number| {
+            let state = self.state.read();
+            state.coverage.rows().any(|row| row.spot.is_some_and(|spot| spot.file == number))
+        };
+        let trimmed = self.files.lock().trim(is_needed);
+        trimmed.map_err(|e| StoreError::Io(format!("cannot delete a file of blocks: {e}")))
     }
 
     fn insert(&self, batch: &mut Batch, block: &Block) {
@@ -649,7 +679,11 @@ impl History {
     /// Of all its files, in bytes.
     pub fn bytes_on_disk(&self) -> Result<u64, HistoryError> {
         self.working()?;
-        self.store().and_then(Store::bytes_on_disk).map_err(|e| self.fail(e))
+        let in_files = files::bytes_on_disk(&self.folder);
+        let in_files =
+            in_files.map_err(|e| StoreError::Io(format!("cannot look at its files: {e}")));
+        let bytes = in_files.and_then(|bytes| Ok(bytes + self.store()?.bytes_on_disk()?));
+        bytes.map_err(|e| self.fail(e))
     }
 
     /// Of all blocks, in bytes.
@@ -734,6 +768,11 @@ impl History {
     }
 
     fn bytes(&self, row: &Row) -> Result<Vec<u8>, StoreError> {
+        if let Some(spot) = row.spot {
+            // What was turned off is not read any more.
+            self.store()?;
+            return files::read(&self.folder, spot, row.bytes);
+        }
         let mut bytes = Vec::new();
         for part in 0..row.parts {
             let key = Key::Part { first: row.first(), part }.bytes();
@@ -837,7 +876,7 @@ impl fmt::Debug for History {
 /// Ends the block that is being filled; the next one begins after `next`.
 fn close(filling: &mut Builder, closed: &mut Vec<Block>, next: Revision, sizes: Sizes) {
     if !filling.is_empty() {
-        closed.push(filling.finish(sizes.value_bytes));
+        closed.push(filling.finish(&sizes));
     }
     filling.start_after(next);
 }

@@ -127,10 +127,17 @@ fn the_oldest_blocks_go_by_age_and_by_bytes_and_the_newest_stays() {
     let history = open(&folder, limits, SMALL);
     append(&history, 500, 2_000);
     history.sync(0).expect("it works");
+    let files = || {
+        let names =
+            std::fs::read_dir(&folder).expect("it is there").map(|e| e.expect("it is there"));
+        names.filter(|e| e.file_name().to_string_lossy().starts_with("blocks-")).count()
+    };
+    assert!(files() > 10, "{}", files());
     assert!(history.has_outlived(0), "what has just come goes with the next sync");
     history.sync(0).expect("it works");
     let [(_, 2_000)] = assert_right(&history, 2_000, 9)[..] else { panic!("one range") };
     assert!((5_000..=10_000).contains(&history.bytes_kept()), "{}", history.bytes_kept());
+    assert!(files() < 5, "what they held is gone: {}", files());
 }
 
 #[test]

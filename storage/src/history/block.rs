@@ -7,7 +7,8 @@
 //! XXH64 of all before u64
 //! ```
 //!
-//! The bytes are cut into parts, each a value of its own. A block says itself which revisions it
+//! A large block lies in a file, in one piece. The bytes of a smaller one are cut into parts, each a value of its own
+//! in sled; of a large one the number of parts is 0. A block says itself which revisions it
 //! covers, those that told nothing included, so what a reader is told of never rests on another
 //! record than the one that holds it.
 
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use twox_hash::XxHash64;
 
+use super::Sizes;
 use super::keys::{FORMAT, Key, Mark, Rest, Row};
 use crate::catalog::At;
 use crate::command::Stamp;
@@ -84,10 +86,11 @@ impl Builder {
     }
 
     /// The block as it is kept.
-    pub fn finish(&self, value_bytes: usize) -> Block {
+    pub fn finish(&self, sizes: &Sizes) -> Block {
         let body = lz4_flex::block::compress(&self.raw);
         let length = HEAD_BYTES + body.len() + SUM_BYTES;
-        let parts = length.div_ceil(value_bytes) as u32;
+        let is_large = self.raw.len() >= sizes.growing_bytes.max(1);
+        let parts = if is_large { 0 } else { length.div_ceil(sizes.value_bytes) as u32 };
         let mut bytes = Vec::with_capacity(length);
         bytes.push(FORMAT);
         bytes.extend(self.from.0.to_be_bytes());
@@ -101,12 +104,13 @@ impl Builder {
             from: self.from,
             upto: self.upto,
             parts,
+            spot: None,
             bytes: length as u64,
             oldest_ms,
             newest_ms,
             marks: self.marks.iter().copied().collect(),
         };
-        Block { row, bytes, value_bytes }
+        Block { row, bytes, value_bytes: sizes.value_bytes }
     }
 }
 
@@ -119,10 +123,19 @@ pub(super) struct Block {
 }
 
 impl Block {
+    /// Whether it is put into a file.
+    pub fn is_large(&self) -> bool {
+        self.row.parts == 0
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The keys and values of its parts.
     pub fn parts(&self) -> impl Iterator<Item = (Vec<u8>, &[u8])> {
         let first = self.row.first();
-        (0..)
+        (0..self.row.parts)
             .zip(self.bytes.chunks(self.value_bytes))
             .map(move |(part, value)| (Key::Part { first, part }.bytes(), value))
     }
@@ -224,6 +237,7 @@ mod tests {
     }
 
     fn block(changes: &[Change]) -> Block {
+        let sizes = Sizes { value_bytes: 32, ..Sizes::default() };
         let mut builder = Builder::starting_after(Revision(3));
         for change in changes {
             let mut encoded = Vec::new();
@@ -231,7 +245,7 @@ mod tests {
             builder.push(change, &encoded);
         }
         builder.pass(Revision(9));
-        builder.finish(32)
+        builder.finish(&sizes)
     }
 
     fn joined(block: &Block) -> Vec<u8> {
@@ -247,7 +261,7 @@ mod tests {
             \x81\xaaAppDeleted\x92\xa3pay\x81\xa7Expired\x91\xcd\x01\x2c";
         assert_eq!(encoded, expected);
         let bytes = joined(&block(&[change(5)]));
-        let head = b"\x03\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x09\0\0\0\x03\0\0\0\x38";
+        let head = b"\x04\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x09\0\0\0\x03\0\0\0\x38";
         assert_eq!(&bytes[..HEAD_BYTES], head);
     }
 

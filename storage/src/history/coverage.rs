@@ -166,6 +166,7 @@ mod tests {
             from: Revision(from),
             upto: Revision(upto),
             parts: 1,
+            spot: None,
             bytes: 10,
             oldest_ms: 0,
             newest_ms: 0,

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! history/             sled's: `conf`, written once; `db`, all of its data; `snap.<n>`, where its
-//!                      pages were at the last start; `blobs/`, which stays empty
+//!                      pages were at the last start; `blobs/`, which stays empty. And ours:
+//!                      `blocks-<n>`, the large blocks
 //! history.opening      how often it was tried to open it since it was last open
 //! history.broken       why it must not be opened again as it is
 //! history.damaged-<n>  set aside
@@ -12,9 +13,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::HistoryError;
+use super::files::Files;
 use super::keys::{Key, Name, Row, UNKNOWN_FORMAT};
 use super::store::{Store, StoreError};
+use super::{HistoryError, Sizes};
 use crate::disk::fsync_dir;
 use crate::names::Revision;
 
@@ -28,6 +30,7 @@ pub const SET_ASIDE_MAX: usize = 2;
 /// All that is read when a history is opened.
 pub(super) struct Contents {
     pub store: Store,
+    pub files: Files,
     pub rows: Vec<Row>,
     pub names: Vec<(Revision, Name)>,
     /// First revisions of rows that cannot be read.
@@ -37,18 +40,18 @@ pub(super) struct Contents {
 /// Opens the folder; if that cannot be, sets it aside and begins an empty one.
 pub(super) fn open(
     folder: &Path,
-    segment_bytes: usize,
+    sizes: Sizes,
     notes: &mut Vec<String>,
 ) -> Result<Contents, HistoryError> {
     let failed = |e: String| HistoryError::Failed { folder: folder.to_owned(), why: e };
     if let Some(why) = reason_against(folder) {
         notes.push(set_aside(folder, &why).map_err(|e| failed(e.to_string()))?);
     }
-    match opened(folder, segment_bytes, notes) {
+    match opened(folder, sizes, notes) {
         Ok(contents) => Ok(contents),
         Err(e) if is_damage(&e) => {
             notes.push(set_aside(folder, &e.to_string()).map_err(|e| failed(e.to_string()))?);
-            opened(folder, segment_bytes, notes).map_err(|e| failed(e.to_string()))
+            opened(folder, sizes, notes).map_err(|e| failed(e.to_string()))
         }
         Err(StoreError::Busy(why)) => Err(HistoryError::Busy { folder: folder.to_owned(), why }),
         Err(e) => Err(failed(e.to_string())),
@@ -73,21 +76,23 @@ pub(super) fn mark_broken(folder: &Path, why: &str) -> io::Result<()> {
     fs::write(beside(folder, "broken"), why)
 }
 
-fn opened(
-    folder: &Path,
-    segment_bytes: usize,
-    notes: &mut Vec<String>,
-) -> Result<Contents, StoreError> {
+fn opened(folder: &Path, sizes: Sizes, notes: &mut Vec<String>) -> Result<Contents, StoreError> {
     let opening = beside(folder, "opening");
     let tries = tries(&opening) + 1;
     // A try that is not counted does no harm.
     let _ = fs::write(&opening, tries.to_string());
-    let read = Store::open(folder, segment_bytes).and_then(|store| read(folder, store, notes));
+    let store = Store::open(folder, sizes.segment_bytes);
+    let read = store.and_then(|store| read(folder, store, sizes, notes));
     let _ = fs::remove_file(&opening);
     read
 }
 
-fn read(folder: &Path, store: Store, notes: &mut Vec<String>) -> Result<Contents, StoreError> {
+fn read(
+    folder: &Path,
+    store: Store,
+    sizes: Sizes,
+    notes: &mut Vec<String>,
+) -> Result<Contents, StoreError> {
     let (mut rows, mut names, mut lost) = (Vec::new(), Vec::new(), Vec::new());
     let mut unreadable = |what: &str, key: &[u8], why: &str| {
         notes.push(format!("{what} {key:02x?} of the history in {} {why}", folder.display()));
@@ -109,7 +114,8 @@ fn read(folder: &Path, store: Store, notes: &mut Vec<String>) -> Result<Contents
             Err(why) => unreadable("the gap at", &key, why),
         }
     }
-    Ok(Contents { store, rows, names, lost })
+    let files = Files::open(folder, sizes.file_bytes).map_err(|e| StoreError::Io(e.to_string()))?;
+    Ok(Contents { store, files, rows, names, lost })
 }
 
 fn first_of(key: &[u8]) -> Option<Revision> {

@@ -8,8 +8,8 @@
 //! | a block's row: what is known of it without reading it | `R`, first revision u64 | [`Row`] |
 //! | the name of a gap | `G`, first revision u64 | [`Name`] |
 //!
-//! A row: format u8, last revision u64, parts u32, bytes u64, oldest and newest wall time u64 each,
-//! number of marks u32, the [`Mark`]s of its apps and latches u32 each, XXH64 of the key and all of this u64.
+//! A row: format u8, last revision u64, parts in sled u32, file u64 and offset in it u64 of a block that lies in a
+//! file (0 and 0 of one in sled), bytes u64, oldest and newest wall time u64 each, number of marks u32, the [`Mark`]s of its apps and latches u32 each, XXH64 of the key and all of this u64.
 //!
 //! A name: format u8, last revision u64, reason u8, XXH64 of the key and all of this u64.
 
@@ -18,12 +18,13 @@ use std::ops::RangeInclusive;
 use twox_hash::XxHash64;
 
 use super::GapReason;
+use super::files::Spot;
 use crate::events::Event;
 use crate::names::{AppName, LatchKey, LatchKind, Revision};
 
 /// Raised with every change of what the bytes of a row, a name or a block mean. A binary refuses
 /// the formats that it does not know.
-pub(super) const FORMAT: u8 = 3;
+pub(super) const FORMAT: u8 = 4;
 
 /// The first bytes of keys. They stay.
 mod kind {
@@ -121,8 +122,11 @@ pub(super) struct Row {
     pub from: Revision,
     /// up to this one.
     pub upto: Revision,
+    /// In sled; 0 of a block that lies in a file,
     pub parts: u32,
-    /// Of all its parts.
+    /// which is here.
+    pub spot: Option<Spot>,
+    /// Of all of it.
     pub bytes: u64,
     /// The lowest and the highest wall time of its changes; 0 if it has none.
     pub oldest_ms: u64,
@@ -144,6 +148,9 @@ impl Row {
         let mut bytes = vec![FORMAT];
         bytes.extend(self.upto.0.to_be_bytes());
         bytes.extend(self.parts.to_be_bytes());
+        let spot = self.spot.unwrap_or(Spot { file: 0, offset: 0 });
+        bytes.extend(spot.file.to_be_bytes());
+        bytes.extend(spot.offset.to_be_bytes());
         bytes.extend(self.bytes.to_be_bytes());
         bytes.extend(self.oldest_ms.to_be_bytes());
         bytes.extend(self.newest_ms.to_be_bytes());
@@ -160,6 +167,7 @@ impl Row {
             from: before(first).ok_or("it begins at revision 0")?,
             upto: Revision(rest.u64()?),
             parts: rest.u32()?,
+            spot: Some(Spot { file: rest.u64()?, offset: rest.u64()? }).filter(|s| s.file > 0),
             bytes: rest.u64()?,
             oldest_ms: rest.u64()?,
             newest_ms: rest.u64()?,
@@ -288,6 +296,7 @@ mod tests {
             from: Revision(0x0a),
             upto: Revision(0x0b),
             parts: 2,
+            spot: Some(Spot { file: 8, offset: 9 }),
             bytes: 3,
             oldest_ms: 4,
             newest_ms: 5,
@@ -300,14 +309,15 @@ mod tests {
         let part = Key::Part { first: Revision(0x0a), part: 1 };
         assert_eq!(part.bytes(), b"B\0\0\0\0\0\0\0\x0a\0\0\0\x01");
         assert_eq!(row().key(), b"R\0\0\0\0\0\0\0\x0b");
-        let expected = b"\x03\0\0\0\0\0\0\0\x0b\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04\
+        let expected = b"\x04\0\0\0\0\0\0\0\x0b\0\0\0\x02\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x09\
+            \0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04\
             \0\0\0\0\0\0\0\x05\0\0\0\x02\0\0\0\x06\0\0\0\x07";
         assert_eq!(row().value().split_last_chunk::<8>().expect("a sum").0, expected);
         let name = Name { upto: Revision(9), reason: GapReason::Damaged };
         let key = Key::Name { first: Revision(8) }.bytes();
         assert_eq!(key, b"G\0\0\0\0\0\0\0\x08");
         let value = name.value(&key);
-        assert_eq!(value.split_last_chunk::<8>().expect("a sum").0, b"\x03\0\0\0\0\0\0\0\x09\x03");
+        assert_eq!(value.split_last_chunk::<8>().expect("a sum").0, b"\x04\0\0\0\0\0\0\0\x09\x03");
         assert_eq!(Mark::of(&AppName::new("pay").expect("a name")), Mark(0xda4c_b113));
         let latch = |kind| LatchKey::new(kind, "pay".parse().expect("a name"));
         assert_eq!(Mark::of_latch(&latch(LatchKind::Lock)), Mark(378));
@@ -333,11 +343,13 @@ mod tests {
         #[test]
         fn a_row_comes_back_and_a_changed_one_does_not(
             from in 0..u64::MAX / 2, covers in 0..1000_u64, parts: u32, bytes: u64,
+            spot in proptest::option::of((1..u64::MAX, any::<u64>())),
             oldest_ms: u64, newest_ms: u64, marks in vec(any::<u32>().prop_map(Mark), 0..9),
             flip: prop::sample::Index,
         ) {
+            let spot = spot.map(|(file, offset)| Spot { file, offset });
             let row = Row {
-                from: Revision(from), upto: Revision(from + covers), parts, bytes, oldest_ms,
+                from: Revision(from), upto: Revision(from + covers), parts, spot, bytes, oldest_ms,
                 newest_ms, marks: marks.into(),
             };
             let (key, mut value) = (row.key(), row.value());

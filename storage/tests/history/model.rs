@@ -18,8 +18,13 @@ use roster_storage::names::{
 pub const UNLIMITED: HistoryLimits = HistoryLimits { bytes_max: u64::MAX, age_max_ms: u64::MAX };
 
 /// Sizes that make many blocks, parts, pages and segments of few changes.
-pub const SMALL: Sizes =
-    Sizes { block_bytes: 2_000, growing_bytes: 600, value_bytes: 300, segment_bytes: 32 * 1024 };
+pub const SMALL: Sizes = Sizes {
+    block_bytes: 2_000,
+    growing_bytes: 600,
+    value_bytes: 300,
+    segment_bytes: 32 * 1024,
+    file_bytes: 4_000,
+};
 
 pub fn app(n: u64) -> AppName {
     AppName::new(format!("app-{n}")).expect("a name")
