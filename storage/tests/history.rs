@@ -97,7 +97,7 @@ fn a_revision_of_20_000_events_is_told_whole() {
     assert_eq!(upto, Revision(11));
     let expected: Vec<Event> = large.told().cloned().collect();
     assert_eq!(told[0].events, expected);
-    assert!(history.bytes_kept() > 10 * Sizes::default().value_bytes as u64, "several parts");
+    assert!(history.bytes_kept() > 10 * Sizes::default().value_bytes as u64, "it is large");
     let (rest, _) = history.after(Revision(11), &interest(None), 100).expect("covered");
     assert_eq!(plain(&rest), model::told(11, 20, &interest(None)));
     let blobs = std::fs::read_dir(folder.join("blobs")).expect("it is there");
@@ -199,6 +199,32 @@ fn sessions_that_end_with_10_000_claims_each_have_small_rows() {
     let one = Interest { latches: Some([model::latch(4_321)].into()), ..interest(None) };
     let (told, _) = history.after(Revision(5), &one, 1).expect("covered");
     assert_eq!(told[0].events, all);
+    let blobs = std::fs::read_dir(folder.join("blobs")).expect("it is there");
+    assert_eq!(blobs.count(), 0, "nothing is in files that are not synced");
+}
+
+/// A page of sled holds 17 values.
+#[test]
+fn pages_of_the_largest_values_stay_in_the_file_that_is_synced() {
+    let home = tempfile::tempdir().expect("a folder");
+    let folder = home.path().join("history");
+    let history = open(&folder, UNLIMITED, Sizes::default());
+    // Blocks that are nearly too large for sled, and do not grow.
+    for from in (0..8_000).step_by(200) {
+        let mut upto = from + 1;
+        while history.pending_bytes() < 30 * 1024 && upto < from + 190 {
+            append(&history, upto - 1, upto);
+            upto += 1;
+        }
+        history.note_gap(Revision(from + 200), GapReason::CheckpointInstalled);
+        history.sync(0).expect("it works");
+    }
+    assert!(
+        history.bytes_kept() > 40 * 2 * Sizes::default().value_bytes as u64,
+        "several values each"
+    );
+    let names = std::fs::read_dir(&folder).expect("it is there").map(|e| e.expect("it is there"));
+    assert!(names.into_iter().all(|e| !e.file_name().to_string_lossy().starts_with("blocks-")));
     let blobs = std::fs::read_dir(folder.join("blobs")).expect("it is there");
     assert_eq!(blobs.count(), 0, "nothing is in files that are not synced");
 }

@@ -8,10 +8,13 @@
 //!   written again.
 //! - A file goes once no row leads into it and sled's batch that says so is synced.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
 
 use super::store::StoreError;
 use crate::disk::fsync_dir;
@@ -93,28 +96,54 @@ impl Files {
 
     /// Deletes the oldest files as long as nobody needs them.
     pub fn trim(&mut self, is_needed: impl Fn(u64) -> bool) -> io::Result<()> {
-        while let Some(oldest) = self.numbers.first().copied() {
-            let takes_more = self.open.is_some() && self.numbers.len() == 1;
-            if takes_more || is_needed(oldest) {
+        while let Some(oldest) = self.closed().first().copied() {
+            if is_needed(oldest) {
                 break;
             }
-            match fs::remove_file(path(&self.folder, oldest)) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                Ok(()) | Err(_) => self.numbers.remove(0),
-            };
+            self.delete(oldest)?;
         }
         Ok(())
+    }
+
+    /// Deletes all but these, wherever they stand.
+    pub fn keep(&mut self, needed: &BTreeSet<u64>) -> io::Result<()> {
+        let closed = self.closed().to_vec();
+        closed.into_iter().filter(|n| !needed.contains(n)).try_for_each(|n| self.delete(n))
+    }
+
+    /// Those that take no more.
+    fn closed(&self) -> &[u64] {
+        &self.numbers[..self.numbers.len() - usize::from(self.open.is_some())]
+    }
+
+    fn delete(&mut self, number: u64) -> io::Result<()> {
+        match fs::remove_file(path(&self.folder, number)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            Ok(()) | Err(_) => self.numbers.retain(|n| *n != number),
+        }
+        Ok(())
+    }
+
+    /// Whether all of it outlasts a power cut.
+    #[cfg(test)]
+    pub fn is_synced(&self) -> bool {
+        self.open.as_ref().is_none_or(|open| open.named && !open.grew)
     }
 }
 
 /// Reads a block of so many bytes.
 pub(super) fn read(folder: &Path, spot: Spot, bytes: u64) -> Result<Vec<u8>, StoreError> {
     let path = path(folder, spot.file);
-    let told = |e: io::Error| match e.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => {
-            StoreError::Damaged(format!("{} does not have it: {e}", path.display()))
+    let told = |e: io::Error| {
+        let why = format!("cannot read {}: {e}", path.display());
+        match Errno::from_io_error(&e) {
+            // A bad sector costs the block that lies on it, and no other.
+            Some(Errno::NOENT | Errno::IO | Errno::BADMSG | Errno::UCLEAN) => {
+                StoreError::Damaged(why)
+            }
+            None if e.kind() == io::ErrorKind::UnexpectedEof => StoreError::Damaged(why),
+            Some(_) | None => StoreError::Io(why),
         }
-        _ => StoreError::Io(format!("cannot read {}: {e}", path.display())),
     };
     let file = File::open(&path).map_err(told)?;
     // Before anything is allocated.
@@ -144,7 +173,11 @@ pub(super) fn bytes_on_disk(folder: &Path) -> io::Result<u64> {
 const PREFIX: &str = "blocks-";
 
 fn path(folder: &Path, number: u64) -> PathBuf {
-    folder.join(format!("{PREFIX}{number:08}"))
+    folder.join(file_name(number))
+}
+
+fn file_name(number: u64) -> String {
+    format!("{PREFIX}{number:08}")
 }
 
 fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
@@ -152,7 +185,9 @@ fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
         let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
-        numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
+        let number = number.and_then(|number| number.parse::<u64>().ok());
+        // What somebody else put there stays.
+        numbers.extend(number.filter(|n| (1..u64::MAX).contains(n) && name == *file_name(*n)));
     }
     Ok(numbers)
 }
@@ -209,5 +244,36 @@ mod tests {
         files.trim(|_| false).expect("it works");
         assert_eq!(numbers(home.path()).expect("it works"), [4]);
         assert_eq!(files.append(b"more").expect("room"), spot(5, 0));
+    }
+
+    #[test]
+    fn those_that_nobody_needs_go_from_the_middle_too_and_what_is_not_ours_stays() {
+        let home = tempfile::tempdir().expect("a folder");
+        for other in
+            ["blocks-0000000x", "blocks-7", "blocks-00000000", "blocks-18446744073709551615"]
+        {
+            fs::write(home.path().join(other), "not ours").expect("written");
+        }
+        let mut files = files(home.path());
+        for _ in 0..5 {
+            files.append(&[0; 10]).expect("room");
+        }
+        files.keep(&[2, 4].into()).expect("it works");
+        let mut left = numbers(home.path()).expect("it works");
+        left.sort_unstable();
+        assert_eq!(left, [2, 4, 5], "the newest takes more");
+        assert_eq!(fs::read_dir(home.path()).expect("a folder").count(), 3 + 4);
+    }
+
+    #[test]
+    fn what_was_appended_waits_for_a_sync() {
+        let home = tempfile::tempdir().expect("a folder");
+        let mut files = files(home.path());
+        files.append(b"abc").expect("room");
+        assert!(!files.is_synced());
+        files.sync().expect("it works");
+        assert!(files.is_synced());
+        files.append(b"def").expect("room");
+        assert!(!files.is_synced());
     }
 }

@@ -24,8 +24,7 @@ use sled::{Batch, Db, IVec};
 
 use crate::disk::{ensure_dir, fsync_dir};
 
-/// Of pages that sled keeps in memory. Newly written pages are there, and readers mostly ask for
-/// those.
+/// Of pages that sled keeps in memory. Newly written pages are there: rows, and blocks that grow.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Why sled did not do what it was asked.
