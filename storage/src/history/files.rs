@@ -42,6 +42,7 @@ pub(super) struct Files {
 
 #[derive(Debug)]
 struct Open {
+    number: u64,
     file: File,
     bytes: u64,
     /// There is more in it than was synced.
@@ -70,14 +71,14 @@ impl Files {
                 let number = self.numbers.last().map_or(1, |newest| newest + 1);
                 let file = File::create_new(path(&self.folder, number))?;
                 self.numbers.push(number);
-                self.open.insert(Open { file, bytes: 0, grew: false, named: false })
+                self.open.insert(Open { number, file, bytes: 0, grew: false, named: false })
             }
         };
         open.file.write_all(bytes)?;
         let offset = open.bytes;
         open.bytes += bytes.len() as u64;
         open.grew = true;
-        Ok(Spot { file: self.numbers.last().copied().unwrap_or_default(), offset })
+        Ok(Spot { file: open.number, offset })
     }
 
     /// When this returns, everything that was appended outlasts a power cut.

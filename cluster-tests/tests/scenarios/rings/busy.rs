@@ -28,9 +28,8 @@ const EPOCHS_BETWEEN: usize = 12;
 /// Entries between two checkpoints, and at least so many go from a log at once.
 const CHECKPOINT_EVERY: u64 = 20;
 
-/// Deaths after which a node must have missed more than the log keeps. Nearly always one is enough; five in a
-/// row were not, once, on a machine that was busy with other tests.
-const DEATHS_MAX: u32 = 12;
+/// Deaths after which a node must have missed more than the log keeps.
+const DEATHS_MAX: u32 = 5;
 
 /// Entries that a node keeps of its log behind a checkpoint.
 const LOG_KEPT: u64 = 5;
